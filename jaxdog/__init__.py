@@ -1,0 +1,3 @@
+"""jaxdog: generative dogs in JAX."""
+
+__version__ = "0.1.0"

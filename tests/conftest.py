@@ -1,0 +1,22 @@
+"""Strict settings for every test: 4 fake devices, no silent rank promotion, warnings are errors."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> pathlib.Path:
+    """The folder with real photos and weights, if this machine has it."""
+    folder = pathlib.Path(os.environ.get("JAXDOG_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set JAXDOG_DATA to the folder that holds it")
+    return folder
