@@ -47,4 +47,6 @@ class Phase(NamedTuple):
     system: System
     steps: int  # how many; the run's step count goes on across phases
     batch_size: int  # real pictures that one step consumes
-    enter: Callable[[Any], Any] | None = None  # state of the phase before -> first state; None in the first phase
+    enter: Callable[[Any], Any] | None = (
+        None  # state of the phase before -> first state; None in the first phase
+    )
