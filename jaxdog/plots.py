@@ -1,0 +1,135 @@
+"""Figures of a run, as SVG text, and sheets of pictures. Records in, bytes out: no files, no global state.
+
+Lines, ticks and letters take the page's own text colour (`currentColor`), so the same SVG reads well on
+light and dark pages.
+"""
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+Curve = tuple[str, Sequence[float], Sequence[float]]  # name, x, y
+
+POINTS = 500  # a longer curve is averaged down to this many
+COLOURS = ("#2f7ed8", "#e0663a", "#2a9d6f", "#a463c7", "#c99a1e", "#d1477a", "#4aa3b8", "#7d8a2e")
+
+_INK = "#010203"  # drawn in this colour, then replaced by currentColor
+_STYLE = {
+    "svg.fonttype": "none",  # letters stay letters, in the page's font
+    "font.family": "sans-serif",
+    "font.size": 10.0,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+}
+
+
+def is_metric(key: str) -> bool:
+    """Whether a score's key names a Frechet metric: fid2048, mifid, fid768, fid2048_approx, rfid2048, ..."""
+    return "fid" in key.lower()
+
+
+def grid(images: np.ndarray, columns: int) -> np.ndarray:
+    """Pictures, [n, h, w, 3] uint8, row by row on a sheet, [rows * h, columns * w, 3]; the rest is black."""
+    if columns < 1:
+        raise ValueError(f"a grid needs at least 1 column, got {columns}")
+    n, h, w, c = images.shape
+    rows = -(-n // columns)
+    sheet = np.zeros((rows * columns, h, w, c), np.uint8)
+    sheet[:n] = images
+    return sheet.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
+
+
+def groups(log: Sequence[Record]) -> dict[str, list[str]]:
+    """The log's scalars by the part of their name before the slash, `loss` first; others are left out."""
+    found: dict[str, list[str]] = {}
+    for name in sorted({key for record in log for key in record if "/" in key}):
+        found.setdefault(name.split("/")[0], []).append(name)
+    return dict(sorted(found.items(), key=lambda item: (item[0] != "loss", item[0])))
+
+
+def scalars(log: Sequence[Record], names: Sequence[str], label: str) -> str | None:
+    """Curves of the named log scalars over kimg; None when no line holds a finite one."""
+    short = [name.split("/", 1)[-1] for name in names]
+    curves = [(s, *_points(log, name)) for s, name in zip(short, names, strict=True)]
+    return draw(curves, label, salt=label)
+
+
+def metrics(scores: Sequence[Record]) -> dict[str, str]:
+    """One figure per metric and for the memorization distance: its name -> SVG.
+
+    Scores of another sample count are another curve: Frechet distances fall with the number of samples.
+    """
+    names = sorted({key for record in scores for key in record if is_metric(key)})
+    names += [key for key in ("memorization_distance",) if any(key in record for record in scores)]
+    figures = {}
+    for name in names:
+        counts = sorted({record.get("samples", 0) for record in scores if name in record})
+        curves = [
+            (f"{count:,} samples", *_points([r for r in scores if r.get("samples", 0) == count], name))
+            for count in counts
+        ]
+        if (figure := draw(curves, name, salt=name)) is not None:
+            figures[name] = figure
+    return figures
+
+
+def draw(curves: Sequence[Curve], label: str, salt: str) -> str | None:
+    """Curves over kimg as an SVG element; the ids in it derive from `salt`. None when there is no point."""
+    curves = [curve for curve in curves if len(curve[1])]
+    if not curves:
+        return None
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):
+        figure = Figure(figsize=(5.0, 2.9), layout="constrained")
+        axes = figure.subplots()
+        for (name, x, y), colour in zip(curves, COLOURS * (len(curves) // len(COLOURS) + 1), strict=False):
+            x, y = thin(np.asarray(x), np.asarray(y))
+            marker = "o" if len(x) <= 30 else None
+            axes.plot(x, y, label=name, color=colour, linewidth=1.6, marker=marker, markersize=3.5)
+        axes.set_xlabel("kimg")
+        axes.grid(alpha=0.15, color=_INK, linewidth=0.6)
+        if len(curves) > 1 or curves[0][0] != label:
+            figure.legend(frameon=False, loc="outside upper left", ncols=4, fontsize=9, handlelength=1.2)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _inline(buffer.getvalue(), label)
+
+
+def _inline(svg: str, label: str) -> str:
+    """A stand-alone SVG file -> an element of a page: no prologue, no style, no ids that others have too."""
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor").strip()
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    size = re.compile(r'width="[^"]*pt" height="[^"]*pt"')
+    return size.sub(f'role="img" aria-label="{html.escape(label)} over kimg"', svg, count=1)
+
+
+def thin(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most `points` points, each the mean of neighbours; x and y are [n]."""
+    if len(x) <= points:
+        return x, y
+    edges = np.linspace(0, len(x), points + 1).astype(int)
+    widths = np.diff(edges)
+    return np.add.reduceat(x, edges[:-1]) / widths, np.add.reduceat(y, edges[:-1]) / widths
+
+
+def _points(records: Sequence[Record], name: str) -> tuple[list[float], list[float]]:
+    """The finite values of `name` and their kimg."""
+    pairs = [(r["kimg"], r[name]) for r in records if _finite(r.get("kimg")) and _finite(r.get(name))]
+    return [float(x) for x, _ in pairs], [float(y) for _, y in pairs]
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
