@@ -1,0 +1,224 @@
+"""BigGAN (Brock, Donahue, Simonyan 2018) for small pictures: class-conditional generator and discriminator.
+
+At 64x64 with channels 32 (generator) and 64 (discriminator), latent 100, embedding 128, 120 classes, the
+convolutions, dense layers and embeddings hold 8,392,707 and 19,671,745 numbers, as in the competition's 5th
+place. Those published counts leave out the attention's gain (1 number in each net) and the gain and bias of
+the generator's last norm (128).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdog.models import layers
+
+Array = jax.Array
+Dtype = Any
+Layer = Callable[..., Any]  # makes a module
+
+
+class Shape(NamedTuple):
+    """Widths of both networks for one picture size, in units of `channels`."""
+
+    bottom: int  # height of the generator's first feature map
+    g: tuple[int, ...]  # width of that map, then of each block's output; each block doubles the height
+    d: tuple[int, ...]  # width of each discriminator block's output
+    halvings: int  # how many of the discriminator's blocks, from the first, halve the height
+
+
+SHAPES = {
+    32: Shape(4, (4, 4, 4, 4), (4, 4, 4, 4), 2),
+    64: Shape(4, (16, 16, 8, 4, 2), (1, 2, 4, 8, 16), 4),
+    96: Shape(6, (16, 16, 8, 4, 2), (1, 2, 4, 8, 16), 4),
+    128: Shape(4, (16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 5),
+}
+
+
+def shape_of(size: int) -> Shape:
+    """The row of `SHAPES` for pictures of size x size."""
+    if size not in SHAPES:
+        raise ValueError(f"BigGAN at {size}x{size} is unknown; sizes: {', '.join(map(str, SHAPES))}")
+    return SHAPES[size]
+
+
+def _check_attention(attention: tuple[int, ...], heights: list[int]) -> None:
+    strange = [size for size in attention if size not in heights]
+    if strange:
+        raise ValueError(
+            f"no block ends at attention height {strange[0]}; heights: {', '.join(map(str, heights))}"
+        )
+
+
+class GeneratorBlock(nn.Module):
+    """Residual block: [b, h, w, c], condition [b, k] -> [b, 2h, 2w, features]."""
+
+    features: int
+    conv: Layer
+    norm: Layer
+    act: Callable[[Array], Array]
+
+    @nn.compact
+    def __call__(self, x: Array, condition: Array, train: bool) -> Array:
+        h = self.act(self.norm(name="norm1")(x, condition, train))
+        h = self.conv(self.features, name="conv1")(layers.upsample_nearest(h), train)
+        h = self.act(self.norm(name="norm2")(h, condition, train))
+        h = self.conv(self.features, name="conv2")(h, train)
+        # A 1x1 convolution and nearest upsampling commute; this order costs a quarter.
+        return h + layers.upsample_nearest(self.conv(self.features, size=1, name="shortcut")(x, train))
+
+
+class Generator(nn.Module):
+    """z [b, latent_dim], label [b] int32 in [0, classes), train -> [b, size, size, 3] float32 in [-1, 1].
+
+    Every norm is conditioned on the class (a shared learnt embedding, or the one-hot label itself: then the
+    dense layers of each norm are embeddings of its own), joined by this block's slice of z if hierarchical.
+    """
+
+    channels: int
+    latent_dim: int
+    embed_dim: int  # ignored if not shared_embedding
+    classes: int
+    size: int = 64
+    attention: tuple[int, ...] = ()  # heights after which self-attention follows
+    attention_key_ratio: int = 8
+    hierarchical: bool = True
+    shared_embedding: bool = True
+    gain_offset: float = 1.0
+    condition_spectral: bool = True  # spectral norm on the norms' dense layers
+    condition_joint: bool = False  # one dense layer for gain and bias
+    condition_bias: bool = False
+    final_norm: bool = True  # batch norm with affine before the last activation
+    activation: str = "relu"
+    slope: float = 0.2
+    conv_bias: bool = True
+    dtype: Dtype = jnp.float32
+
+    def slots(self) -> int:
+        """How many slices z is cut into: one for the first layer and one for each block."""
+        slots = len(shape_of(self.size).g) if self.hierarchical else 1
+        if self.latent_dim % slots:
+            raise ValueError(
+                f"latent_dim {self.latent_dim} cannot be cut into {slots} equal slices, "
+                f"which a hierarchical generator at {self.size}x{self.size} needs; take a multiple of {slots}"
+            )
+        return slots
+
+    @nn.compact
+    def __call__(self, z: Array, label: Array, train: bool) -> Array:
+        shape = shape_of(self.size)
+        heights = [shape.bottom * 2**i for i in range(1, len(shape.g))]
+        _check_attention(self.attention, heights)
+        first, conditions = self.conditions(z, label, train)
+        width = shape.g[0] * self.channels
+        h = layers.Dense(width * shape.bottom**2, dtype=self.dtype, name="linear")(first, train)
+        h = h.reshape(-1, shape.bottom, shape.bottom, width)
+        conv = partial(layers.Conv, bias=self.conv_bias, dtype=self.dtype)
+        norm = partial(
+            layers.ConditionalBatchNorm,
+            gain_offset=self.gain_offset,
+            spectral=self.condition_spectral,
+            joint=self.condition_joint,
+            bias=self.condition_bias,
+        )
+        act = layers.activation(self.activation, self.slope)
+        for height, multiple, condition in zip(heights, shape.g[1:], conditions, strict=True):
+            h = GeneratorBlock(multiple * self.channels, conv, norm, act, name=f"block{height}")(
+                h, condition, train
+            )
+            if height in self.attention:
+                attend = layers.SelfAttention(self.attention_key_ratio, self.dtype, name=f"attention{height}")
+                h = attend(h, train)
+        if self.final_norm:
+            h = layers.BatchNorm(affine=True, name="norm")(h, train)
+        h = act(h).astype(jnp.float32)
+        return jnp.tanh(layers.Conv(3, bias=self.conv_bias, name="rgb")(h, train))
+
+    def conditions(self, z: Array, label: Array, train: bool) -> tuple[Array, list[Array]]:
+        """(input of the first dense layer, the condition of each block)."""
+        blocks = len(shape_of(self.size).g) - 1
+        slots = self.slots()
+        if self.shared_embedding:
+            breed = layers.Embed(self.classes, self.embed_dim, spectral=False, name="embed")(label, train)
+        else:
+            breed = jax.nn.one_hot(label, self.classes)
+        if slots == 1:
+            return z, [breed] * blocks
+        first, *others = jnp.split(z, slots, 1)
+        return first, [jnp.concatenate([breed, code], 1) for code in others]
+
+
+class DiscriminatorBlock(nn.Module):
+    """Residual block: [b, h, w, c] -> [b, h, w, features], or half the height and width if downsample."""
+
+    features: int
+    conv: Layer
+    act: Callable[[Array], Array]
+    preactivate: bool
+    downsample: bool
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        h = self.act(x) if self.preactivate else x
+        h = self.conv(self.features, name="conv1")(h, train)
+        h = self.conv(self.features, name="conv2")(self.act(h), train)
+        if self.downsample:
+            h, x = layers.avg_pool(h), layers.avg_pool(x)  # pooling and the 1x1 convolution below commute
+        if self.downsample or x.shape[-1] != self.features:
+            x = self.conv(self.features, size=1, name="shortcut")(x, train)
+        return h + x
+
+
+class Discriminator(nn.Module):
+    """x [b, size, size, 3] in [-1, 1], label [b] int32 in [0, classes), train -> logits [b] float32.
+
+    Projection discriminator (Miyato & Koyama 2018): linear(h) + <embed(label), h>, with h the last feature
+    map, summed over height and width.
+    """
+
+    channels: int
+    classes: int
+    size: int = 64
+    attention: tuple[int, ...] = ()  # heights after which self-attention follows
+    attention_key_ratio: int = 8
+    preactivate_first: bool = False  # True: the first block's nonlinearity sees the picture itself
+    last_downsample: bool = False
+    embed_spectral: bool = True
+    head_bias: bool = True
+    activation: str = "relu"
+    slope: float = 0.2
+    conv_bias: bool = True
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, label: Array, train: bool) -> Array:
+        h = self.features(x, train).astype(jnp.float32).sum((1, 2))
+        score = layers.Dense(1, self.head_bias, name="linear")(h, train)[:, 0]
+        embed = layers.Embed(self.classes, h.shape[-1], self.embed_spectral, name="embed")
+        return score + jnp.sum(embed(label, train) * h, -1)
+
+    def features(self, x: Array, train: bool) -> Array:
+        """The last feature map after its activation, [b, h, w, c]."""
+        shape = shape_of(self.size)
+        last = len(shape.d) - 1
+        halved = [i < shape.halvings or (i == last and self.last_downsample) for i in range(last + 1)]
+        heights = [self.size >> sum(halved[: i + 1]) for i in range(last + 1)]
+        _check_attention(self.attention, heights)
+        conv = partial(layers.Conv, bias=self.conv_bias, dtype=self.dtype)
+        act = layers.activation(self.activation, self.slope)
+        h = x
+        for i, multiple in enumerate(shape.d):
+            preactivate = i > 0 or self.preactivate_first
+            block = DiscriminatorBlock(
+                multiple * self.channels, conv, act, preactivate, halved[i], name=f"block{i + 1}"
+            )
+            h = block(h, train)
+            if heights[i] in self.attention and halved[i]:
+                attend = layers.SelfAttention(
+                    self.attention_key_ratio, self.dtype, name=f"attention{heights[i]}"
+                )
+                h = attend(h, train)
+        return act(h)
