@@ -21,7 +21,7 @@ POINTS = 500  # a longer curve is averaged down to this many
 COLOURS = ("#2f7ed8", "#e0663a", "#2a9d6f", "#a463c7", "#c99a1e", "#d1477a", "#4aa3b8", "#7d8a2e")
 
 _INK = "#010203"  # drawn in this colour, then replaced by currentColor
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # letters stay letters, in the page's font
     "font.family": "sans-serif",
     "font.size": 10.0,
