@@ -1,0 +1,283 @@
+"""Photo and boxes -> square uint8 crops: the recipes, and the small steps they are made of.
+
+A recipe is `(photo uint8 [h, w, 3], boxes, *, size, ...) -> list of uint8 [size, size, 3]`. Boxes are
+(xmin, ymin, xmax, ymax) in pixels, xmax and ymax outside; no box at all means the whole photo. Every
+keyword is a plain value, so a recipe with its settings has a name (`key`) to cache under.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image
+
+Box = tuple[int, int, int, int]
+
+VERSION = 1  # grows when a recipe's pixels change: caches made before are then not used any more
+
+_PILLOW = {
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+RESAMPLERS = (*_PILLOW, "area", "tf1-bilinear")
+MODES = ("grow", "pad", "clip", "center")
+PAD_MODES = ("none", "reflect", "black")
+WHICH = ("all", "first", "last")
+
+
+# ------------------------------------------------------------------------------------- recipes
+
+
+def squash(
+    photo: np.ndarray, boxes: Sequence[Box] = (), *, size: int, resampler: str = "lanczos"
+) -> list[np.ndarray]:
+    """The whole photo, its aspect ratio not kept: the real side of the competition's metric.
+
+    `resampler` "lanczos" is Pillow's (the public demo of the metric), "tf1-bilinear" the other recipe
+    that was published for it.
+    """
+    return [resize(photo, size, size, resampler)]
+
+
+def short_side_center(
+    photo: np.ndarray, boxes: Sequence[Box] = (), *, size: int, resampler: str = "lanczos"
+) -> list[np.ndarray]:
+    """The whole photo, short side resized to `size`, the middle of the long side cut out."""
+    return [fit_center(photo, size, resampler)]
+
+
+def box_square(
+    photo: np.ndarray,
+    boxes: Sequence[Box],
+    *,
+    size: int,
+    mode: str = "grow",
+    pad_mode: str = "none",
+    which: str = "all",
+    margin: int | float = 0,
+    min_side: int = 1,
+    min_aspect: float = 0.0,
+    max_aspect: float = float("inf"),
+    resampler: str = "lanczos",
+) -> list[np.ndarray]:
+    """One square crop per box that passes the filters.
+
+    Args:
+      photo: uint8 [h, w, 3].
+      boxes: in pixels; clipped to the photo first.
+      size: side of the crops.
+      mode: how a box becomes a square.
+        "grow": its short side grows inside the photo, evenly, then on the side that has room left;
+          what stays non-square where the photo ends is padded by `pad_mode` or, with "none", squashed;
+        "pad": a square around the box's centre, which may leave the photo; `pad_mode` fills it;
+        "clip": the plain box, squashed;
+        "center": short side to `size`, the middle of the long side.
+      pad_mode: "reflect" (about the border pixel), "black", or "none".
+      which: "all" boxes, the "first" or the "last" one only.
+      margin: added on each of the four sides and clipped to the photo: pixels if int, a fraction of
+        that axis' side if float.
+      min_side: boxes whose short side (before the margin) has fewer pixels are dropped.
+      min_aspect, max_aspect: boxes whose h / w is outside these limits are dropped.
+      resampler: one of RESAMPLERS.
+
+    Raises:
+      ValueError: a mode that is not among the choices.
+    """
+    _choose("mode", mode, MODES)
+    _choose(
+        "pad_mode", pad_mode, PAD_MODES if mode == "grow" else PAD_MODES[1:] if mode == "pad" else ("none",)
+    )
+    h, w, _ = photo.shape
+    out = []
+    for box in select(boxes, h, w, which):
+        box = clip(box, h, w)
+        bw, bh = box[2] - box[0], box[3] - box[1]
+        if min(bw, bh) < max(min_side, 1) or not min_aspect <= bh / bw <= max_aspect:
+            continue
+        box = clip(add_margin(box, margin), h, w)
+        if mode == "center":
+            out.append(fit_center(take(photo, box), size, resampler))
+            continue
+        if mode == "grow":
+            box = grow(box, h, w)
+        if mode == "pad" or pad_mode != "none":
+            box = square(box)
+        out.append(resize(take(photo, box, pad_mode), size, size, resampler))
+    return out
+
+
+RECIPES: dict[str, Callable[..., list[np.ndarray]]] = {
+    "box_square": box_square,
+    "short_side_center": short_side_center,
+    "squash": squash,
+}
+
+
+def key(recipe: Callable) -> str:
+    """The name of a recipe with all its settings, defaults too, to cache its crops under.
+
+    Args:
+      recipe: a function of this kind, or `functools.partial` of one with keyword arguments.
+    """
+    function, given = recipe, {}
+    if isinstance(recipe, functools.partial):
+        function, given = recipe.func, recipe.keywords
+    settings = {
+        name: given.get(name, parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    inside = ",".join(f"{name}={settings[name]!r}" for name in sorted(settings))
+    return f"{getattr(function, '__name__', repr(function))}-v{VERSION}({inside})"
+
+
+# ------------------------------------------------------------------------------------- boxes
+
+
+def select(boxes: Sequence[Box], h: int, w: int, which: str) -> Sequence[Box]:
+    """The boxes that a recipe wants; the whole photo if there is none."""
+    _choose("which", which, WHICH)
+    boxes = list(boxes) or [(0, 0, w, h)]
+    return {"all": boxes, "first": boxes[:1], "last": boxes[-1:]}[which]
+
+
+def clip(box: Box, h: int, w: int) -> Box:
+    """The part of the box that lies in a photo of h x w; empty (xmin == xmax) if none does."""
+    xmin, ymin = min(max(box[0], 0), w), min(max(box[1], 0), h)
+    return xmin, ymin, max(min(box[2], w), xmin), max(min(box[3], h), ymin)
+
+
+def add_margin(box: Box, margin: int | float) -> Box:
+    """The box with a margin on each side: pixels if int, a fraction of that axis' side if float."""
+    xmin, ymin, xmax, ymax = box
+    fraction = isinstance(margin, float)
+    dx = round(margin * (xmax - xmin)) if fraction else int(margin)
+    dy = round(margin * (ymax - ymin)) if fraction else int(margin)
+    return xmin - dx, ymin - dy, xmax + dx, ymax + dy
+
+
+def square(box: Box) -> Box:
+    """The square on the box's long side and about its centre; may leave the photo. An odd pixel goes low."""
+    xmin, ymin, xmax, ymax = box
+    spare = (ymax - ymin) - (xmax - xmin)
+    if spare > 0:
+        xmin -= spare - spare // 2
+        return xmin, ymin, xmin + (ymax - ymin), ymax
+    ymin -= -spare - -spare // 2
+    return xmin, ymin, xmax, ymin + (xmax - xmin)
+
+
+def grow(box: Box, h: int, w: int) -> Box:
+    """The box with its short side grown towards the long one, as far as a photo of h x w allows.
+
+    Both ends grow by half; what one end lacks because the photo ends there, the other takes over.
+    """
+    xmin, ymin, xmax, ymax = box
+    if xmax - xmin < ymax - ymin:
+        xmin, xmax = _grow_axis(xmin, xmax, ymax - ymin, w)
+    else:
+        ymin, ymax = _grow_axis(ymin, ymax, xmax - xmin, h)
+    return xmin, ymin, xmax, ymax
+
+
+def _grow_axis(low: int, high: int, target: int, limit: int) -> tuple[int, int]:
+    """[low, high) grown to `target` pixels inside [0, limit), or to all of it."""
+    target = min(target, limit)
+    low = low - (target - (high - low) + 1) // 2
+    low = min(max(low, 0), limit - target)
+    return low, low + target
+
+
+# ------------------------------------------------------------------------------------- pixels
+
+
+def take(photo: np.ndarray, box: Box, pad_mode: str = "none") -> np.ndarray:
+    """The pixels of the box, uint8 [ymax - ymin, xmax - xmin, 3].
+
+    Pixels outside the photo are black, or mirrored about the border pixel ("reflect"); with "none"
+    the box has to lie inside.
+    """
+    h, w, _ = photo.shape
+    xmin, ymin, xmax, ymax = box
+    if pad_mode == "none" or (xmin >= 0 and ymin >= 0 and xmax <= w and ymax <= h):
+        if clip(box, h, w) != tuple(box):
+            raise ValueError(f"box {box} leaves the photo of {w} x {h} (w x h) and pad_mode is 'none'")
+        return photo[ymin:ymax, xmin:xmax]
+    rows, columns = np.arange(ymin, ymax), np.arange(xmin, xmax)
+    if pad_mode == "reflect":
+        return photo[_mirror(rows, h)][:, _mirror(columns, w)]
+    out = photo[np.clip(rows, 0, h - 1)][:, np.clip(columns, 0, w - 1)]
+    out[(rows < 0) | (rows >= h)] = 0
+    out[:, (columns < 0) | (columns >= w)] = 0
+    return out
+
+
+def _mirror(i: np.ndarray, n: int) -> np.ndarray:
+    """Any integers -> [0, n), mirrored about 0 and n - 1 without repeating them."""
+    period = max(2 * (n - 1), 1)
+    i = i % period
+    return np.minimum(i, period - i) if n > 1 else np.zeros_like(i)
+
+
+def fit_center(image: np.ndarray, size: int, resampler: str) -> np.ndarray:
+    """Short side resized to `size`, the middle `size` of the long side; uint8 [size, size, 3]."""
+    h, w, _ = image.shape
+    short = min(h, w)
+    h, w = (size if side == short else int(size * side / short) for side in (h, w))
+    image = resize(image, h, w, resampler)
+    top, left = round((h - size) / 2), round((w - size) / 2)
+    return image[top : top + size, left : left + size]
+
+
+def resize(image: np.ndarray, h: int, w: int, resampler: str) -> np.ndarray:
+    """uint8 [_, _, 3] -> uint8 [h, w, 3].
+
+    "box", "bilinear", "bicubic", "lanczos" are Pillow's (antialiased when shrinking). "area" weights
+    each pixel by the area it shares with the output pixel. "tf1-bilinear" is TensorFlow 1's kernel:
+    pixel i reads at i * in / out, two neighbours, no antialias. The last two are computed in float32
+    and rounded to the nearest integer (ties to even).
+    """
+    _choose("resampler", resampler, RESAMPLERS)
+    if resampler in _PILLOW:
+        if image.shape[:2] == (h, w):
+            return np.ascontiguousarray(image)
+        return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((w, h), _PILLOW[resampler]))
+    exact = _tf1_bilinear(image, h, w) if resampler == "tf1-bilinear" else _area(image, h, w)
+    return np.rint(exact).astype(np.uint8)
+
+
+def _tf1_bilinear(image: np.ndarray, h: int, w: int) -> np.ndarray:
+    """TensorFlow 1's ResizeBilinear, align_corners and half_pixel_centers off; float32 [h, w, 3]."""
+    top, bottom, y = _legacy_taps(image.shape[0], h)
+    left, right, x = _legacy_taps(image.shape[1], w)
+    pixels, x, y = image.astype(np.float32), x[None, :, None], y[:, None, None]
+    rows = pixels[:, left] + (pixels[:, right] - pixels[:, left]) * x
+    return rows[top] + (rows[bottom] - rows[top]) * y
+
+
+def _legacy_taps(n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For m outputs over n inputs: lower index, upper index, weight of the upper one."""
+    source = np.arange(m, dtype=np.float32) * np.float32(n / m)
+    low = source.astype(np.int64)
+    return low, np.minimum(low + 1, n - 1), source - low.astype(np.float32)
+
+
+def _area(image: np.ndarray, h: int, w: int) -> np.ndarray:
+    """The mean of the image over each output pixel's area; float32 [h, w, 3]."""
+    rows, columns = _overlap(image.shape[0], h), _overlap(image.shape[1], w)
+    return np.einsum("hH,HWc,wW->hwc", rows, image.astype(np.float32), columns, optimize=True)
+
+
+def _overlap(n: int, m: int) -> np.ndarray:
+    """[m, n] share of output pixel i that input pixel j covers; rows sum to 1."""
+    low, edge = np.arange(m) * (n / m), np.arange(n)
+    shared = np.minimum((low + n / m)[:, None], edge[None, :] + 1) - np.maximum(low[:, None], edge[None, :])
+    return (np.maximum(shared, 0) * (m / n)).astype(np.float32)
+
+
+def _choose(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; it can be {', '.join(map(repr, choices))}")
