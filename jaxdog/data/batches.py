@@ -30,9 +30,9 @@ def batch(images: Array, labels: Array, key: Key, i: Array | int, batch_size: in
       image [b, h, w, c] float32 = x / 127.5 - 1, label [b].
     """
     chosen = indices(images.shape[0], key, i, batch_size)
-    image = jnp.take(images, chosen, axis=0).astype(jnp.float32)
+    image = images.at[chosen].get(mode="promise_in_bounds").astype(jnp.float32)
     image = (image - 127.5) / 127.5  # x / 127.5 - 1 could come out as 1.0000001
-    return system.Batch(image, jnp.take(labels, chosen, axis=0))
+    return system.Batch(image, labels.at[chosen].get(mode="promise_in_bounds"))
 
 
 def indices(n: int, key: Key, i: Array | int, batch_size: int) -> Array:
