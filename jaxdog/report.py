@@ -167,7 +167,7 @@ def figures(log: Sequence[Record], scores: Sequence[Record]) -> list[Record]:
     """Captioned SVGs: metrics, losses, other groups of scalars, speed."""
     drawn = list(plots.metrics(scores).items())
     drawn += [(group, plots.scalars(log, names, group)) for group, names in plots.groups(log).items()]
-    drawn.append(("images/s", plots.scalars(log, ["images_per_second"], "images per second")))
+    drawn.append(("images/s", plots.scalars(log, ["images_per_second"], "images_per_second")))
     return [{"name": name, "svg": svg} for name, svg in drawn if svg is not None]
 
 
