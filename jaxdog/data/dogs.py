@@ -17,10 +17,6 @@ import numpy as np
 
 from jaxdog.data import crop, photos
 
-# The names by which the rest of the package knows the types and the cache of `photos.py`.
-Photo, Source, Crops, BrokenPhoto = photos.Photo, photos.Source, photos.Crops, photos.BrokenPhoto
-crops = photos.crops
-
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 ARCHIVES = ("images.tar", "annotation.tar", "lists.tar")
 _TFDS_NAME = "stanford_dogs"
@@ -163,10 +159,8 @@ def kaggle(path: str | os.PathLike) -> photos.Source:
       FileNotFoundError: the folder, or one of the two, is missing or empty.
     """
     root = _existing(path, "the competition's data (all-dogs/ and Annotation/)")
-    images = _find(root, ("all-dogs", "all-dogs/all-dogs"), lambda entry: _is_photo(entry.name))
-    notes = _find(
-        root, ("Annotation", "Annotation/Annotation", "annotation/Annotation"), lambda entry: entry.is_dir()
-    )
+    images = _find(root, ("all-dogs/all-dogs", "all-dogs"), lambda entry: _is_photo(entry.name))
+    notes = _find(root, ("Annotation/Annotation", "annotation/Annotation", "Annotation"), os.DirEntry.is_dir)
     if images is None or notes is None:
         raise FileNotFoundError(
             f"{root} does not have the competition's layout: looked for {root / 'all-dogs'} with photos and "
@@ -303,7 +297,7 @@ def _find(
 ) -> pathlib.Path | None:
     """The first of root's folders `names` with an entry that fits."""
     for name in names:
-        if (root / name).is_dir() and any(fits(entry) for entry in os.scandir(root / name)):
+        if (root / name).is_dir() and any([fits(entry) for entry in os.scandir(root / name)]):
             return root / name
     return None
 

@@ -246,7 +246,7 @@ def _save(path: pathlib.Path, made: Crops, source_key: str, recipe_key: str) -> 
 
 def _load(path: pathlib.Path, source_key: str, recipe_key: str) -> Crops:
     """Reads a cache file; the zip's checksums find damage."""
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         meta = json.loads(file["meta"].tobytes())
         found = (meta["format"], meta["source"], meta["recipe"])
         if found != (FORMAT, source_key, recipe_key):

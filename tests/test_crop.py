@@ -1,0 +1,265 @@
+"""Boxes and pixels are checked on photos whose pixels say where they are: photo[y, x] = (x, y, 7)."""
+
+import functools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdog.data import crop
+
+
+def coordinates(h: int, w: int) -> np.ndarray:
+    y, x = np.mgrid[:h, :w]
+    return np.stack([x, y, np.full_like(x, 7)], -1).astype(np.uint8)
+
+
+def noise(h: int, w: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (h, w, 3), np.uint8)
+
+
+def xs(image: np.ndarray) -> list[int]:
+    return image[0, :, 0].tolist()
+
+
+def ys(image: np.ndarray) -> list[int]:
+    return image[:, 0, 1].tolist()
+
+
+# ------------------------------------------------------------------ box_square, mode by mode
+
+
+def test_a_square_box_is_cut_out_pixel_for_pixel_in_every_mode():
+    photo = noise(80, 100)
+    for mode, pad_mode in (
+        ("clip", "none"),
+        ("grow", "none"),
+        ("grow", "black"),
+        ("pad", "reflect"),
+        ("center", "none"),
+    ):
+        (got,) = crop.box_square(photo, [(30, 20, 62, 52)], size=32, mode=mode, pad_mode=pad_mode)
+        np.testing.assert_array_equal(got, photo[20:52, 30:62])
+
+
+def test_grow_takes_what_the_photo_has_evenly():
+    (got,) = crop.box_square(coordinates(100, 100), [(40, 30, 50, 50)], size=20, mode="grow")
+    assert xs(got) == list(range(35, 55))
+    assert ys(got) == list(range(30, 50))
+    (got,) = crop.box_square(coordinates(100, 100), [(30, 40, 50, 51)], size=20, mode="grow")
+    assert ys(got) == list(range(35, 55))  # 9 rows to add: the odd one above
+
+
+def test_grow_shifts_at_the_border():
+    (low,) = crop.box_square(coordinates(100, 100), [(2, 30, 12, 50)], size=20, mode="grow")
+    assert xs(low) == list(range(0, 20))
+    (high,) = crop.box_square(coordinates(100, 100), [(30, 88, 50, 98)], size=20, mode="grow")
+    assert ys(high) == list(range(80, 100))
+
+
+def test_what_cannot_grow_is_squashed_or_padded():
+    photo, box = coordinates(40, 16), (5, 4, 11, 36)  # 32 high in a photo 16 wide
+    (squashed,) = crop.box_square(photo, [box], size=32, mode="grow", pad_mode="none", resampler="box")
+    np.testing.assert_array_equal(squashed, crop.resize(photo[4:36], 32, 32, "box"))
+    (padded,) = crop.box_square(photo, [box], size=32, mode="grow", pad_mode="reflect")
+    mirrored = np.pad(photo[4:36], ((0, 0), (8, 8), (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(padded, mirrored)
+    (black,) = crop.box_square(photo, [box], size=32, mode="grow", pad_mode="black")
+    np.testing.assert_array_equal(black, np.pad(photo[4:36], ((0, 0), (8, 8), (0, 0))))
+
+
+def test_pad_is_centred_on_the_box_and_may_leave_the_photo():
+    photo, box = coordinates(60, 60), (2, 10, 12, 50)  # the square is x from -13 to 27
+    (black,) = crop.box_square(photo, [box], size=40, mode="pad", pad_mode="black")
+    np.testing.assert_array_equal(black[:, 13:], photo[10:50, 0:27])
+    assert not black[:, :13].any()
+    (mirrored,) = crop.box_square(photo, [box], size=40, mode="pad", pad_mode="reflect")
+    assert xs(mirrored) == [abs(x) for x in range(-13, 27)]
+    # Pillow's own crop pads with black in the same way (the deck's LSGAN recipe).
+    theirs = np.asarray(Image.fromarray(photo).crop((-13, 10, 27, 50)))
+    np.testing.assert_array_equal(black, theirs)
+
+
+def test_reflection_of_a_photo_much_smaller_than_the_square():
+    photo = coordinates(40, 3)
+    (got,) = crop.box_square(photo, [(0, 0, 3, 40)], size=40, mode="pad", pad_mode="reflect")
+    np.testing.assert_array_equal(got, np.pad(photo, ((0, 0), (19, 18), (0, 0)), mode="reflect"))
+    (thin,) = crop.box_square(photo[:, :1], [(0, 0, 1, 40)], size=40, mode="pad", pad_mode="reflect")
+    assert xs(thin) == [0] * 40
+
+
+def test_clip_squashes_the_plain_box():
+    photo = noise(50, 50)
+    (got,) = crop.box_square(photo, [(10, 5, 20, 45)], size=16, mode="clip")
+    np.testing.assert_array_equal(got, crop.resize(photo[5:45, 10:20], 16, 16, "lanczos"))
+
+
+def test_center_keeps_the_middle_of_the_long_side():
+    photo = coordinates(100, 100)
+    (got,) = crop.box_square(photo, [(20, 10, 40, 70)], size=20, mode="center")
+    assert xs(got) == list(range(20, 40))
+    assert ys(got) == list(range(30, 50))
+
+
+def test_boxes_beyond_the_photo_are_clipped_and_those_outside_dropped():
+    photo = coordinates(40, 40)
+    boxes = [(-5, -9, 20, 20), (30, 30, 55, 60), (50, 50, 60, 60), (10, 10, 10, 30)]
+    got = crop.box_square(photo, boxes, size=20, mode="grow", pad_mode="none")
+    assert len(got) == 2
+    np.testing.assert_array_equal(got[0], photo[:20, :20])
+
+
+@pytest.mark.parametrize(("which", "first"), [("all", [0, 20, 40]), ("first", [0]), ("last", [40])])
+def test_which_boxes(which, first):
+    boxes = [(x, 0, x + 10, 10) for x in (0, 20, 40)]
+    got = crop.box_square(coordinates(60, 60), boxes, size=10, which=which)
+    assert [image[0, 0, 0] for image in got] == first
+
+
+def test_no_box_means_the_whole_photo():
+    photo = noise(32, 32)
+    (got,) = crop.box_square(photo, [], size=32)
+    np.testing.assert_array_equal(got, photo)
+
+
+def test_margin_in_pixels_and_as_a_fraction():
+    photo = coordinates(100, 100)
+    (pixels,) = crop.box_square(photo, [(20, 30, 40, 50)], size=28, mode="clip", margin=4)
+    assert (xs(pixels), ys(pixels)) == (list(range(16, 44)), list(range(26, 54)))
+    (share,) = crop.box_square(photo, [(20, 30, 40, 50)], size=24, mode="clip", margin=0.1)
+    assert xs(share) == list(range(18, 42))
+    (edge,) = crop.box_square(photo, [(1, 30, 41, 70)], size=8, mode="clip", margin=10, resampler="box")
+    np.testing.assert_array_equal(edge, crop.resize(photo[20:80, 0:51], 8, 8, "box"))
+
+
+def test_filters_see_the_box_without_its_margin():
+    photo = noise(100, 100)
+    boxes = [(0, 0, 30, 30), (0, 0, 31, 31), (0, 0, 40, 90)]
+    keep = functools.partial(crop.box_square, photo, boxes, size=8, margin=10)
+    assert len(keep(min_side=31)) == 2
+    assert len(keep(min_aspect=0.8, max_aspect=1.25)) == 2
+    assert len(keep(max_aspect=2.25)) == 3
+    assert len(keep(min_side=41)) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (dict(mode="grwo"), "mode is 'grwo'; it can be 'grow', 'pad', 'clip', 'center'"),
+        (dict(mode="pad"), "pad_mode is 'none'; it can be 'reflect', 'black'"),
+        (dict(mode="clip", pad_mode="black"), "pad_mode is 'black'; it can be 'none'"),
+        (dict(which="second"), "which is 'second'; it can be 'all', 'first', 'last'"),
+        (dict(resampler="cubic"), "resampler is 'cubic'; it can be 'box', 'bilinear'"),
+    ],
+)
+def test_wrong_choices_are_named(settings, match):
+    with pytest.raises(ValueError, match=match):
+        crop.box_square(noise(9, 9), [(0, 0, 5, 5)], size=4, **settings)
+
+
+def test_take_refuses_to_leave_the_photo_unpadded():
+    with pytest.raises(ValueError, match=r"box \(-1, 0, 5, 5\) leaves the photo of 9 x 8"):
+        crop.take(noise(8, 9), (-1, 0, 5, 5))
+
+
+# ------------------------------------------------------------------ whole photos
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("lanczos", Image.Resampling.LANCZOS),
+        ("bicubic", Image.Resampling.BICUBIC),
+        ("box", Image.Resampling.BOX),
+    ],
+)
+def test_squash_is_pillows_resize(ours, theirs):
+    photo = noise(61, 97)
+    (got,) = crop.squash(photo, [(0, 0, 5, 5)], size=64, resampler=ours)
+    np.testing.assert_array_equal(got, np.asarray(Image.fromarray(photo).resize((64, 64), theirs)))
+
+
+def test_short_side_center():
+    (got,) = crop.short_side_center(coordinates(20, 51), size=20)
+    assert xs(got) == list(range(16, 36))  # 15.5 rounds to the even 16
+    (small,) = crop.short_side_center(noise(200, 90), size=64)
+    assert small.shape == (64, 64, 3)
+
+
+def test_every_recipe_makes_squares_of_uint8():
+    for name, recipe in crop.RECIPES.items():
+        for resampler in crop.RESAMPLERS:
+            (got,) = recipe(noise(23, 57), [(3, 1, 20, 22)], size=16, resampler=resampler)
+            assert got.shape == (16, 16, 3) and got.dtype == np.uint8, (name, resampler)
+
+
+# ------------------------------------------------------------------ resamplers
+
+
+def legacy_pixel(image: np.ndarray, y: int, x: int, h: int, w: int) -> np.ndarray:
+    """One output pixel of TensorFlow 1's ResizeBilinear, written out."""
+    f = np.float32
+    sy, sx = f(y) * f(image.shape[0] / h), f(x) * f(image.shape[1] / w)
+    top, left = int(np.floor(sy)), int(np.floor(sx))
+    bottom, right = min(top + 1, image.shape[0] - 1), min(left + 1, image.shape[1] - 1)
+    dy, dx = f(sy - f(top)), f(sx - f(left))
+    p = image.astype(np.float32)
+    upper = p[top, left] + (p[top, right] - p[top, left]) * dx
+    lower = p[bottom, left] + (p[bottom, right] - p[bottom, left]) * dx
+    return upper + (lower - upper) * dy
+
+
+@pytest.mark.parametrize(("h", "w"), [(37, 50), (9, 90), (16, 16)])
+def test_tf1_bilinear_against_a_loop_over_pixels(h, w):
+    image = noise(h, w)
+    loop = np.array([[legacy_pixel(image, y, x, 16, 16) for x in range(16)] for y in range(16)])
+    np.testing.assert_array_equal(crop.resize(image, 16, 16, "tf1-bilinear"), np.rint(loop).astype(np.uint8))
+
+
+def test_tf1_bilinear_against_another_implementation(real_data):
+    check = np.load(real_data / "inception" / "port_check.npz")
+    resized = check["resized"][0] * 128 + 128  # [299, 299, 3], of images[0], not rounded
+    got = crop.resize(check["images"][0], 299, 299, "tf1-bilinear")
+    assert np.abs(got - resized).max() <= 0.5 + 1e-3
+
+
+def test_tf1_bilinear_does_not_look_at_what_lies_between():
+    stripes = np.zeros((8, 64, 3), np.uint8)
+    stripes[:, 1::4] = 255  # 64 -> 16 reads columns 0, 4, 8, ... only
+    assert not crop.resize(stripes, 8, 16, "tf1-bilinear").any()
+    assert crop.resize(stripes, 8, 16, "bilinear").any()
+
+
+def test_area_is_the_mean_over_each_pixels_area():
+    image = noise(12, 20)
+    blocks = image.reshape(4, 3, 5, 4, 3).astype(np.float64).mean((1, 3))
+    assert np.abs(crop.resize(image, 4, 5, "area") - blocks).max() <= 0.5 + 1e-4
+    row = np.array([[[0], [90], [60]]], np.uint8).repeat(3, 2)  # 3 pixels into 2: weights 1, 1/2
+    np.testing.assert_array_equal(crop.resize(row, 1, 2, "area")[0, :, 0], [30, 70])
+    flat = np.full((13, 29, 3), 201, np.uint8)
+    np.testing.assert_array_equal(crop.resize(flat, 16, 16, "area"), 201)
+
+
+def test_area_is_opencvs_inter_area_when_shrinking():
+    cv2 = pytest.importorskip("cv2", reason="opencv is not installed")
+    image = noise(123, 211)
+    theirs = cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
+    assert np.abs(crop.resize(image, 64, 64, "area").astype(int) - theirs.astype(int)).max() <= 1
+
+
+# ------------------------------------------------------------------ keys
+
+
+def test_key_names_every_setting_and_defaults_as_if_given():
+    plain = functools.partial(crop.box_square, size=64)
+    assert crop.key(plain) == crop.key(functools.partial(crop.box_square, mode="grow", size=64))
+    assert crop.key(plain).startswith("box_square-v1(margin=0,")
+    others = [
+        dict(size=32),
+        dict(size=64, margin=0.1),
+        dict(size=64, which="last"),
+        dict(size=64, min_side=2),
+    ]
+    keys = {crop.key(functools.partial(crop.box_square, **other)) for other in others} | {crop.key(plain)}
+    assert len(keys) == 5
+    assert crop.key(functools.partial(crop.squash, size=64)) == "squash-v1(resampler='lanczos',size=64)"
