@@ -5,7 +5,6 @@ A checkpoint holds the state's arrays, and beside them a small JSON record (seco
 
 import pathlib
 import shutil
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -91,11 +90,12 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise CheckpointError(self._full(None, str(error))) from error
 
-    def restore(self, step: int, like: Any) -> tuple[Any, Record]:
-        """State and record at `step`; `like` is a tree of jax.ShapeDtypeStruct with shardings.
+    def restore(self, step: int, shapes: Any, sharding: jax.sharding.Sharding) -> tuple[Any, Record]:
+        """State and record at `step`, placed by `sharding`; `shapes` is the state's, by jax.eval_shape.
 
         Raises CheckpointError where the checkpoint is damaged or of another model.
         """
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(like), record=ocp.args.JsonRestore())
         try:
             restored = self._manager.restore(step, args=args)
@@ -129,9 +129,3 @@ class Checkpoints:
             f"the checkpoint of step {step} in {self.folder} cannot be read: it is damaged, or of another "
             f"model ({type(error).__name__}: {reason}). {way}."
         )
-
-
-def abstract(init: Callable[..., Any], *args: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Shapes of the state that `init(*args)` makes, with `sharding`: what `restore` fills."""
-    shapes = jax.eval_shape(init, *args)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)

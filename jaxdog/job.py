@@ -1,0 +1,138 @@
+"""The parts that a config names, made: crops, phases, scorer, checkpoints; every mode starts from it."""
+
+import logging
+import pathlib
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxdog import checkpoint, evaluate, factory, sampling, system, train, writers
+from jaxdog.data import crop, photos
+from jaxdog.metrics import features, weights
+
+log = logging.getLogger("jaxdog")
+
+
+class Job(NamedTuple):
+    """A config's parts, made."""
+
+    config: factory.Checked
+    folder: pathlib.Path
+    over: Mesh
+    crops: photos.Crops
+    phases: tuple[system.Phase, ...]
+    evaluator: Callable[[], evaluate.Evaluator]  # made at first use: the real side may take long
+    checkpoints: checkpoint.Checkpoints
+
+
+def make(config: factory.Checked, folder: pathlib.Path, cache_dir: pathlib.Path, training: bool) -> Job:
+    """Reads or prepares the photos and makes the rest; only a training job may clean up its checkpoints."""
+    over = train.mesh()
+    source = factory.source(config.data)
+    recipe = factory.recipe(config.data)
+    workers = config.data.workers or None
+    crops = photos.crops(source, recipe, crop.key(recipe), cache_dir / "crops", workers)
+    for note in (*source.notes, *(f"broken photo left out: {name}" for name in crops.broken)):
+        log.info("%s", note)
+    log.info("%d crops of %d photos, %d classes", len(crops.image), len(source.photos), len(crops.breeds))
+
+    @cache
+    def evaluator() -> evaluate.Evaluator:
+        squash = partial(crop.squash, size=config.data.size, resampler=config.eval.resampler)
+        whole = photos.crops(source, squash, crop.key(squash), cache_dir / "crops", workers)
+        return evaluate.Evaluator(
+            network=network(config.eval.weights, cache_dir),
+            images=whole.image,
+            data_key=f"{source.key} {crop.key(squash)}",
+            resampler=config.eval.resampler,
+            cache_dir=cache_dir / "features",
+            over=over,
+            batch_size=config.eval.batch_size,
+            eps=config.eval.eps,
+        )
+
+    keep = config.checkpoint
+    checkpoints = checkpoint.Checkpoints(
+        folder / "checkpoints", keep.keep_last, keep.keep_best, config.eval.best, read_only=not training
+    )
+    phases = factory.phases(config, len(crops.breeds))
+    return Job(config, folder, over, crops, phases, evaluator, checkpoints)
+
+
+def network(name: str, cache_dir: pathlib.Path) -> weights.Weights:
+    """The feature network of config.eval.weights.
+
+    Where the published weights cannot be had, a random one, whose score is called rFID.
+    """
+    if name == "random":
+        return weights.random()
+    if name != "published":
+        return weights.load(pathlib.Path(name).expanduser())
+    try:
+        return weights.load(weights.download(cache_dir / "weights"))
+    except weights.DownloadError as error:
+        log.warning(
+            "%s This run is scored with a network of fixed random weights instead: its score is called rFID "
+            "and compares with no FID.",
+            error,
+        )
+        return weights.random()
+
+
+def classes(job: Job) -> int:
+    """How many breeds the photos have."""
+    return len(job.crops.breeds)
+
+
+def labels(job: Job, n: int, use: int) -> np.ndarray:
+    """Breeds [n] int32 of the pictures drawn for one use (train.EVALUATE, train.SUBMIT, ...)."""
+    key = train.key_for(job.config.seed, use)
+    return np.asarray(sampling.labels(n, classes(job), job.config.sample.labels, key))
+
+
+def evaluation_steps(job: Job) -> int:
+    """config.eval.every_kimg in steps: the nearest multiple of a dispatch; 0: never."""
+    k = job.config.train.steps_per_dispatch
+    steps = job.config.eval.every_kimg * 1000.0 / job.phases[-1].batch_size
+    return max(k, round(steps / k) * k) if steps > 0 else 0
+
+
+def record(job: Job, writer: writers.Writer, step: int, found: dict[str, Any], final: bool) -> float:
+    """Writes one line of scores.jsonl and returns the score that picks the best checkpoint."""
+    config = job.config
+    row = {"kimg": train.images_at(job.phases, step) / 1000.0, **found}
+    row |= {"sampling": config.sample._asdict(), "final": final}
+    writer.scores(step, row)
+    names = features.names(found["weights_kind"])._asdict()
+    numbers = ", ".join(f"{name} {found[name]:.3f}" for name in names.values())
+    log.info("step %d, %d samples: %s", step, found["samples"], numbers)
+    return found[factory.choose(names, config.eval.best, "config.eval.best")]
+
+
+def training(job: Job, writer: writers.Writer) -> train.Run:
+    """The run that the loop trains, scored as the config says."""
+    config = job.config
+    every = evaluation_steps(job)
+    key = train.key_for(config.seed, train.EVALUATE)
+
+    def score(phase: system.Phase, state: Any, step: int) -> float:
+        label = labels(job, config.eval.samples, train.EVALUATE)
+        found = job.evaluator().score_system(phase.system.sample, state, key, label)
+        return record(job, writer, step, found, final=False)
+
+    return train.Run(
+        phases=job.phases,
+        settings=config.train,
+        checkpoint_every=config.checkpoint.every,
+        seed=config.seed,
+        classes=classes(job),
+        data=train.replicated(train.Data(np.asarray(job.crops.image), job.crops.label), job.over),
+        over=job.over,
+        writer=writer,
+        checkpoints=job.checkpoints,
+        evaluate=score if every else None,
+        evaluate_every=every,
+    )

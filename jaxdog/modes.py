@@ -1,0 +1,208 @@
+"""What each mode of the command line does: the parts that a config names, used on a work folder."""
+
+import json
+import logging
+import os
+import pathlib
+from functools import partial
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from jaxdog import checkpoint, evaluate, factory, job, plots, report, submit, system, train, writers
+
+log = logging.getLogger("jaxdog")
+
+# Mistakes of the user, or of the machine, that end in one paragraph instead of a traceback.
+EXPECTED = (
+    factory.ConfigError,
+    checkpoint.CheckpointError,
+    train.TrainingError,
+    submit.SubmissionError,
+    FileNotFoundError,
+    ValueError,
+)
+# Sections that may change between two sessions of one run: they do not change what a step computes.
+CHANGEABLE = ("train", "checkpoint", "eval", "sample", "submit", "name")
+
+
+def distributed(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Joins the other hosts: as the flags say, or as a cluster that JAX knows (SLURM, TPU pods, MPI) says."""
+    if coordinator is not None:
+        jax.distributed.initialize(coordinator, processes, process)
+        return
+    several = int(os.environ.get("SLURM_NTASKS", 1)) > 1 or int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1
+    if several or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        jax.distributed.initialize()
+
+
+def run(
+    mode: str,
+    config: ml_collections.ConfigDict | None,
+    workdir: str | None,
+    dry_run: bool = False,
+    count: int = 100,
+) -> None:
+    """Runs one mode of `main.MODES`."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    folder = pathlib.Path(workdir or f"runs/{config.name if config is not None else ''}")
+    if mode == "report":
+        log.info("report: %s", report.write(folder))
+        return
+    if config is None:
+        config = _saved(folder)
+    checked = factory.check(config)
+    cache_dir = pathlib.Path(checked.data.cache_dir).expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
+    if jax.process_index() == 0:
+        print(config.to_json_best_effort(indent=2))
+    if dry_run:
+        _dry_run(checked)
+        return
+    if mode == "train":
+        _same_experiment(config, folder)
+    made = job.make(checked, folder, cache_dir, training=mode == "train")
+    {"train": _train, "evaluate": _evaluate, "sample": partial(_sample, count=count), "submit": _submit}[
+        mode
+    ](made)
+
+
+def _saved(folder: pathlib.Path) -> ml_collections.ConfigDict:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: {folder} is not the folder of a run. Give --config.")
+    return ml_collections.ConfigDict(_tuples(json.loads(path.read_text())))
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists back to the tuples that configs hold."""
+    if isinstance(value, dict):
+        return {name: _tuples(x) for name, x in value.items()}
+    return tuple(_tuples(x) for x in value) if isinstance(value, list) else value
+
+
+def _same_experiment(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
+    """Writes config.json; a folder that holds a different experiment is refused, field by field."""
+    path = folder / "config.json"
+    if path.is_file():
+        old, new = _flat(json.loads(path.read_text())), _flat(json.loads(config.to_json_best_effort()))
+        changed = [
+            f"{name} is {new.get(name)!r}, was {old.get(name)!r}"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name) and name.split(".")[0] not in CHANGEABLE
+        ]
+        if changed:
+            raise factory.ConfigError(
+                f"{folder} holds a run of another experiment: {'; '.join(changed)}. Use another --workdir "
+                f"or the old values; what may change on the way: {', '.join(CHANGEABLE)}"
+            )
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(config.to_json_best_effort(indent=2) + "\n")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    return {name: x for key, sub in tree.items() for name, x in _flat(sub, f"{prefix}{key}.").items()}
+
+
+# ------------------------------------------------------------------ the modes
+
+
+def _train(made: job.Job) -> None:
+    """The whole job: train or go on, then zip and score the best checkpoint's pictures, and report."""
+    latest = made.checkpoints.latest() or 0
+    with writers.Writer(made.folder, step=latest, enabled=jax.process_index() == 0) as writer:
+        outcome = train.train(job.training(made, writer))
+    if outcome.reason == "signal":
+        log.info("stopped at step %d as asked; the same command goes on from there", outcome.step)
+        return
+    log.info("trained to step %d in %.2f hours (%s)", outcome.step, outcome.seconds / 3600, outcome.reason)
+    _submit(made)
+
+
+def _best(made: job.Job) -> tuple[system.Phase, Any, int]:
+    """The best checkpoint: its phase, state and step."""
+    step = made.checkpoints.best()
+    if step is None:
+        raise FileNotFoundError(
+            f"{made.checkpoints.folder} holds no checkpoint: nothing was trained here yet"
+        )
+    state, _ = train.restore(made.checkpoints, made.phases, step, made.crops.image.shape[1:], made.over)
+    log.info("the best checkpoint is step %d", step)
+    return made.phases[train.phase_at(made.phases, step)], state, step
+
+
+def _pictures(made: job.Job, n: int) -> tuple[np.ndarray, int]:
+    """n pictures of the best checkpoint, [n, h, w, 3] uint8, and its step."""
+    phase, state, step = _best(made)
+    key, label = train.key_for(made.config.seed, train.SUBMIT), job.labels(made, n, train.SUBMIT)
+    size = made.config.eval.batch_size
+    return evaluate.generate(phase.system.sample, state, key, label, made.over, size), step
+
+
+def _finish(made: job.Job, images: np.ndarray, step: int) -> None:
+    """Scores the very pictures that were written, and writes the report."""
+    found = made.evaluator().score_images(images)
+    if jax.process_index() != 0:
+        return
+    with writers.Writer(made.folder, step=None) as writer:
+        job.record(made, writer, step, found, final=True)
+        writer.image("final", step, plots.grid(images[:120], columns=12))
+    log.info("report: %s", report.write(made.folder))
+
+
+def _submit(made: job.Job) -> None:
+    """images.zip of the best checkpoint, checked, scored and reported."""
+    images, step = _pictures(made, made.config.submit.images)
+    if jax.process_index() == 0:
+        facts = submit.write_zip(made.folder / "images.zip", [images], len(images), made.config.data.size)
+        log.info("images.zip: %d pictures, %.1f MB, sha256 %s", facts.count, facts.bytes / 1e6, facts.sha256)
+    _finish(made, images, step)
+
+
+def _evaluate(made: job.Job) -> None:
+    """Scores as many pictures of the best checkpoint as a submission has."""
+    _finish(made, *_pictures(made, made.config.submit.images))
+
+
+def _sample(made: job.Job, count: int) -> None:
+    """samples.zip and a grid: the first `count` pictures of the best checkpoint."""
+    images, step = _pictures(made, count)
+    if jax.process_index() != 0:
+        return
+    submit.write_zip(made.folder / "samples.zip", [images], count, made.config.data.size)
+    with writers.Writer(made.folder, step=None) as writer:
+        writer.image("samples", step, plots.grid(images[:400], columns=20 if count >= 100 else 10))
+    log.info("%s and grids/samples_%08d.png", made.folder / "samples.zip", step)
+
+
+def _dry_run(config: factory.Checked) -> None:
+    """Prints each network's parameters, the cost of a step and its memory, without reading any photo."""
+    image = jax.ShapeDtypeStruct((1000, config.data.size, config.data.size, 3), np.uint8)
+    data = train.Data(image, jax.ShapeDtypeStruct((1000,), np.int32))
+    over = train.mesh()
+    for phase in factory.phases(config, max(config.data.classes, 1)):
+        functions = train.compiled(phase, config.seed, 1, over)
+        state = jax.eval_shape(functions.init, data)
+        print(f"\nphase {phase.name}: {phase.steps} steps of {phase.batch_size} pictures")
+        for name, net in state._asdict().items() if hasattr(state, "_asdict") else vars(state).items():
+            if isinstance(net, system.Net):
+                print(f"  {name}: {_count(net.params):,} parameters")
+        compiled = functions.step.lower(state, data).compile()
+        cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+        print(f"  a step: {cost.get('flops', float('nan')) / 1e9:,.1f} GFLOP")
+        print(f"  state: {_bytes(state) / 1e6:,.1f} MB; working memory of a step: ", end="")
+        print(f"{memory.temp_size_in_bytes / 1e6:,.1f} MB" if memory else "unknown on this device")
+
+
+def _count(tree: Any) -> int:
+    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
