@@ -117,7 +117,7 @@ def _learn(
         total, _ = jax.lax.scan(add, zeros, batches)
         gradient, stats, scalars = jax.tree.map(lambda x: x / accumulate, total)
     updates, opt = optimizer.update(gradient, net.opt, net.params)
-    scalars = {**scalars, "grad_norm": optax.global_norm(gradient)}
+    scalars = {**scalars, "grad_norm": optax.tree.norm(gradient)}
     return system.Net(optax.apply_updates(net.params, updates), stats, opt), scalars
 
 
