@@ -61,8 +61,7 @@ def bind(
     missing = sorted(set(known) - set(fields))
     if missing:
         raise ConfigError(f"{path}.{missing[0]} is missing; {path} needs: {', '.join(known)}")
-    hints = typing.get_type_hints(function.__new__ if inspect.isclass(function) else function)
-    hints |= getattr(function, "__annotations__", {})
+    hints = inspect.get_annotations(function)
     for name, value in fields.items():
         _check_type(f"{path}.{name}", value, hints.get(name, Any))
     return partial(function, **fields, **given)
@@ -188,6 +187,15 @@ SECTIONS = {
     "submit": Submission,
 }
 FREE = ("generator", "discriminator", "optimizer", "augment")  # checked when they are built
+CHOICES = {
+    "data.source": ("tfds", "kaggle", "folder", "toy"),
+    "ema.stats": ("average", "copy"),
+    "sample.method": tuple(sampling.METHODS),
+    "sample.labels": sampling.POLICIES,
+    "sample.norm": ("running", "batch"),
+    "eval.resampler": ("lanczos", "tf1-bilinear"),
+    "eval.best": ("fid768", "fid2048"),
+}
 PLAIN = {"name": str, "seed": int, "dtype": str}
 
 
@@ -229,9 +237,11 @@ def check(config: Config) -> Checked:
         given = {"name": sections[name]["name"]} if "name" in kind._fields else {}
         built[name] = build(kind, sections[name], f"config.{name}", **given)
     checked = Checked(**{**sections, **built})
+    for path, choices in CHOICES.items():
+        section, field = path.split(".")
+        choose(dict.fromkeys(choices), getattr(built[section], field), f"config.{path}")
     phases(checked, classes=max(checked.data.classes, 1))
     recipe(checked.data)
-    choose(SOURCES, checked.data.source, "config.data.source")
     return checked
 
 
@@ -252,7 +262,7 @@ SOURCES: dict[str, Callable[[Data], photos.Source]] = {
 
 def source(data: Data) -> photos.Source:
     """The photos that config.data names; data.classes must be the number of their breeds, or 0."""
-    found = choose(SOURCES, data.source, "config.data.source")(data)
+    found = SOURCES[data.source](data)
     if data.classes not in (0, len(found.breeds)):
         raise ConfigError(
             f"config.data.classes is {data.classes}, and the photos have {len(found.breeds)} classes "
@@ -305,8 +315,6 @@ def _gan(config: Checked, classes: int) -> tuple[system.Phase, ...]:
     if extra:
         raise ConfigError(f"config.optimizer.{extra[0]} is no field of config.optimizer; fields: d, g")
     sample = config.sample
-    if sample.method not in sampling.METHODS:
-        choose(sampling.METHODS, sample.method, "config.sample.method")
     latent = partial(sampling.latent, dim=game.latent_dim, truncation=sample.truncation, method=sample.method)
     played = gan.Game(
         generator=generator,

@@ -47,7 +47,7 @@ def run(
 ) -> None:
     """Runs one mode of `main.MODES`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)
     folder = pathlib.Path(workdir or f"runs/{config.name if config is not None else ''}")
     if mode == "report":
         log.info("report: %s", report.write(folder))

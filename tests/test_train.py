@@ -1,0 +1,226 @@
+"""The loop on a system that only counts: resume, stopping, phases, what is written and when."""
+
+import os
+import pathlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from jaxdog import checkpoint, factory, system, train, writers
+
+
+@struct.dataclass
+class State:
+    step: jax.Array
+    total: jax.Array  # sums what it saw, so that a lost or repeated step shows
+    size: jax.Array
+
+
+def counter(bad_at: int = -1, signal_at: int = -1) -> system.System:
+    """Adds up the pictures of its batches; NaN, or a signal, at a given step."""
+
+    def init(key: jax.Array, batch: system.Batch) -> State:
+        return State(jnp.int32(0), jnp.zeros(()), jnp.float32(batch.image.shape[0]))
+
+    def kick(step: Any) -> None:
+        if step == signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def step(state: State, batch: system.Batch, key: jax.Array) -> tuple[State, system.Scalars]:
+        jax.debug.callback(kick, state.step)
+        noise = jax.random.uniform(jax.random.fold_in(key, state.step))
+        total = state.total * 0.9 + jnp.mean(batch.image) + noise
+        loss = jnp.where(state.step == bad_at, jnp.nan, total)
+        return state.replace(step=state.step + 1, total=total), {"loss/d": loss}
+
+    def sample(state: State, key: jax.Array, label: jax.Array) -> jax.Array:
+        value = jax.vmap(lambda k: jax.random.uniform(k, minval=-1.0))(key)
+        return jnp.broadcast_to(value[:, None, None, None], (label.shape[0], 8, 8, 3))
+
+    return system.System(init, step, sample)
+
+
+LOOP = factory.Loop(steps=12, max_hours=0.0, steps_per_dispatch=2, log_every=4, grid_every=6, grid_images=4)
+
+
+def phase(steps: int = 12, **options: Any) -> system.Phase:
+    return system.Phase("count", counter(**options), steps, batch_size=4)
+
+
+OPEN: list[train.Run] = []
+
+
+@pytest.fixture(autouse=True)
+def close() -> Iterator[None]:
+    """Every run that a test makes is closed after it."""
+    yield
+    while OPEN:
+        run = OPEN.pop()
+        run.writer.close()
+        run.checkpoints.close()
+
+
+def make(folder: pathlib.Path, phases: Any = None, **changes: Any) -> train.Run:
+    over = train.mesh()
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", keep_last=2, keep_best=1, metric="fid768")
+    run = train.Run(
+        phases=phases or [phase()],
+        settings=LOOP,
+        checkpoint_every=4,
+        seed=0,
+        classes=2,
+        data=train.replicated(train.Data(images, np.zeros(20, np.int32)), over),
+        over=over,
+        writer=writers.Writer(folder, step=checkpoints.latest() or 0),
+        checkpoints=checkpoints,
+        evaluate=None,
+        evaluate_every=0,
+    )
+    OPEN.append(run)
+    return run._replace(**changes)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[train.Outcome, pathlib.Path]:
+    folder = tmp_path_factory.mktemp("whole")
+    run = make(folder)
+    return train.train(run), folder
+
+
+def test_runs_all_steps_and_writes_what_was_asked(whole: tuple[train.Outcome, pathlib.Path]) -> None:
+    outcome, folder = whole
+    assert (outcome.step, outcome.reason, int(outcome.state.step)) == (12, "steps", 12)
+    log = writers.read_jsonl(folder / "log.jsonl")
+    assert [line["step"] for line in log] == [4, 8, 12]
+    assert [line["kimg"] for line in log] == [0.016, 0.032, 0.048]
+    assert all(line["images_per_second"] > 0 and line["memory_gb"] > 0 for line in log)
+    np.testing.assert_allclose([x["images_per_second"] * x["seconds_per_kimg"] for x in log], 1000.0)
+    names = sorted(path.name for path in (folder / "grids").iterdir())
+    assert names == ["grid_00000006.png", "grid_00000012.png"]
+
+
+def test_log_lines_are_means_over_their_window(tmp_path: pathlib.Path) -> None:
+    every_step = make(tmp_path / "a", settings=LOOP._replace(steps_per_dispatch=1, log_every=1))
+    by_four = make(tmp_path / "b")
+    for run in (every_step, by_four):
+        train.train(run)
+        run.writer.close()
+    fine = [x["loss/d"] for x in writers.read_jsonl(tmp_path / "a" / "log.jsonl")]
+    coarse = [x["loss/d"] for x in writers.read_jsonl(tmp_path / "b" / "log.jsonl")]
+    np.testing.assert_allclose(coarse, np.reshape(fine, (3, 4)).mean(1), rtol=1e-5)
+
+
+def test_stopped_by_a_signal_and_resumed_equals_uninterrupted(
+    whole: tuple[train.Outcome, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    run = make(tmp_path, [phase(signal_at=5)])
+    first = train.train(run)
+    run.writer.close()
+    assert first.reason == "signal" and 5 < first.step < 12
+    assert run.checkpoints.latest() == first.step
+    again = make(tmp_path)
+    second = train.train(again)
+    again.writer.close()
+    assert second.step == 12 and second.seconds > first.seconds
+    assert np.array_equal(second.state.total, whole[0].state.total)
+    steps = [line["step"] for line in writers.read_jsonl(tmp_path / "log.jsonl")]
+    assert steps == sorted(set(steps)) and steps[-1] == 12
+
+
+def test_hours_stop_a_run_and_count_across_sessions(tmp_path: pathlib.Path) -> None:
+    run = make(tmp_path, settings=LOOP._replace(max_hours=1e-9))
+    assert train.train(run).reason == "hours"
+    again = make(tmp_path, settings=LOOP._replace(max_hours=1e-9))
+    step, _, seconds = train._begin(again)
+    assert step == 2 and seconds > 0.0
+
+
+def test_nan_stops_with_the_step_and_the_last_good_checkpoint(tmp_path: pathlib.Path) -> None:
+    run = make(tmp_path, [phase(bad_at=9)])
+    with pytest.raises(train.TrainingError, match=r"loss/d became NaN .* steps 9 and 10; .* step 8 "):
+        train.train(run)
+    run.checkpoints.wait()
+    assert run.checkpoints.latest() == 8
+
+
+def test_one_compilation_of_the_step(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    compiled = train.compiled
+    monkeypatch.setattr(train, "compiled", lambda *args: made.append(compiled(*args)) or made[-1])
+    train.train(make(tmp_path))
+    assert len(made) == 1 and made[0].step._cache_size() == 1
+
+
+def test_scan_and_single_steps_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = train.mesh()
+    data = train.replicated(train.Data(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, np.int32)), over)
+    functions = train.compiled(phase(), 0, 4, over)
+    one, scalars = functions.dispatch(functions.init(data), data)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    two, scanned = functions.dispatch(functions.init(data), data)
+    assert int(two.step) == 4
+    np.testing.assert_allclose(one.total, two.total, rtol=1e-6)
+    np.testing.assert_allclose(np.stack(scalars["loss/d"]), scanned["loss/d"], rtol=1e-6)
+
+
+def test_phases_follow_each_other_and_resume_inside_the_second(tmp_path: pathlib.Path) -> None:
+    def enter(state: State) -> State:
+        return state.replace(total=state.total + 1000.0, size=jnp.float32(8))
+
+    def phases(signal_at: int = -1) -> list[system.Phase]:
+        second = system.Phase("second", counter(signal_at=signal_at), 8, batch_size=8, enter=enter)
+        return [phase(steps=4), second]
+
+    straight = make(tmp_path / "a", phases())
+    one = train.train(straight)
+    assert float(one.state.size) == 8 and one.step == 12
+    assert train.images_at(straight.phases, 12) == 4 * 4 + 8 * 8
+    broken = make(tmp_path / "b", phases(signal_at=3 + 4))
+    first = train.train(broken)
+    broken.writer.close()
+    assert 4 < first.step < 12
+    two = train.train(make(tmp_path / "b", phases()))
+    assert np.array_equal(one.state.total, two.state.total)
+
+
+def test_a_checkpoint_at_the_border_belongs_to_the_phase_before() -> None:
+    phases = [phase(steps=4), phase(steps=8)]
+    assert [train.phase_at(phases, step) for step in (0, 1, 4, 5, 12)] == [0, 0, 0, 1, 1]
+
+
+def test_evaluations_pick_the_best_checkpoint(tmp_path: pathlib.Path) -> None:
+    scores = {4: 3.0, 8: 1.0, 12: 2.0}
+    run = make(tmp_path, evaluate=lambda phase, state, step: scores[step], evaluate_every=4)
+    train.train(run)
+    assert run.checkpoints.best() == 8 and run.checkpoints.latest() == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"settings": LOOP._replace(log_every=3)},
+            "train.log_every is 3 steps.* = 2; the nearest are 2 and 4",
+        ),
+        ({"checkpoint_every": 5}, "checkpoint.every is 5 steps.* the nearest are 4 and 6"),
+        ({"settings": LOOP._replace(steps_per_dispatch=0)}, "steps_per_dispatch is 0"),
+        ({"phases": [phase(steps=7)]}, "steps of phase count is 7"),
+        ({"checkpoint_every": 0}, "must be at least 1"),
+    ],
+)
+def test_contradictions_are_refused(tmp_path: pathlib.Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train.train(make(tmp_path, **changes))
+
+
+def test_batch_that_cannot_be_shared_out_is_refused() -> None:
+    odd = system.Phase("count", counter(), 4, batch_size=6)
+    with pytest.raises(ValueError, match="6 pictures cannot be shared out over 4 devices; .* multiple of 4"):
+        train.compiled(odd, 0, 1, train.mesh())
