@@ -46,8 +46,7 @@ def run(
     count: int = 100,
 ) -> None:
     """Runs one mode of `main.MODES`."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    _speak_plainly()
     folder = pathlib.Path(workdir or f"runs/{config.name if config is not None else ''}")
     if mode == "report":
         log.info("report: %s", report.write(folder))
@@ -68,6 +67,15 @@ def run(
     {"train": _train, "evaluate": _evaluate, "sample": partial(_sample, count=count), "submit": _submit}[
         mode
     ](made)
+
+
+def _speak_plainly() -> None:
+    """Our own lines go to the terminal as they are; orbax speaks only of what goes wrong."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
+        log.propagate = False
 
 
 def _saved(folder: pathlib.Path) -> ml_collections.ConfigDict:

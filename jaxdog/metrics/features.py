@@ -1,4 +1,4 @@
-"""Pictures to the features that scores are made of, their scores' names, and the cache of the real side."""
+"""Pictures to the features that scores are made of, what such scores are called, and the real side's cache."""
 
 import hashlib
 import json
@@ -16,71 +16,96 @@ from jaxdog.metrics import inception
 
 Array = jax.Array
 
-log = logging.getLogger("jaxdog")
+log = logging.getLogger(__name__)
 
-LAYERS = ("mixed_7", "pool_3")  # what FID-768 and FID-2048 are made of
+KEPT = ("mixed_7", "pool_3")  # what scores need of the real side
+VERSION = 1  # of what the features mean; another number leaves old caches unread
 
 
 class Names(NamedTuple):
-    """What the scores of one kind of weights are called."""
+    """What scores are called."""
 
-    fid768: str
-    fid2048: str
+    fid768: str  # on the means of mixed_7
+    fid2048: str  # on pool_3
     mifid: str
 
 
-NAMES = {
+_NAMES = {
     "published": Names("fid768", "fid2048", "mifid"),
-    "fitted": Names("fid768", "fid2048_approx", "mifid_approx"),  # two kernels of the last blocks are fitted
-    "other": Names(
-        "fid768_other", "fid2048_other", "mifid_other"
-    ),  # weights nobody published: not comparable
-    "random": Names("rfid768", "rfid2048", "rmifid"),  # compares with no FID
+    "fitted": Names("fid768", "fid2048_approx", "mifid_approx"),
+    "other": Names("fid768_other", "fid2048_other", "mifid_other"),
+    "random": Names("rfid768", "rfid2048", "rmifid"),
 }
 
 
 def names(kind: str) -> Names:
-    """The scores' names for a kind of weights (weights.Weights.kind)."""
-    if kind not in NAMES:
-        raise ValueError(f"weights of kind {kind!r} have no score names; choices: {', '.join(NAMES)}")
-    return NAMES[kind]
+    """The true names of scores made with weights of this kind: only the published network's pool_3 gives FID.
+
+    Fitted kernels come after mixed_7, so FID-768 is exact with them.
+    """
+    if kind not in _NAMES:
+        raise ValueError(f"weights are of kind {kind!r}; known are {', '.join(_NAMES)}")
+    return _NAMES[kind]
 
 
 def features(params: dict[str, Any], image: Array) -> dict[str, Array]:
-    """Pictures [b, h, w, 3] in 0..255 -> "mixed_7" [b, 768], "mixed_8" [b, 1280], "pool_3" [b, 2048].
+    """[b, h, w, 3] in 0..255, uint8 or float -> "mixed_7" [b, 768], "mixed_8" [b, 1280], "pool_3" [b, 2048].
 
-    uint8 or whole floats. With the softmax head among `params` also "logits" and "logits_no_bias" [b, 1008]. Pure: jit it outside.
+    With the softmax head among `params` also "logits" and "logits_no_bias" [b, 1008]. Pure: jit it outside.
     """
     net = inception.Inception(head="softmax" in params)
     return net.apply({"params": params}, inception.preprocess(image))  # pyright: ignore[reportReturnType]
 
 
 def cache_key(data_key: str, resampler: str, weights_sha256: str) -> str:
-    """File name without ending for the real side's features: other data, resize or weights, another name."""
-    parts = json.dumps([data_key, resampler, weights_sha256, LAYERS])
-    return f"real-{resampler}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
+    """32 hexadecimal digits that change with the pictures, with how they were resized, and with the network."""
+    told = json.dumps([VERSION, data_key, resampler, weights_sha256])
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
-def save(folder: pathlib.Path, key: str, found: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-    """Writes arrays and a record of where they come from to <folder>/<key>.npz, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=folder, prefix=f".{key}-", suffix=".partial")
+def _path(folder: str | pathlib.Path, key: str) -> pathlib.Path:
+    return pathlib.Path(folder) / f"features-{key}.npz"
+
+
+def save(folder: str | pathlib.Path, key: str, found: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+    """Keeps mixed_7 [n, 768] and pool_3 [n, 2048] with `about` in JSON; the file appears whole or not at all.
+
+    A cache that cannot be written costs time, not the run: it is said, and nothing is raised.
+    """
+    path = _path(folder, key)
+    kept = {name: np.asarray(found[name], np.float32) for name in KEPT}
+    metadata = json.dumps({**about, "key": key, "rows": len(kept["pool_3"])}, sort_keys=True)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, facts=np.array(json.dumps(facts)), **found)  # pyright: ignore[reportArgumentType]
-        os.replace(partial, folder / f"{key}.npz")
+            np.savez(file, metadata=np.array(metadata), **kept)
+        os.replace(temporary, path)
+    except OSError as error:
+        log.warning(
+            "The real side's features could not be kept in %s (%s); the next run computes them again.",
+            path,
+            error,
+        )
     finally:
-        pathlib.Path(partial).unlink(missing_ok=True)
+        if temporary is not None:
+            pathlib.Path(temporary).unlink(missing_ok=True)
 
 
-def load(folder: pathlib.Path, key: str) -> dict[str, np.ndarray] | None:
-    """The arrays saved under `key`; None where there are none, or (with a message) where they are damaged."""
-    path = folder / f"{key}.npz"
+def load(folder: str | pathlib.Path, key: str) -> dict[str, np.ndarray] | None:
+    """What `save` kept under this key, or None if there is nothing or it is damaged, which is said."""
+    path = _path(folder, key)
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files if name != "facts"}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("%s is damaged (%s), and is made again", path, error)
+            about = json.loads(str(stored["metadata"]))
+            found = {name: stored[name] for name in KEPT}
+        expected = {name: (about["rows"], inception.WIDTH[name]) for name in KEPT}
+        if about["key"] != key or any(found[name].shape != expected[name] for name in KEPT):
+            raise ValueError(f"holds {about['rows']} rows under key {about['key']}")
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError) as error:
+        log.warning("The cached features in %s are damaged (%s) and are computed again.", path, error)
         return None
+    return found
