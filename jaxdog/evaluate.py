@@ -71,15 +71,11 @@ class Evaluator:
         if found is None:
             found = self.features_of(images, "real features")
             facts = {"data": data_key, "resampler": resampler, "weights": network.source}
-            for name in features.LAYERS:  # on a CPU the factors take minutes too
-                made = jax.jit(fid.factor)(found[name])
-                found |= {f"{name}/{part}": np.asarray(x) for part, x in made._asdict().items()}
             if jax.process_index() == 0:
                 features.save(cache_dir, key, found, facts)
-        small, large = (
-            fid.Factor(*(found[f"{name}/{part}"] for part in fid.Factor._fields)) for name in features.LAYERS
-        )
-        self.real = jax.device_put(Real(small, large, found["pool_3"]), self._everywhere)
+        factor = jax.jit(fid.factor, out_shardings=self._everywhere)
+        small, pool = (jax.device_put(found[name], self._everywhere) for name in features.KEPT)
+        self.real = Real(factor(small), factor(pool), pool)
 
     def features_of(self, images: np.ndarray, what: str) -> dict[str, np.ndarray]:
         """Features of host pictures [n, h, w, 3] uint8: {"mixed_7": [n, 768], "pool_3": [n, 2048]}."""
@@ -129,7 +125,7 @@ class Evaluator:
         with tqdm.tqdm(total=n, desc=what, unit="img", leave=False, disable=hidden()) as bar:
             for part in parts:
                 for name, x in part.items():
-                    if name in features.LAYERS:
+                    if name in features.KEPT:
                         collected.setdefault(name, []).append(np.asarray(x))
                 bar.update(min(self.batch_size, n - bar.n))
         return {name: np.concatenate(xs)[:n] for name, xs in collected.items()}
