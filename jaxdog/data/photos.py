@@ -169,7 +169,9 @@ def _make(source: Source, recipe: Recipe, workers: int | None) -> Crops:
     pool = concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
         results = pool.map(lambda i: _crops_of(source, recipe, i), range(n))
-        for i, result in enumerate(tqdm.tqdm(results, "cropping photos", n, unit="photo", leave=False)):
+        for i, result in enumerate(
+            tqdm.tqdm(results, "cropping photos", n, unit="photo", leave=False, disable=None)
+        ):
             name, label, made, reason = result
             names.append(name)
             images += made
