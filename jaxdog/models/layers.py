@@ -6,6 +6,7 @@ caller made mutable: `SPECTRAL` holds singular vectors, `BATCH_STATS` running me
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -62,9 +63,59 @@ def _cells(x: Array) -> Array:
     return x.reshape(b, h // 2, 2, w // 2, 2, c)
 
 
-def conv(x: Array, kernel: Array) -> Array:
-    """x [b, h, w, c] * kernel [kh, kw, c, k] -> [b, h, w, k]: correlation, stride 1, zero padding "SAME"."""
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+# Convolution -----------------------------------------------------------------------------------------------
+
+Pads = tuple[tuple[int, int], tuple[int, int]]  # zeros before and after: of the height, of the width
+
+
+def conv(x: Array, kernel: Array, pads: Pads | None = None) -> Array:
+    """x [b, h, w, c] * kernel [kh, kw, c, k] -> [b, h', w', k]: cross-correlation of stride 1.
+
+    `pads` defaults to the zeros that keep height and width. The only place that chooses by platform: on CPU
+    the gradients are written out as convolutions in the one order of dimensions that XLA computes fast inside
+    of loops. There it leaves the orders that autodiff asks for (kernel transposed, batch and channels swapped)
+    to a naive loop, 5 to 200 times slower. The function is the same, to rounding.
+    """
+    if pads is None:
+        pads = same(kernel.shape[0]), same(kernel.shape[1])
+    return _conv_cpu(x, kernel, pads) if jax.default_backend() == "cpu" else _conv(x, kernel, pads)
+
+
+def same(size: int) -> tuple[int, int]:
+    """The zeros before and after that keep a length under a kernel of `size`, the odd one after."""
+    return (size - 1) // 2, size // 2
+
+
+def _conv(x: Array, kernel: Array, pads: Pads) -> Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv_cpu(x: Array, kernel: Array, pads: Pads) -> Array:
+    return _conv(x, kernel, pads)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _kernel_gradient(x: Array, g: Array, pads: Pads) -> Array:
+    """Gradient [kh, kw, c, k] of <_conv_cpu(x, kernel), g>, g [b, h', w', k]: a convolution over the batch."""
+    return _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), pads).transpose(1, 2, 0, 3)
+
+
+def _input_gradient(g: Array, kernel: Array, pads: Pads) -> Array:
+    """Gradient [b, h, w, c] of <_conv_cpu(x, kernel), g>, g [b, h', w', k]: the turned kernel's convolution."""
+    back = tuple((n - 1 - a, n - 1 - b) for n, (a, b) in zip(kernel.shape[:2], pads, strict=True))
+    return _conv_cpu(g, kernel[::-1, ::-1].swapaxes(2, 3), back)
+
+
+# Both are bilinear, and the gradients of each are made of the two: any order of differentiation works.
+_conv_cpu.defvjp(
+    lambda x, kernel, pads: (_conv_cpu(x, kernel, pads), (x, kernel)),
+    lambda pads, saved, g: (_input_gradient(g, saved[1], pads), _kernel_gradient(saved[0], g, pads)),
+)
+_kernel_gradient.defvjp(
+    lambda x, g, pads: (_kernel_gradient(x, g, pads), (x, g)),
+    lambda pads, saved, kernel: (_input_gradient(saved[1], kernel, pads), _conv_cpu(saved[0], kernel, pads)),
+)
 
 
 # Spectral norm ----------------------------------------------------------------------------------------------
@@ -96,7 +147,9 @@ def spectral_normed(layer: nn.Module, kernel: Array, matrix: Array, train: bool,
     v = layer.variable(SPECTRAL, "v", lambda: power_iteration(matrix, u.value, eps)[1])
     if train and not layer.is_initializing() and layer.is_mutable_collection(SPECTRAL):
         u.value, v.value = power_iteration(lax.stop_gradient(matrix), u.value, eps)
-    left, right = lax.stop_gradient((v.value, u.value))
+    left, right = lax.stop_gradient(
+        (_unit(v.value, eps), _unit(u.value, eps))
+    )  # averages of units are shorter
     sigma = jnp.dot(left, jnp.matmul(matrix, right, precision=HIGHEST), precision=HIGHEST)
     return kernel / sigma
 
