@@ -1,4 +1,4 @@
-"""Pictures to the features that scores are made of, what such scores are called, and the real side's cache."""
+"""Pictures to the features that scores are made of, the scores' names, and the cache of the real side."""
 
 import hashlib
 import json
@@ -58,7 +58,7 @@ def features(params: dict[str, Any], image: Array) -> dict[str, Array]:
 
 
 def cache_key(data_key: str, resampler: str, weights_sha256: str) -> str:
-    """32 hexadecimal digits that change with the pictures, with how they were resized, and with the network."""
+    """32 hexadecimal digits that change with the pictures, how they were resized, and the network."""
     told = json.dumps([VERSION, data_key, resampler, weights_sha256])
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
@@ -80,7 +80,7 @@ def save(folder: str | pathlib.Path, key: str, found: dict[str, np.ndarray], abo
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, metadata=np.array(metadata), **kept)
+            np.savez(file, metadata=np.array(metadata), mixed_7=kept["mixed_7"], pool_3=kept["pool_3"])
         os.replace(temporary, path)
     except OSError as error:
         log.warning(

@@ -22,9 +22,9 @@ CLASSES = 1008  # of the softmax head, of which 1,000 are ImageNet's
 WIDTH = {"mixed_7": 768, "mixed_8": 1280, "pool_3": 2048}  # channels of the features
 
 # The whole network. A unit is KHxKW:CHANNELS, a convolution + relu, of stride 1 and padding SAME; a trailing
-# "v" makes the padding VALID, a trailing "/2" stride 2 and VALID. "max/2", "max", "avg" are 3x3 pools of stride
-# 2 (VALID) or 1 (SAME, the padding counts in neither). Units of a branch follow each other; those in a last
-# pair of brackets work side by side, under the name "mixed". Branches are concatenated in the order written.
+# "v" makes the padding VALID, a trailing "/2" stride 2 and VALID. "max/2", "max", "avg" are 3x3 pools of
+# stride 2 (VALID) or 1 (SAME, the padding counts in neither). Units of a branch follow each other; those in a
+# last pair of brackets work side by side, under the name "mixed". Branches are joined in the order written.
 STEM = "3x3:32/2 3x3:32v 3x3:64 max/2 1x1:80 3x3:192v max/2"
 
 
@@ -152,10 +152,9 @@ def _convolve_plain(x: Array, kernel: Array, stride: int, padding: str) -> Array
 
 
 def _convolve_on_cpu(x: Array, kernel: Array, stride: int, padding: str) -> Array:
-    """The same sums, asked for in the ways that XLA's CPU backend computes fast (1.5 times in the whole network).
+    """The same sums, asked for in the ways that XLA's CPU backend computes fast: 1.5 times in all.
 
-    1x1 kernels as a matrix product, strided ones as a product with gathered patches, and VALID as the middle of
-    SAME.
+    1x1 kernels as a matrix product, strided ones as a product with gathered patches, VALID as SAME's middle.
     """
     kh, kw, c_in, c_out = kernel.shape
     if (kh, kw) == (1, 1):
@@ -191,11 +190,11 @@ class Conv(nn.Module):
 
 
 class Inception(nn.Module):
-    """[b, 299, 299, 3] in [-1, 1) -> "mixed_7" [b, 768], "mixed_8" [b, 1280], "pool_3" [b, 2048]: spatial means.
+    """[b, 299, 299, 3] in [-1, 1) -> "mixed_7" [b, 768], "mixed_8" [b, 1280], "pool_3" [b, 2048].
 
-    With `head`, also "logits" [b, 1008] of the softmax layer and "logits_no_bias", which the original
-    Inception Score takes. Source: Szegedy et al. 2015, arXiv:1512.00567, as published in 2015-12-05's graph;
-    unlike the paper's text the last block pools by maximum, and averages leave the padding out.
+    All are means over space. With `head`, also "logits" [b, 1008] of the softmax layer and "logits_no_bias",
+    which the original Inception Score takes. Source: Szegedy et al. 2015, arXiv:1512.00567, as published in
+    the graph: unlike the paper's text the last block pools by maximum, and averages leave the padding out.
     """
 
     head: bool = False
