@@ -101,4 +101,5 @@ def test_thinning_keeps_means_and_short_curves():
     np.testing.assert_allclose(thin_y, y.reshape(100, 10).mean(axis=1))
     odd_x, _ = plots.thin(x[:157], y[:157], points=100)
     assert len(odd_x) == 100 and (np.diff(odd_x) > 0).all()
+    np.testing.assert_allclose(plots.thin(x[:157], np.full(157, 3.0), points=100)[1], 3.0)
     np.testing.assert_array_equal(plots.thin(x[:100], y[:100], points=100)[1], y[:100])

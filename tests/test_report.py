@@ -168,6 +168,13 @@ def test_a_random_network_is_named(tmp_path):
     assert "rfid2048 2.000 best so far, step 1, 16 samples" in page.text
 
 
+def test_before_the_end_the_best_score_is_the_headline(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        for step, score in ((1, 3.0), (2, 1.5), (3, 2.0)):
+            writer.scores(step, {"kimg": step, "samples": 16, "fid768": score})
+    assert "fid768 1.500 best so far, step 2, 16 samples" in Page(report.write(tmp_path)).text
+
+
 def test_published_weights_need_no_note(tmp_path):
     with writers.Writer(tmp_path) as writer:
         writer.scores(1, {"kimg": 1.0, "samples": 10_000, "fid768": 3.0, "fid2048": 2.0, "mifid": 2.0})

@@ -142,6 +142,17 @@ def test_a_damaged_zip_is_named(tmp_path):
             submit.check_zip(path, count=1)
 
 
+def test_a_damaged_stream_in_a_zip_is_named(tmp_path):
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", GOOD)
+    data = bytearray(path.read_bytes())
+    data[35:45] = b"\xff" * 10  # right behind the entry's header of 30 bytes and its name
+    path.write_bytes(data)
+    with pytest.raises(submit.SubmissionError, match=r"images.zip is not a whole zip file \("):
+        submit.check_zip(path, count=1)
+
+
 def test_a_missing_zip_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="images.zip"):
         submit.check_zip(tmp_path / "images.zip")
