@@ -72,8 +72,8 @@ def conv(x: Array, kernel: Array, pads: Pads | None = None) -> Array:
     """x [b, h, w, c] * kernel [kh, kw, c, k] -> [b, h', w', k]: cross-correlation of stride 1.
 
     `pads` defaults to the zeros that keep height and width. The only place that chooses by platform: on CPU
-    the gradients are written out as convolutions in the one order of dimensions that XLA computes fast inside
-    of loops. There it leaves the orders that autodiff asks for (kernel transposed, batch and channels swapped)
+    the gradients are written out as convolutions in the one order of dimensions that XLA computes fast in
+    loops. The orders that autodiff asks for (kernel transposed, batch and channels swapped) it leaves there
     to a naive loop, 5 to 200 times slower. The function is the same, to rounding.
     """
     if pads is None:
@@ -97,12 +97,12 @@ def _conv_cpu(x: Array, kernel: Array, pads: Pads) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _kernel_gradient(x: Array, g: Array, pads: Pads) -> Array:
-    """Gradient [kh, kw, c, k] of <_conv_cpu(x, kernel), g>, g [b, h', w', k]: a convolution over the batch."""
+    """Gradient [kh, kw, c, k] of <_conv(x, kernel), g>, g [b, h', w', k]: a convolution over the batch."""
     return _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), pads).transpose(1, 2, 0, 3)
 
 
 def _input_gradient(g: Array, kernel: Array, pads: Pads) -> Array:
-    """Gradient [b, h, w, c] of <_conv_cpu(x, kernel), g>, g [b, h', w', k]: the turned kernel's convolution."""
+    """Gradient [b, h, w, c] of <_conv(x, kernel), g>, g [b, h', w', k]: the turned kernel's convolution."""
     back = tuple((n - 1 - a, n - 1 - b) for n, (a, b) in zip(kernel.shape[:2], pads, strict=True))
     return _conv_cpu(g, kernel[::-1, ::-1].swapaxes(2, 3), back)
 
