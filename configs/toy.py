@@ -113,13 +113,25 @@ def get_config(variant: str = "full") -> ConfigDict:
 
 def _shrink(config: ConfigDict) -> None:
     """The same experiment in seconds."""
-    config.data.toy_photos = 48
-    config.data.cache_dir = "runs/cache"
-    config.generator.update(dict(channels=4, embed_dim=8))
-    config.discriminator.update(dict(channels=4))
-    config.game.update(dict(batch_size=8, latent_dim=16))
-    config.ema.start = 2
-    config.train.update(dict(steps=8, steps_per_dispatch=2, log_every=2, grid_every=4, grid_images=8))
-    config.checkpoint.every = 4
-    config.eval.update(dict(every_kimg=0.032, samples=16, batch_size=8))
-    config.submit.images = 16
+    config.update_from_flattened_dict(
+        {
+            "data.toy_photos": 48,
+            "data.cache_dir": "runs/cache",
+            "generator.channels": 4,
+            "generator.embed_dim": 8,
+            "discriminator.channels": 4,
+            "game.batch_size": 8,
+            "game.latent_dim": 16,
+            "ema.start": 2,
+            "train.steps": 8,
+            "train.steps_per_dispatch": 2,
+            "train.log_every": 2,
+            "train.grid_every": 4,
+            "train.grid_images": 8,
+            "checkpoint.every": 4,
+            "eval.every_kimg": 0.032,
+            "eval.samples": 16,
+            "eval.batch_size": 8,
+            "submit.images": 16,
+        }
+    )

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import tqdm
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
-from jaxdog import sampling, system
+from jaxdog import devices, sampling, system
 from jaxdog.metrics import features, fid, mifid, weights
 
 log = logging.getLogger(__name__)
@@ -60,8 +59,9 @@ class Evaluator:
     ):
         self.network, self.resampler, self.eps, self.count = network, resampler, eps, len(images)
         self.batch_size = -(-batch_size // over.size) * over.size
-        self.over, self._everywhere = over, NamedSharding(over, P())
-        self._params = jax.device_put(network.params, self._everywhere)
+        self._everywhere = devices.everywhere(over)
+        self._rows = partial(devices.put, sharding=devices.by_rows(over))
+        self._params = devices.put(network.params, self._everywhere)
         # Results are gathered to every device, so that each host can read them whole.
         self._features = jax.jit(features.features, out_shardings=self._everywhere)
         self._compare = jax.jit(_compare, out_shardings=self._everywhere)
@@ -74,15 +74,15 @@ class Evaluator:
             if jax.process_index() == 0:
                 features.save(cache_dir, key, found, facts)
         factor = jax.jit(fid.factor, out_shardings=self._everywhere)
-        small, pool = (jax.device_put(found[name], self._everywhere) for name in features.KEPT)
+        small, pool = (devices.put(found[name], self._everywhere) for name in features.KEPT)
         self.real = Real(factor(small), factor(pool), pool)
 
     def features_of(self, images: np.ndarray, what: str) -> dict[str, np.ndarray]:
         """Features of host pictures [n, h, w, 3] uint8: {"mixed_7": [n, 768], "pool_3": [n, 2048]}."""
 
         def parts() -> Iterator[dict[str, jax.Array]]:
-            for rows in self._blocks(len(images)):
-                yield self._features(self._params, self._put(np.asarray(images[rows])))
+            for rows in blocks(len(images), self.batch_size):
+                yield self._features(self._params, self._rows(np.asarray(images[rows])))
 
         return self._gather(parts(), len(images), what)
 
@@ -97,8 +97,8 @@ class Evaluator:
         make = self._generator(sample)
 
         def parts() -> Iterator[dict[str, jax.Array]]:
-            for rows in self._blocks(n):
-                yield make(self._params, state, key, self._put(rows), self._put(label[rows]))
+            for rows in blocks(n, self.batch_size):
+                yield make(self._params, state, key, self._rows(rows), self._rows(label[rows]))
 
         return self._score(self._gather(parts(), n, "evaluation"), begun)
 
@@ -114,12 +114,6 @@ class Evaluator:
             self._generators[sample] = generate
         return self._generators[sample]
 
-    def _blocks(self, n: int) -> Iterator[np.ndarray]:
-        return blocks(n, self.batch_size)
-
-    def _put(self, x: np.ndarray) -> jax.Array:
-        return shared_out(x, self.over)
-
     def _gather(self, parts: Iterator[dict[str, jax.Array]], n: int, what: str) -> dict[str, np.ndarray]:
         collected: dict[str, list[np.ndarray]] = {}
         with tqdm.tqdm(total=n, desc=what, unit="img", leave=False, disable=hidden()) as bar:
@@ -131,7 +125,7 @@ class Evaluator:
         return {name: np.concatenate(xs)[:n] for name, xs in collected.items()}
 
     def _score(self, found: dict[str, np.ndarray], begun: float) -> dict[str, Any]:
-        fake = {name: jax.device_put(x, self._everywhere) for name, x in found.items()}
+        fake = {name: devices.put(x, self._everywhere) for name, x in found.items()}
         small, large, distance = (float(x) for x in self._compare(self.real, fake["mixed_7"], fake["pool_3"]))
         names = features.names(self.network.kind)
         return {
@@ -163,25 +157,21 @@ def blocks(n: int, size: int) -> Iterator[np.ndarray]:
         yield np.minimum(np.arange(start, start + size, dtype=np.int32), n - 1)
 
 
-def shared_out(x: np.ndarray, over: Mesh) -> jax.Array:
-    """Rows of a host array, equal on every host, dealt out over the mesh."""
-    return jax.make_array_from_callback(x.shape, NamedSharding(over, P("data")), lambda index: x[index])
-
-
 def generate(
     sample: Sampler, state: Any, key: system.Key, label: np.ndarray, over: Mesh, batch_size: int
 ) -> np.ndarray:
     """Pictures [n, h, w, 3] uint8, one for each breed of `label` [n]; picture i is made from (key, i)."""
     size, n = -(-batch_size // over.size) * over.size, len(label)
+    put = partial(devices.put, sharding=devices.by_rows(over))
 
-    @partial(jax.jit, out_shardings=NamedSharding(over, P()))
+    @partial(jax.jit, out_shardings=devices.everywhere(over))
     def make(state: Any, key: system.Key, index: jax.Array, label: jax.Array) -> jax.Array:
         return sampling.to_uint8(sample(state, sampling.image_keys(key, index), label))
 
     made = []
     with tqdm.tqdm(total=n, desc="pictures", unit="img", leave=False, disable=hidden()) as bar:
         for rows in blocks(n, size):
-            made.append(np.asarray(make(state, key, shared_out(rows, over), shared_out(label[rows], over))))
+            made.append(np.asarray(make(state, key, put(rows), put(label[rows]))))
             bar.update(min(size, n - bar.n))
     return np.concatenate(made)[:n]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxdog import checkpoint, evaluate, factory, sampling, system, train, writers
+from jaxdog import checkpoint, devices, evaluate, factory, sampling, system, train, writers
 from jaxdog.data import crop, photos
 from jaxdog.metrics import features, weights
 
@@ -30,7 +30,7 @@ class Job(NamedTuple):
 
 def make(config: factory.Checked, folder: pathlib.Path, cache_dir: pathlib.Path, training: bool) -> Job:
     """Reads or prepares the photos and makes the rest; only a training job may clean up its checkpoints."""
-    over = train.mesh()
+    over = devices.mesh()
     source = factory.source(config.data)
     recipe = factory.recipe(config.data)
     workers = config.data.workers or None
@@ -129,7 +129,9 @@ def training(job: Job, writer: writers.Writer) -> train.Run:
         checkpoint_every=config.checkpoint.every,
         seed=config.seed,
         classes=classes(job),
-        data=train.replicated(train.Data(np.asarray(job.crops.image), job.crops.label), job.over),
+        data=devices.put(
+            train.Data(np.asarray(job.crops.image), job.crops.label), devices.everywhere(job.over)
+        ),
         over=job.over,
         writer=writer,
         checkpoints=job.checkpoints,

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxdog import checkpoint, evaluate, factory, job, plots, report, submit, system, train, writers
+from jaxdog import checkpoint, devices, evaluate, factory, job, plots, report, submit, system, train, writers
 
 log = logging.getLogger("jaxdog")
 
@@ -193,7 +193,7 @@ def _dry_run(config: factory.Checked) -> None:
     """Prints each network's parameters, the cost of a step and its memory, without reading any photo."""
     image = jax.ShapeDtypeStruct((1000, config.data.size, config.data.size, 3), np.uint8)
     data = train.Data(image, jax.ShapeDtypeStruct((1000,), np.int32))
-    over = train.mesh()
+    over = devices.mesh()
     for phase in factory.phases(config, max(config.data.classes, 1)):
         functions = train.compiled(phase, config.seed, 1, over)
         state = jax.eval_shape(functions.init, data)

@@ -20,10 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
-from jaxdog import checkpoint, factory, plots, sampling, system, writers
+from jaxdog import checkpoint, devices, factory, plots, sampling, system, writers
 from jaxdog.data import batches
 
 # What each use of a run's one seed folds into its key.
@@ -46,23 +45,8 @@ class Outcome(NamedTuple):
 class Data(NamedTuple):
     """The training set on the devices, replicated."""
 
-    image: system.Array  # [n, h, w, c] uint8
-    label: system.Array  # [n] int32
-
-
-def mesh() -> Mesh:
-    """All devices of all hosts along one axis, `data`."""
-    return Mesh(np.array(jax.devices()), ("data",))
-
-
-def replicated(tree: Any, over: Mesh) -> Any:
-    """Host arrays, equal on every host, as arrays on all devices of the mesh."""
-
-    def put(x: np.ndarray) -> jax.Array:
-        x = np.asarray(x)
-        return jax.make_array_from_callback(x.shape, NamedSharding(over, P()), lambda index: x[index])
-
-    return jax.tree.map(put, tree)
+    image: Any  # [n, h, w, c] uint8
+    label: Any  # [n] int32
 
 
 def key_for(seed: int, use: int) -> system.Key:
@@ -86,7 +70,7 @@ def compiled(phase: system.Phase, seed: int, steps_per_dispatch: int, over: Mesh
             f"a step's {phase.batch_size} pictures cannot be shared out over {over.size} devices; "
             f"make game.batch_size a multiple of {over.size}"
         )
-    everywhere, sharded = NamedSharding(over, P()), NamedSharding(over, P("data"))
+    everywhere, sharded = devices.everywhere(over), devices.by_rows(over)
 
     def batch(data: Data, step: system.Array) -> system.Batch:
         batch = batches.batch(data.image, data.label, key_for(seed, DATA), step, phase.batch_size)
@@ -109,7 +93,7 @@ def compiled(phase: system.Phase, seed: int, steps_per_dispatch: int, over: Mesh
         for function in (one, scan)
     )
 
-    def dispatch(state: Any, data: Data) -> tuple[Any, system.Scalars]:
+    def dispatch(state: Any, data: Data) -> tuple[Any, Any]:
         # k steps per call hide the host; XLA's CPU backend, though, is far slower inside loops.
         if steps_per_dispatch > 1 and jax.default_backend() != "cpu":
             return many(state, data)
@@ -176,10 +160,13 @@ def restore(
 ) -> tuple[Any, checkpoint.Record]:
     """State and record of the checkpoint at `step`, on all devices; `shape` is a picture's, (h, w, c)."""
     phase = phases[phase_at(phases, step)]
-    image = jax.ShapeDtypeStruct((phase.batch_size, *shape), jnp.float32)
-    batch = system.Batch(image, jax.ShapeDtypeStruct((phase.batch_size,), jnp.int32))
-    state = jax.eval_shape(phase.system.init, jax.eval_shape(jax.random.key, 0), batch)
-    return checkpoints.restore(step, state, NamedSharding(over, P()))
+
+    def init() -> Any:
+        image, label = jnp.zeros((phase.batch_size, *shape)), jnp.zeros(phase.batch_size, jnp.int32)
+        return phase.system.init(jax.random.key(0), system.Batch(image, label))
+
+    state = jax.eval_shape(init)
+    return checkpoints.restore(step, state, devices.everywhere(over))
 
 
 class _Progress:
@@ -302,28 +289,25 @@ def train(run: Run) -> Outcome:
     check(run)
     step, state, seconds = _begin(run)
     progress = _Progress(run, step, seconds)
-    reason = "steps"
+    reason, end = "", 0
     total = sum(phase.steps for phase in run.phases)
-    index, functions = -1, None
     with _signals() as asked, progress.bar:
-        while step < total:
-            here = phase_at(run.phases, step + 1)
-            phase = run.phases[here]
-            if here != index:
-                functions = compiled(phase, run.seed, run.settings.steps_per_dispatch, run.over)
-                if phase_at(run.phases, step) != here and phase.enter is not None:
-                    state = jax.jit(phase.enter, donate_argnums=0)(state)
-                index = here
+        for phase in run.phases:
+            begin, end = end, end + phase.steps
+            if step >= end or reason:
+                continue
+            functions = compiled(phase, run.seed, run.settings.steps_per_dispatch, run.over)
             if state is None:
                 state = functions.init(run.data)
-            state, scalars = functions.dispatch(state, run.data)
-            step += run.settings.steps_per_dispatch
-            progress.pending.append((step, phase, scalars))
-            progress.read(keep=1)
-            reason = _reason(run, step, asked, progress)
-            _events(run, phase, functions, state, step, progress, last=step >= total or bool(reason))
-            if reason:
-                break
+            elif step == begin and phase.enter is not None:
+                state = jax.jit(phase.enter, donate_argnums=0)(state)
+            while step < end and not reason:
+                state, scalars = functions.dispatch(state, run.data)
+                step += run.settings.steps_per_dispatch
+                progress.pending.append((step, phase, scalars))
+                progress.read(keep=1)
+                reason = _reason(run, step, asked, progress)
+                _events(run, phase, functions, state, step, progress, last=step >= total or bool(reason))
         progress.read(keep=0)
     run.checkpoints.wait()
     return Outcome(step, state, progress.seconds(), reason or "steps")

@@ -13,17 +13,18 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAYERS = (
     {"system"},
     {"losses", "augment", "optim", "ema", "models.layers"}
-    | {"data.crop", "data.photos", "metrics.inception", "metrics.fid", "metrics.mifid"},
+    | {"data.crop", "data.photos", "metrics.archives", "metrics.inception", "metrics.fid", "metrics.mifid"},
     {"models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"},
     {"systems.gan", "sampling", "checkpoint", "writers", "plots", "metrics.features"},
     {"factory"},
+    {"devices"},
     {"train", "evaluate", "submit", "report"},
     {"job"},
     {"modes"},
     {"main"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-SHELL = LEVEL["train"]  # from here up: compiling, devices, clocks
+SHELL = LEVEL["devices"]  # from here up: compiling, devices, clocks
 
 # What only some modules may touch, and which.
 ONLY_IN_THE_SHELL = {"jit", "pmap", "Mesh", "NamedSharding", "device_put", "monotonic", "perf_counter"}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from jaxdog import checkpoint, factory, system, train, writers
+from jaxdog import checkpoint, devices, factory, system, train, writers
 
 
 @struct.dataclass
@@ -67,7 +67,7 @@ def close() -> Iterator[None]:
 
 
 def make(folder: pathlib.Path, phases: Any = None, **changes: Any) -> train.Run:
-    over = train.mesh()
+    over = devices.mesh()
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints", keep_last=2, keep_best=1, metric="fid768")
     run = train.Run(
@@ -76,7 +76,7 @@ def make(folder: pathlib.Path, phases: Any = None, **changes: Any) -> train.Run:
         checkpoint_every=4,
         seed=0,
         classes=2,
-        data=train.replicated(train.Data(images, np.zeros(20, np.int32)), over),
+        data=devices.put(train.Data(images, np.zeros(20, np.int32)), devices.everywhere(over)),
         over=over,
         writer=writers.Writer(folder, step=checkpoints.latest() or 0),
         checkpoints=checkpoints,
@@ -159,8 +159,10 @@ def test_one_compilation_of_the_step(tmp_path: pathlib.Path, monkeypatch: pytest
 
 
 def test_scan_and_single_steps_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    over = train.mesh()
-    data = train.replicated(train.Data(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, np.int32)), over)
+    over = devices.mesh()
+    data = devices.put(
+        train.Data(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, np.int32)), devices.everywhere(over)
+    )
     functions = train.compiled(phase(), 0, 4, over)
     one, scalars = functions.dispatch(functions.init(data), data)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -223,4 +225,4 @@ def test_contradictions_are_refused(tmp_path: pathlib.Path, changes: dict[str, A
 def test_batch_that_cannot_be_shared_out_is_refused() -> None:
     odd = system.Phase("count", counter(), 4, batch_size=6)
     with pytest.raises(ValueError, match="6 pictures cannot be shared out over 4 devices; .* multiple of 4"):
-        train.compiled(odd, 0, 1, train.mesh())
+        train.compiled(odd, 0, 1, devices.mesh())

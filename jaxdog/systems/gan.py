@@ -80,6 +80,15 @@ def _net(variables: PyTree, optimizer: optax.GradientTransformation) -> system.N
     return system.Net(params=variables["params"], stats=stats, opt=optimizer.init(variables["params"]))
 
 
+def _forward(
+    module: nn.Module, params: PyTree, stats: PyTree, *inputs: Array, update: bool
+) -> tuple[Array, PyTree]:
+    """A training pass and the statistics after it: new ones if `update`, else `stats` as they are."""
+    variables = {"params": params, **stats}
+    out: Any = module.apply(variables, *inputs, train=True, mutable=list(stats) if update else False)
+    return out if update else (out, stats)
+
+
 def _noise(game: Game, key: Key, b: int) -> tuple[Array, Array]:
     """Latents [b, latent_dim] and uniform breeds [b] for training."""
     z_key, label_key = jax.random.split(key)
@@ -131,15 +140,11 @@ def _d_step(
         augment_key, noise_key = jax.random.split(key)
         image = _augmented(game, augment_key, real.image)
         z, label = _noise(game, noise_key, image.shape[0])
-        fake = game.generator.apply({"params": g.params, **g.stats}, z, label, train=True)
+        fake, _ = _forward(game.generator, g.params, g.stats, z, label, update=False)
         # One call on both halves: spectral norm iterates once per discriminator step.
-        logit, stats = game.discriminator.apply(
-            {"params": params, **d.stats},
-            jnp.concatenate([image, jax.lax.stop_gradient(fake)]),
-            jnp.concatenate([real.label, label]),
-            train=True,
-            mutable=list(d.stats),
-        )
+        images = jnp.concatenate([image, jax.lax.stop_gradient(fake)])
+        labels = jnp.concatenate([real.label, label])
+        logit, stats = _forward(game.discriminator, params, d.stats, images, labels, update=True)
         real_logit, fake_logit = jnp.split(logit, 2)
         real_loss, fake_loss = (jnp.mean(term) for term in game.loss.d(real_logit, fake_logit))
         total = real_loss + fake_loss
@@ -162,10 +167,8 @@ def _g_step(game: Game, g: system.Net, d: system.Net, key: Key, b: int) -> tuple
 
     def loss(params: PyTree, key: Key) -> tuple[Array, tuple[PyTree, system.Scalars]]:
         z, label = _noise(game, key, b)
-        fake, stats = game.generator.apply(
-            {"params": params, **g.stats}, z, label, train=True, mutable=list(g.stats)
-        )
-        logit = game.discriminator.apply({"params": d.params, **d.stats}, fake, label, train=True)
+        fake, stats = _forward(game.generator, params, g.stats, z, label, update=True)
+        logit, _ = _forward(game.discriminator, d.params, d.stats, fake, label, update=False)
         total = jnp.mean(game.loss.g(logit))
         return total, (stats, {"loss/g": total})
 
@@ -215,4 +218,5 @@ def _parts(batch: system.Batch, d_steps: int, accumulate: int) -> system.Batch:
 def _sample(game: Game, state: State, key: Array, label: Array) -> Array:
     """Pictures [b, h, w, c] of the averaged generator, one key [b] and one breed [b] each."""
     variables = {"params": state.ema.params, **state.ema.stats}
-    return game.generator.apply(variables, game.latent(key), label, train=game.sample_norm == "batch")
+    image: Any = game.generator.apply(variables, game.latent(key), label, train=game.sample_norm == "batch")
+    return image

@@ -1,0 +1,33 @@
+"""Where arrays live: one mesh of all devices of all hosts, and host arrays put on it."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, Sharding
+from jax.sharding import PartitionSpec as P
+
+
+def mesh() -> Mesh:
+    """All devices of all hosts along one axis, `data`."""
+    return Mesh(np.array(jax.devices()), ("data",))
+
+
+def everywhere(over: Mesh) -> NamedSharding:
+    """Whole arrays on every device."""
+    return NamedSharding(over, P())
+
+
+def by_rows(over: Mesh) -> NamedSharding:
+    """Rows dealt out over the devices."""
+    return NamedSharding(over, P("data"))
+
+
+def put(tree: Any, sharding: Sharding) -> Any:
+    """Host arrays, equal on every host, as arrays on the devices; works for devices of other hosts too."""
+
+    def one(x: Any) -> jax.Array:
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(one, tree)

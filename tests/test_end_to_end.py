@@ -1,0 +1,198 @@
+"""The command line for real: the whole job, killed and resumed, every mode, two processes, and its errors."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+
+from jaxdog import writers
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FILES = ("config.json", "log.jsonl", "scores.jsonl", "checkpoints", "grids", "tensorboard", "images.zip")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Crops, features and compiled programs that the runs of this file share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def command(workdir: pathlib.Path | None, cache: pathlib.Path, *flags: str, config: str = "toy") -> list[str]:
+    out = [sys.executable, "-m", "jaxdog.main", f"--config=configs/{config}.py:test"]
+    out += [f"--config.data.cache_dir={cache}"]
+    out += [f"--workdir={workdir}"] if workdir else []
+    return [*out, *flags]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+
+
+def run(*words: str, code: int = 0) -> str:
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+def arrays(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint, by name."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as reader:
+        tree = reader.restore(workdir.absolute() / "checkpoints" / str(step) / "state")
+    flat: dict[str, np.ndarray] = {}
+
+    def walk(prefix: str, node: object) -> None:
+        if isinstance(node, dict):
+            for name, child in node.items():
+                walk(f"{prefix}/{name}", child)
+        elif isinstance(node, list | tuple):
+            for i, child in enumerate(node):
+                walk(f"{prefix}/{i}", child)
+        elif node is not None:
+            flat[prefix] = np.asarray(node)
+
+    walk("", tree)
+    assert len(flat) > 20
+    return flat
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, cache: pathlib.Path) -> pathlib.Path:
+    """A run from drawn dogs to report, uninterrupted."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    run(*command(workdir, cache))
+    return workdir
+
+
+def test_a_run_leaves_all_its_files(whole: pathlib.Path) -> None:
+    assert all((whole / name).exists() for name in FILES), sorted(os.listdir(whole))
+    assert json.loads((whole / "config.json").read_text())["name"] == "toy"
+    with zipfile.ZipFile(whole / "images.zip") as archive:
+        assert len(archive.namelist()) == 16
+    report = (whole / "report.html").read_text()
+    assert "rfid768" in report and "data:image" in report
+    assert list((whole / "tensorboard").iterdir())
+
+
+def test_scores_are_named_for_what_they_are(whole: pathlib.Path) -> None:
+    scores = writers.read_jsonl(whole / "scores.jsonl")
+    assert [(row["step"], row["final"]) for row in scores][:2] == [(4, False), (8, False)]
+    assert scores[-1]["final"] and scores[-1]["samples"] == 16
+    for row in scores:
+        assert {"kimg", "real", "rfid768", "rfid2048", "rmifid", "resampler"} <= set(row)
+        assert row["weights_kind"] == "random" and len(row["weights_sha256"]) == 64
+        assert not any(name.startswith(("fid", "mifid")) for name in row)
+
+
+def test_killed_at_a_random_step_and_run_again_ends_bit_equal(
+    whole: pathlib.Path, tmp_path: pathlib.Path, cache: pathlib.Path
+) -> None:
+    """SIGKILL as soon as a checkpoint exists, at whatever step that is; the same command finishes the run."""
+    workdir = tmp_path / "run"
+    words = command(workdir, cache, "--config.checkpoint.every=2", "--config.eval.every_kimg=0")
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not list((workdir / "checkpoints").glob("[0-9]*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (workdir / "images.zip").exists()
+    run(*words)
+    resumed, straight = arrays(workdir, 8), arrays(whole, 8)
+    assert resumed.keys() == straight.keys()
+    different = [name for name in straight if not np.array_equal(resumed[name], straight[name])]
+    assert not different, different
+    steps = [line["step"] for line in writers.read_jsonl(workdir / "log.jsonl")]
+    assert steps == [2, 4, 6, 8]
+
+
+def test_other_modes_redo_their_part_without_a_config(whole: pathlib.Path) -> None:
+    base = [sys.executable, "-m", "jaxdog.main", f"--workdir={whole}"]
+    before = (whole / "images.zip").read_bytes()
+    (whole / "images.zip").unlink()
+    (whole / "report.html").unlink()
+    run(*base, "--mode=submit")
+    assert (whole / "images.zip").read_bytes() == before  # the same pictures, byte for byte
+    run(*base, "--mode=sample", "--n=5")
+    with zipfile.ZipFile(whole / "samples.zip") as archive:
+        assert len(archive.namelist()) == 5
+    rows = len(writers.read_jsonl(whole / "scores.jsonl"))
+    run(*base, "--mode=evaluate")
+    assert len(writers.read_jsonl(whole / "scores.jsonl")) == rows + 1
+    (whole / "report.html").unlink()
+    run(*base, "--mode=report")
+    assert (whole / "report.html").exists()
+
+
+def test_a_folder_of_another_experiment_is_refused(whole: pathlib.Path, cache: pathlib.Path) -> None:
+    text = run(*command(whole, cache, "--config.generator.channels=8"), code=1)
+    assert "another experiment: generator.channels is 8, was 4" in text and "Traceback" not in text
+
+
+def test_two_processes_give_the_curve_of_one(
+    whole: pathlib.Path, tmp_path: pathlib.Path, cache: pathlib.Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workdir = tmp_path / "run"
+    flags = (f"--coordinator=127.0.0.1:{port}", "--processes=2")
+    started = [
+        subprocess.Popen(
+            command(workdir, cache, *flags, f"--process={i}"),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    output = [process.communicate(timeout=600)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], output[0][-3000:] + output[1][-3000:]
+    ours, theirs = (writers.read_jsonl(folder / "log.jsonl") for folder in (workdir, whole))
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for one, two in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one["loss/d"], two["loss/d"], rtol=0.02)
+    assert (workdir / "images.zip").exists() and (workdir / "report.html").exists()
+    scores = [writers.read_jsonl(folder / "scores.jsonl")[0]["rfid768"] for folder in (workdir, whole)]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=0.02)
+
+
+def test_dry_run_prints_sizes_and_stops(tmp_path: pathlib.Path, cache: pathlib.Path) -> None:
+    text = run(*command(tmp_path / "run", cache, "--dry_run"))
+    assert "parameters" in text and "GFLOP" in text and "MB" in text and '"steps": 8' in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.train.stepz=3"], "config.train.stepz is no field of config.train; fields: grid_every"),
+        (["--config.train.steps=many"], "config.train.steps=many: invalid literal for int"),
+        (["--config.game.loss.name=hing"], "config.game.loss.name is 'hing'; choices: hinge"),
+        (["--mode=fly"], "value should be one of <train|evaluate|sample|submit|report>"),
+        (["--config.data.source=folder", "--config.data.path=/nowhere/dogs"], "/nowhere/dogs"),
+        (["--config.eval.weights=README.md", "--config.eval.every_kimg=0.016"], "README.md"),
+        (["--mode=evaluate"], "holds no checkpoint"),
+        (["extra"], "'extra' is no flag"),
+    ],
+)
+def test_mistakes_end_in_one_paragraph(
+    tmp_path: pathlib.Path, cache: pathlib.Path, flags: list[str], message: str
+) -> None:
+    text = run(*command(tmp_path / "run", cache, *flags), code=1)
+    assert message in text and "Traceback" not in text, text[-3000:]
