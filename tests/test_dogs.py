@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+import tensorflow_datasets
 from PIL import Image
 
 from jaxdog.data import crop, dogs, photos, toy
@@ -83,7 +84,7 @@ def make_archives(folder: pathlib.Path) -> dict[str, photos.Photo]:
 
 def run(code: str, *arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1200)
 
 
 PREPARE = """
@@ -171,6 +172,30 @@ def test_tfds_names_the_archives_it_lacks(tmp_path):
 def test_tfds_says_which_extra_prepares(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"not prepared yet in .*pip install 'jaxdog\[tfds\]'"):
+        dogs.tfds(tmp_path)
+
+
+@pytest.mark.parametrize("archives", [None, "here"])
+def test_tfds_explains_a_failed_preparation(tmp_path, monkeypatch, archives):
+    def offline(self, **_):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(tensorflow_datasets.core.DatasetBuilder, "download_and_prepare", offline)
+    for name in dogs.ARCHIVES:
+        (tmp_path / name).touch()
+    origin = tmp_path if archives else "its download"
+    with pytest.raises(
+        RuntimeError, match=f"from {origin} .ConnectionError: no route to host.. Without a network"
+    ):
+        dogs.tfds(tmp_path / "tfds", archives=archives and tmp_path)
+
+
+def test_tfds_in_a_format_for_tensorflow_is_not_read(prepared, tmp_path):
+    shutil.copytree(prepared[0] / "stanford_dogs", tmp_path / "stanford_dogs")
+    (info,) = tmp_path.rglob("dataset_info.json")
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(ValueError, match="is not in the array_record format .*Name another data folder"):
         dogs.tfds(tmp_path)
 
 

@@ -65,17 +65,18 @@ def tfds(
     Raises:
       FileNotFoundError: `archives` lacks an archive.
       ModuleNotFoundError: the set must be prepared and TensorFlow is not installed.
+      RuntimeError: preparing failed: no network, or damaged archives.
+      ValueError: the set is there in a format that only TensorFlow reads.
     """
     import tensorflow_datasets
 
     for split in splits:
         if split not in ("train", "test"):
             raise ValueError(f"split is {split!r}; stanford_dogs has 'train' and 'test'")
-    folder = None if data_dir is None else os.fspath(data_dir)
-    builder: Any = tensorflow_datasets.builder(_TFDS_NAME, data_dir=folder, file_format="array_record")
+    builder = _tfds_builder(data_dir)
     if not pathlib.Path(builder.data_path).is_dir():
         _prepare(builder, archives)
-        builder = tensorflow_datasets.builder(_TFDS_NAME, data_dir=folder, file_format="array_record")
+        builder = _tfds_builder(data_dir)
     skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
     parts = [builder.as_data_source(split, decoders=skip) for split in splits]
     ends = [sum(len(part) for part in parts[: i + 1]) for i in range(len(parts))]
@@ -88,6 +89,20 @@ def tfds(
     facts = [(name, s.num_examples, s.num_bytes) for name, s in sorted(builder.info.splits.items())]
     key = f"tfds-{_TFDS_NAME}-{builder.version}-{'+'.join(splits)}-{_digest([*facts, breeds])}"
     return photos.Source(key, breeds, _Lazy(ends[-1], photo))
+
+
+def _tfds_builder(data_dir: str | os.PathLike | None) -> Any:
+    import tensorflow_datasets
+
+    folder = None if data_dir is None else os.path.expanduser(data_dir)
+    try:
+        return tensorflow_datasets.builder(_TFDS_NAME, data_dir=folder, file_format="array_record")
+    except ValueError as error:  # prepared earlier, with tfds' default format
+        raise ValueError(
+            f"Stanford Dogs in {folder or 'the default data folder of tfds'} is not in the array_record "
+            f"format ({error}), and other formats cannot be read without TensorFlow. Name another data "
+            "folder to prepare the set there once more."
+        ) from error
 
 
 def _tfds_photo(record: dict[str, Any]) -> photos.Photo:
@@ -126,7 +141,15 @@ def _prepare(builder: Any, archives: str | os.PathLike | None) -> None:
         generators = builder._split_generators
         builder._split_generators = lambda dl_manager: generators(_LocalArchives(archives, dl_manager))
     config = tensorflow_datasets.download.DownloadConfig(try_download_gcs=False)
-    builder.download_and_prepare(download_config=config)
+    try:
+        builder.download_and_prepare(download_config=config)
+    except Exception as error:  # whatever tfds, the network or tarfile raise; nothing half made stays
+        raise RuntimeError(
+            f"Stanford Dogs could not be prepared in {builder.data_path} from "
+            f"{archives or 'its download'} ({type(error).__name__}: {error}). Without a network, put the "
+            f"three official archives {', '.join(ARCHIVES)} in a folder and name it; if they are there, "
+            "they may be damaged: copy them again."
+        ) from error
 
 
 class _LocalArchives:
