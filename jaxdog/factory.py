@@ -33,7 +33,6 @@ DISCRIMINATORS = {"biggan": biggan.Discriminator}
 OPTIMIZERS = {"adam": optim.adam}
 SCHEDULES = {"constant": optim.constant, "linear_end": optim.linear_end, "cosine": optim.cosine}
 AUGMENTS = {"flip": augment.flip, "uniform_noise": augment.uniform_noise}
-RECIPES = {"box_square": crop.box_square, "short_side_center": crop.short_side_center}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -276,7 +275,7 @@ def recipe(data: Data) -> photos.Recipe:
     """The crop recipe of config.data.crop at config.data.size."""
 
     section = dict(data.crop)
-    function = choose(RECIPES, section.get("name", ""), "config.data.crop.name")
+    function = choose(crop.RECIPES, section.get("name", ""), "config.data.crop.name")
     return bind(function, section, "config.data.crop", ("photo", "boxes"), size=data.size)
 
 

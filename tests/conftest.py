@@ -9,6 +9,7 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # the tests' time is compile time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

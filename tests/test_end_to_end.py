@@ -33,7 +33,9 @@ def command(workdir: pathlib.Path | None, cache: pathlib.Path, *flags: str, conf
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    """Compiled quickly and kept: these runs are about what happens, not about speed."""
+    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    return {**os.environ, "JAX_PLATFORMS": "cpu", **settings}
 
 
 def run(*words: str, code: int = 0) -> str:
