@@ -1,0 +1,108 @@
+"""Evaluation against the same scores computed plainly in numpy, at any batch size and number of devices."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from jaxdog import devices, evaluate
+from jaxdog.metrics import features, fid, weights
+
+REAL = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), np.uint8)
+LABEL = np.array([0, 1, 2, 0, 1], np.int32)
+KEY = jax.random.key(3)
+
+
+def sample(state: jax.Array, keys: jax.Array, label: jax.Array) -> jax.Array:
+    """Noise whose mean depends on the breed and on the state."""
+    noise = jax.vmap(lambda key: jax.random.uniform(key, (16, 16, 3), minval=-0.5, maxval=0.5))(keys)
+    return noise + state + 0.1 * label[:, None, None, None]
+
+
+@pytest.fixture(scope="module")
+def network() -> weights.Weights:
+    return weights.random()
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("features")
+
+
+def make(
+    network: weights.Weights, cache: pathlib.Path, batch_size: int, over: Mesh, images: np.ndarray = REAL
+) -> evaluate.Evaluator:
+    return evaluate.Evaluator(network, images, "noise", "lanczos", cache, over, batch_size)
+
+
+@pytest.fixture(scope="module")
+def four(network: weights.Weights, cache: pathlib.Path) -> evaluate.Evaluator:
+    return make(network, cache, 4, devices.mesh())
+
+
+@pytest.fixture(scope="module")
+def scores(four: evaluate.Evaluator) -> dict[str, Any]:
+    return four.score_system(sample, jnp.float32(0.1), KEY, LABEL)
+
+
+def pictures(batch_size: int = 4) -> np.ndarray:
+    return evaluate.generate(sample, jnp.float32(0.1), KEY, LABEL, devices.mesh(), batch_size)
+
+
+def test_scores_equal_a_plain_computation(network: weights.Weights, scores: dict[str, Any]) -> None:
+    take = jax.jit(features.features)
+    real, fake = (
+        {name: np.asarray(x, np.float64) for name, x in take(network.params, images).items()}
+        for images in (REAL, pictures())
+    )
+    for name, layer in (("rfid768", "mixed_7"), ("rfid2048", "pool_3")):
+        np.testing.assert_allclose(scores[name], fid.frechet_exact(real[layer], fake[layer]), rtol=1e-3)
+    unit = [x["pool_3"] / np.linalg.norm(x["pool_3"], axis=1, keepdims=True) for x in (fake, real)]
+    distance = np.mean(np.min(1 - np.abs(unit[0] @ unit[1].T), axis=1))
+    np.testing.assert_allclose(scores["memorization_distance"], distance, rtol=1e-3, atol=1e-6)
+    expected = scores["rfid2048"] / (distance if distance < 0.1 else 1.0)
+    np.testing.assert_allclose(scores["rmifid"], expected, rtol=1e-3)
+
+
+def test_scores_tell_how_they_were_made(scores: dict[str, Any], network: weights.Weights) -> None:
+    assert (scores["samples"], scores["real"], scores["resampler"]) == (5, 7, "lanczos")
+    assert scores["weights_sha256"] == network.sha256 and scores["weights_kind"] == "random"
+
+
+def test_pictures_on_disk_score_like_pictures_in_graph(
+    four: evaluate.Evaluator, scores: dict[str, Any]
+) -> None:
+    written = four.score_images(pictures())
+    for name in ("rfid768", "rfid2048", "memorization_distance"):
+        np.testing.assert_allclose(written[name], scores[name], rtol=1e-5)
+
+
+def test_one_device_and_another_batch_size_change_nothing(
+    network: weights.Weights, cache: pathlib.Path, scores: dict[str, Any]
+) -> None:
+    alone = make(network, cache, 3, Mesh(np.array(jax.devices()[:1]), ("data",)))
+    other = alone.score_system(sample, jnp.float32(0.1), KEY, LABEL)
+    for name in ("rfid768", "rfid2048", "memorization_distance"):
+        np.testing.assert_allclose(other[name], scores[name], rtol=1e-5)
+
+
+def test_pictures_do_not_depend_on_the_batch_size() -> None:
+    np.testing.assert_array_equal(pictures(4), pictures(8))
+    assert len(pictures()) == len(LABEL) and pictures().dtype == np.uint8
+
+
+def test_real_side_is_read_from_its_cache(
+    network: weights.Weights, cache: pathlib.Path, four: evaluate.Evaluator
+) -> None:
+    """Same key, other pictures: what comes back is what the first evaluator kept."""
+    again = make(network, cache, 4, devices.mesh(), images=np.zeros_like(REAL))
+    np.testing.assert_array_equal(again.real.pool, four.real.pool)
+
+
+def test_rows_come_in_blocks_of_one_size_and_all_of_them() -> None:
+    rows = list(evaluate.blocks(7, 3))
+    assert [x.tolist() for x in rows] == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
