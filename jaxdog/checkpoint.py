@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint import checkpoint_managers, type_handlers
 
 Record = dict[str, Any]
 
@@ -29,6 +29,9 @@ class Checkpoints:
     ):
         self.folder = folder.absolute()
         self.metric = metric
+        # One host writes a replicated array; to share it out orbax would compile a slice for every shape.
+        writer = type_handlers.ArrayHandler(use_replica_parallel=False)
+        type_handlers.register_type_handler(jax.Array, writer, override=True)
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep_last),
