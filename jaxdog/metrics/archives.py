@@ -10,6 +10,7 @@ import math
 import pathlib
 import pickle
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,7 +20,11 @@ Tensors = dict[str, np.ndarray]
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch's format before 1.6, which is no zip archive
 LEGACY_PROTOCOL = 1001
+LARGEST = 1 << 26  # numbers in one tensor; the network's largest has 2 million
 DT_FLOAT = 1  # TensorFlow's number for float32
+
+# What zipfile raises on files that are damaged, encrypted or written in ways that it does not know.
+DAMAGED = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, NotImplementedError, RuntimeError)
 
 STORAGES = {
     "FloatStorage": "<f4",
@@ -74,8 +79,11 @@ class _Rebuild:
         return _Tensor(storage, offset, tuple(shape), tuple(stride))
 
 
-class _TensorsOnly(pickle.Unpickler):
-    """Reads dictionaries of tensors and refuses every other class or function."""
+class _TensorsOnly(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
+    """Reads dictionaries of tensors and refuses every other class or function.
+
+    Made of pickle's Python twin: one damaged byte can make the one in C ask for all memory.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -139,7 +147,9 @@ def read_torch(path: pathlib.Path) -> Tensors:
 
     Raises ArchiveError where it is neither, is damaged, or asks for anything but tensors.
     """
-    return _read_torch_zip(path) if zipfile.is_zipfile(path) else _read_torch_legacy(path)
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    return _read_torch_zip(path) if zipped else _read_torch_legacy(path)
 
 
 def _read_torch_zip(path: pathlib.Path) -> Tensors:
@@ -153,7 +163,7 @@ def _read_torch_zip(path: pathlib.Path) -> Tensors:
                 raise ArchiveError("it was written on a big-endian machine")
             found = _unpickle(io.BytesIO(archive.read(pickled[0])))
             raw = {storage: archive.read(f"{root}data/{storage.key}") for storage in _storages(found)}
-    except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
+    except DAMAGED as error:
         raise ArchiveError(f"it is a damaged zip archive ({error})") from error
     return _fill(found, raw)
 
@@ -239,6 +249,8 @@ def _float_tensor(data: Any) -> np.ndarray | None:
     if dtype != DT_FLOAT:
         return None
     count = math.prod(shape)
+    if not 0 <= count <= LARGEST:
+        raise ArchiveError(f"a constant in it has shape {shape}")
     try:
         flat = np.frombuffer(content or b"".join(values), "<f4")
         if not content and 0 < len(flat) < count:  # the last value stands for all that follow

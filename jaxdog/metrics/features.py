@@ -6,13 +6,12 @@ import logging
 import os
 import pathlib
 import tempfile
-import zipfile
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxdog.metrics import inception
+from jaxdog.metrics import archives, inception
 
 Array = jax.Array
 
@@ -99,13 +98,13 @@ def load(folder: str | pathlib.Path, key: str) -> dict[str, np.ndarray] | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             about = json.loads(str(stored["metadata"]))
             found = {name: stored[name] for name in KEPT}
         expected = {name: (about["rows"], inception.WIDTH[name]) for name in KEPT}
         if about["key"] != key or any(found[name].shape != expected[name] for name in KEPT):
             raise ValueError(f"holds {about['rows']} rows under key {about['key']}")
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError) as error:
+    except (*archives.DAMAGED, ValueError, TypeError) as error:
         log.warning("The cached features in %s are damaged (%s) and are computed again.", path, error)
         return None
     return found

@@ -188,10 +188,11 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _npz_names(path: pathlib.Path) -> list[str]:
-    if not zipfile.is_zipfile(path):
-        return []
-    with zipfile.ZipFile(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    except archives.DAMAGED:
+        return []  # no zip archive at all, mostly
 
 
 def _sha256(path: pathlib.Path) -> str:
@@ -212,9 +213,9 @@ def _read(path: pathlib.Path) -> archives.Tensors:
 
 def _read_npz(path: pathlib.Path) -> archives.Tensors:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
+    except (*archives.DAMAGED, ValueError) as error:
         raise archives.ArchiveError(f"{path.name} is a damaged .npz file ({error})") from error
 
 
