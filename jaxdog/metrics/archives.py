@@ -24,7 +24,7 @@ LARGEST = 1 << 26  # numbers in one tensor; the network's largest has 2 million
 DT_FLOAT = 1  # TensorFlow's number for float32
 
 # What zipfile raises on files that are damaged, encrypted or written in ways that it does not know.
-DAMAGED = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, OSError, NotImplementedError, RuntimeError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, KeyError, EOFError, OSError, RuntimeError)
 
 STORAGES = {
     "FloatStorage": "<f4",
