@@ -64,11 +64,10 @@ class GeneratorBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array, condition: Array, train: bool) -> Array:
         h = self.act(self.norm(name="norm1")(x, condition, train))
-        h = self.conv(self.features, name="conv1")(layers.upsample_nearest(h), train)
+        h = self.conv(self.features, resample="up", name="conv1")(h, train)
         h = self.act(self.norm(name="norm2")(h, condition, train))
         h = self.conv(self.features, name="conv2")(h, train)
-        # A 1x1 convolution and nearest upsampling commute; this order costs a quarter.
-        return h + layers.upsample_nearest(self.conv(self.features, size=1, name="shortcut")(x, train))
+        return h + self.conv(self.features, size=1, resample="up", name="shortcut")(x, train)
 
 
 class Generator(nn.Module):
@@ -164,11 +163,10 @@ class DiscriminatorBlock(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         h = self.act(x) if self.preactivate else x
         h = self.conv(self.features, name="conv1")(h, train)
-        h = self.conv(self.features, name="conv2")(self.act(h), train)
-        if self.downsample:
-            h, x = layers.avg_pool(h), layers.avg_pool(x)  # pooling and the 1x1 convolution below commute
+        resample = "down" if self.downsample else "none"
+        h = self.conv(self.features, resample=resample, name="conv2")(self.act(h), train)
         if self.downsample or x.shape[-1] != self.features:
-            x = self.conv(self.features, size=1, name="shortcut")(x, train)
+            x = self.conv(self.features, size=1, resample=resample, name="shortcut")(x, train)
         return h + x
 
 

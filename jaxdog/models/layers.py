@@ -6,13 +6,14 @@ caller made mutable: `SPECTRAL` holds singular vectors, `BATCH_STATS` running me
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jaxdog.models import convolution
 
 Array = jax.Array
 Dtype = Any
@@ -21,6 +22,14 @@ Init = Callable[..., Array]
 SPECTRAL = "spectral"  # u, v of every spectral-normed layer
 BATCH_STATS = "batch_stats"  # running mean and variance of every batch norm
 HIGHEST = lax.Precision.HIGHEST
+
+# Other networks need this file only.
+conv = convolution.conv
+upsample_nearest, avg_pool, max_pool = (
+    convolution.upsample_nearest,
+    convolution.avg_pool,
+    convolution.max_pool,
+)
 
 orthogonal = (
     nn.initializers.orthogonal()
@@ -34,88 +43,6 @@ def activation(name: str, slope: float = 0.2) -> Callable[[Array], Array]:
     if name == "leaky_relu":
         return lambda x: jnp.where(x >= 0, x, slope * x)
     raise ValueError(f"activation {name!r} is unknown; choose relu or leaky_relu")
-
-
-# Resampling -------------------------------------------------------------------------------------------------
-
-
-def upsample_nearest(x: Array) -> Array:
-    """[b, h, w, c] -> [b, 2h, 2w, c], each pixel repeated 2x2."""
-    b, h, w, c = x.shape
-    return jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
-
-
-def avg_pool(x: Array) -> Array:
-    """[b, h, w, c] -> [b, h/2, w/2, c], the mean of each 2x2 cell."""
-    return _cells(x).mean((2, 4))
-
-
-def max_pool(x: Array) -> Array:
-    """[b, h, w, c] -> [b, h/2, w/2, c], the maximum of each 2x2 cell."""
-    return _cells(x).max((2, 4))
-
-
-def _cells(x: Array) -> Array:
-    """[b, h, w, c] -> [b, h/2, 2, w/2, 2, c]."""
-    b, h, w, c = x.shape
-    if h % 2 or w % 2:
-        raise ValueError(f"2x2 pooling needs an even height and width, got {h}x{w}")
-    return x.reshape(b, h // 2, 2, w // 2, 2, c)
-
-
-# Convolution -----------------------------------------------------------------------------------------------
-
-Pads = tuple[tuple[int, int], tuple[int, int]]  # zeros before and after: of the height, of the width
-
-
-def conv(x: Array, kernel: Array, pads: Pads | None = None) -> Array:
-    """x [b, h, w, c] * kernel [kh, kw, c, k] -> [b, h', w', k]: cross-correlation of stride 1.
-
-    `pads` defaults to the zeros that keep height and width. The only place that chooses by platform: on CPU
-    the gradients are written out as convolutions in the one order of dimensions that XLA computes fast in
-    loops. The orders that autodiff asks for (kernel transposed, batch and channels swapped) it leaves there
-    to a naive loop, 5 to 200 times slower. The function is the same, to rounding.
-    """
-    if pads is None:
-        pads = same(kernel.shape[0]), same(kernel.shape[1])
-    return _conv_cpu(x, kernel, pads) if jax.default_backend() == "cpu" else _conv(x, kernel, pads)
-
-
-def same(size: int) -> tuple[int, int]:
-    """The zeros before and after that keep a length under a kernel of `size`, the odd one after."""
-    return (size - 1) // 2, size // 2
-
-
-def _conv(x: Array, kernel: Array, pads: Pads) -> Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv_cpu(x: Array, kernel: Array, pads: Pads) -> Array:
-    return _conv(x, kernel, pads)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _kernel_gradient(x: Array, g: Array, pads: Pads) -> Array:
-    """Gradient [kh, kw, c, k] of <_conv(x, kernel), g>, g [b, h', w', k]: a convolution over the batch."""
-    return _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), pads).transpose(1, 2, 0, 3)
-
-
-def _input_gradient(g: Array, kernel: Array, pads: Pads) -> Array:
-    """Gradient [b, h, w, c] of <_conv(x, kernel), g>, g [b, h', w', k]: the turned kernel's convolution."""
-    back = tuple((n - 1 - a, n - 1 - b) for n, (a, b) in zip(kernel.shape[:2], pads, strict=True))
-    return _conv_cpu(g, kernel[::-1, ::-1].swapaxes(2, 3), back)
-
-
-# Both are bilinear, and the gradients of each are made of the two: any order of differentiation works.
-_conv_cpu.defvjp(
-    lambda x, kernel, pads: (_conv_cpu(x, kernel, pads), (x, kernel)),
-    lambda pads, saved, g: (_input_gradient(g, saved[1], pads), _kernel_gradient(saved[0], g, pads)),
-)
-_kernel_gradient.defvjp(
-    lambda x, g, pads: (_kernel_gradient(x, g, pads), (x, g)),
-    lambda pads, saved, kernel: (_input_gradient(saved[1], kernel, pads), _conv_cpu(saved[0], kernel, pads)),
-)
 
 
 # Spectral norm ----------------------------------------------------------------------------------------------
@@ -140,11 +67,10 @@ def spectral_normed(layer: nn.Module, kernel: Array, matrix: Array, train: bool,
     """
     matrix = matrix.astype(jnp.float32)
 
-    def first() -> Array:
-        return power_iteration(matrix, jax.random.normal(layer.make_rng("params"), matrix.shape[1:]), eps)[0]
-
-    u = layer.variable(SPECTRAL, "u", first)
-    v = layer.variable(SPECTRAL, "v", lambda: power_iteration(matrix, u.value, eps)[1])
+    # To a random matrix the vector of ones is as good a start as a random one, and needs no key.
+    ones = jnp.ones(matrix.shape[1:])
+    u = layer.variable(SPECTRAL, "u", lambda: power_iteration(matrix, ones, eps)[0])
+    v = layer.variable(SPECTRAL, "v", lambda: power_iteration(matrix, ones, eps)[1])
     if train and not layer.is_initializing() and layer.is_mutable_collection(SPECTRAL):
         u.value, v.value = power_iteration(lax.stop_gradient(matrix), u.value, eps)
     left, right = lax.stop_gradient(
@@ -155,12 +81,13 @@ def spectral_normed(layer: nn.Module, kernel: Array, matrix: Array, train: bool,
 
 
 class Conv(nn.Module):
-    """Convolution, stride 1, padding "SAME": [b, h, w, c] -> [b, h, w, features]."""
+    """Convolution, stride 1, zeros around: [b, h, w, c] -> [b, h, w, features], resampled as `conv` says."""
 
     features: int
     size: int = 3  # height and width of the kernel
     bias: bool = True
     spectral: bool = True
+    resample: str = "none"  # "up": nearest to twice the height before; "down": 2x2 means after
     dtype: Dtype = jnp.float32
     kernel_init: Init = orthogonal
     eps: float = 1e-8
@@ -170,7 +97,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
         if self.spectral:
             kernel = spectral_normed(self, kernel, kernel.reshape(-1, self.features), train, self.eps)
-        y = conv(x.astype(self.dtype), kernel.astype(self.dtype))
+        y = conv(x.astype(self.dtype), kernel.astype(self.dtype), self.resample)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
             y = y + bias.astype(self.dtype)[None, None, None, :]

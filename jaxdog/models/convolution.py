@@ -1,0 +1,205 @@
+"""Convolutions of stride 1 with resampling, and their gradients in the forms that XLA computes fast. NHWC.
+
+Only `conv` chooses by platform. On CPU two things cost most of a training step; neither changes the function
+beyond rounding:
+
+1. Gradients. XLA's CPU backend brings convolutions into its one fast order of dimensions in a program's entry
+   computation only. In a loop's body (every `lax.scan` over steps) the orders that autodiff asks for, with
+   kernels transposed or batch and channels swapped, run 5 to 200 times slower. Here gradients are written out
+   as convolutions in the fast order.
+2. Resampling. A 3x3 kernel after nearest upsampling sees each pixel several times: four 2x2 kernels, one per
+   output phase, do the same with 4/9 of the products and no large intermediate. Likewise a 3x3 kernel and 2x2
+   averaging are one 4x4 kernel of stride 2.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Array = jax.Array
+Bilinear = Callable[..., Array]
+Pads = tuple[tuple[int, int], tuple[int, int]]  # zeros before and after: of the height, of the width
+
+RESAMPLE = ("none", "up", "down")
+
+
+def conv(x: Array, kernel: Array, resample: str = "none") -> Array:
+    """x [b, h, w, c] * kernel [n, n, c, k] -> [b, h, w, k]: cross-correlation with zeros around x.
+
+    Args:
+      x: [b, h, w, c].
+      kernel: [n, n, c, k]; the odd zero of an even n comes after.
+      resample: "none", "up" (nearest to [2h, 2w], then the convolution) or "down" (the convolution, then the
+        mean of 2x2 cells, [h/2, w/2]).
+
+    Any number of reverse-mode derivatives may be taken; forward mode is not there on CPU.
+    """
+    if resample not in RESAMPLE:
+        raise ValueError(f"resample is {resample!r}; choices: {', '.join(RESAMPLE)}")
+    if resample == "down":
+        _cells(x)  # complains of odd sides
+    size = kernel.shape[0]
+    if size == 1:  # commutes with both; the cheap order
+        x = avg_pool(x) if resample == "down" else x
+        y = _pointwise(x, kernel)
+        return upsample_nearest(y) if resample == "up" else y
+    on_cpu = jax.default_backend() == "cpu"
+    if on_cpu and size == 3 and resample != "none":
+        return _up(x, kernel) if resample == "up" else _down(x, kernel)
+    x = upsample_nearest(x) if resample == "up" else x
+    y = (_conv_cpu if on_cpu else _conv)(x, kernel, (same(size), same(size)))
+    return avg_pool(y) if resample == "down" else y
+
+
+def same(size: int) -> tuple[int, int]:
+    """The zeros before and after that keep a length under a kernel of `size`."""
+    return (size - 1) // 2, size // 2
+
+
+# Resampling -------------------------------------------------------------------------------------------------
+
+
+def upsample_nearest(x: Array) -> Array:
+    """[b, h, w, c] -> [b, 2h, 2w, c], each pixel repeated 2x2."""
+    b, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def avg_pool(x: Array) -> Array:
+    """[b, h, w, c] -> [b, h/2, w/2, c], the mean of each 2x2 cell."""
+    return _cells(x).mean((2, 4))
+
+
+def max_pool(x: Array) -> Array:
+    """[b, h, w, c] -> [b, h/2, w/2, c], the maximum of each 2x2 cell."""
+    return _cells(x).max((2, 4))
+
+
+def _cells(x: Array) -> Array:
+    """[b, h, w, c] -> [b, h/2, 2, w/2, 2, c]."""
+    b, h, w, c = x.shape
+    if h % 2 or w % 2:
+        raise ValueError(f"2x2 pooling needs an even height and width, got {h}x{w}")
+    return x.reshape(b, h // 2, 2, w // 2, 2, c)
+
+
+# One resolution ---------------------------------------------------------------------------------------------
+
+
+def _conv(x: Array, kernel: Array, pads: Pads, stride: int = 1) -> Array:
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _pointwise(x: Array, kernel: Array) -> Array:
+    return jnp.einsum("bhwc,ck->bhwk", x, kernel[0, 0])
+
+
+def _turned(kernel: Array) -> Array:
+    """[n, n, c, k] -> [n, n, k, c], rotated by 180 degrees: the kernel of the transposed convolution."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def _back(kernel: tuple[int, ...], pads: Pads) -> Pads:
+    """The zeros of the transposed convolution."""
+    (top, bottom), (left, right) = pads
+    h, w = kernel[0] - 1, kernel[1] - 1
+    return (h - top, h - bottom), (w - left, w - right)
+
+
+def _kernel_sum(x: Array, g: Array, pads: Pads) -> Array:
+    """Gradient [n, n, c, k] of <_conv(x, kernel), g>, x [b, h, w, c], g [b, h', w', k]: a sum over b.
+
+    A convolution whose "channels" are the batch. The channels of its first operand have to come to the front,
+    which is dear: the narrower of the two is taken.
+    """
+    if x.shape[-1] <= g.shape[-1]:
+        return _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), pads).transpose(1, 2, 0, 3)
+    size = tuple(x.shape[i + 1] + sum(pads[i]) - g.shape[i + 1] + 1 for i in (0, 1))
+    turned = _conv(g.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), _back(size, pads))
+    return turned[:, ::-1, ::-1].transpose(1, 2, 3, 0)
+
+
+def _with_gradients(function: Bilinear, first: Bilinear, second: Bilinear, static: int = 0) -> Bilinear:
+    """function(a, b, *static) with first(b, g, *static) as the gradient of a, second(a, g, *static) of b."""
+    made = jax.custom_vjp(function, nondiff_argnums=tuple(range(2, 2 + static)))
+
+    def forward(a: Array, b: Array, *rest: Any) -> tuple[Array, tuple[Array, Array]]:
+        return function(a, b, *rest), (a, b)
+
+    def backward(*arguments: Any) -> tuple[Array, Array]:
+        *rest, (a, b), g = arguments
+        return first(b, g, *rest), second(a, g, *rest)
+
+    made.defvjp(forward, backward)
+    return cast(Bilinear, made)
+
+
+# <conv(x, kernel), g> is linear in each of the three: gradients of the gradients are these functions again.
+_conv_cpu = _with_gradients(
+    lambda x, kernel, pads: _conv(x, kernel, pads),
+    lambda kernel, g, pads: _conv_cpu(g, _turned(kernel), _back(kernel.shape, pads)),
+    lambda x, g, pads: _kernel_gradient(x, g, pads),
+    static=1,
+)
+_kernel_gradient = _with_gradients(
+    _kernel_sum,
+    lambda g, kernel, pads: _conv_cpu(g, _turned(kernel), _back(kernel.shape, pads)),
+    lambda x, kernel, pads: _conv_cpu(x, kernel, pads),
+    static=1,
+)
+
+
+# Two resolutions --------------------------------------------------------------------------------------------
+
+# After upsampling, row 2i + p of the output sees rows i + p - 1 and i + p: UP[p, tap, row of the 3x3 kernel].
+UP = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
+# The mean of output rows 2i and 2i + 1 sees rows 2i - 1 to 2i + 2: DOWN[tap, row of the 3x3 kernel].
+DOWN = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], np.float32) / 2
+PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+def _phase_pads(p: int, q: int) -> Pads:
+    return (1 - p, p), (1 - q, q)
+
+
+def _up_sum(x: Array, kernel: Array) -> Array:
+    """x [b, h, w, c], kernel [3, 3, c, k] -> [b, 2h, 2w, k], one 2x2 kernel for each phase."""
+    b, h, w, _ = x.shape
+    small = jnp.einsum("pti,quj,ijck->pqtuck", UP, UP, kernel).astype(kernel.dtype)
+    phases = [_conv(x, small[p, q], _phase_pads(p, q)) for p, q in PHASES]
+    rows = [jnp.stack(phases[:2], 3), jnp.stack(phases[2:], 3)]  # [b, h, w, 2, k]
+    return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, -1)
+
+
+def _down_sum(x: Array, kernel: Array) -> Array:
+    """x [b, h, w, c], kernel [3, 3, c, k] -> [b, h/2, w/2, k], one 4x4 kernel of stride 2."""
+    large = jnp.einsum("ti,uj,ijck->tuck", DOWN, DOWN, kernel).astype(kernel.dtype)
+    return _conv(x, large, ((1, 1), (1, 1)), stride=2)
+
+
+def _up_kernel_sum(x: Array, g: Array) -> Array:
+    """Gradient [3, 3, c, k] of <_up(x, kernel), g>, x [b, h, w, c], g [b, 2h, 2w, k]."""
+    cells = _cells(g)
+    small = jnp.stack([_kernel_sum(x, cells[:, :, p, :, q], _phase_pads(p, q)) for p, q in PHASES])
+    small = small.reshape(2, 2, *small.shape[1:])
+    return jnp.einsum("pti,quj,pqtuck->ijck", UP, UP, small).astype(x.dtype)
+
+
+# _down is the transpose of _up with the turned kernel, over 4.
+_up = _with_gradients(
+    _up_sum, lambda kernel, g: 4 * _down(g, _turned(kernel)), lambda x, g: _up_kernel_gradient(x, g)
+)
+_down = _with_gradients(
+    _down_sum,
+    lambda kernel, g: _up(g, _turned(kernel)) / 4,
+    lambda x, g: _turned(_up_kernel_gradient(g, x)) / 4,
+)
+_up_kernel_gradient = _with_gradients(
+    _up_kernel_sum, lambda g, kernel: 4 * _down(g, _turned(kernel)), lambda x, kernel: _up(x, kernel)
+)
