@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -28,9 +29,18 @@ class Job(NamedTuple):
     checkpoints: checkpoint.Checkpoints
 
 
-def make(config: factory.Checked, folder: pathlib.Path, cache_dir: pathlib.Path, training: bool) -> Job:
-    """Reads or prepares the photos and makes the rest; only a training job may clean up its checkpoints."""
+def make(
+    config: factory.Checked, folder: pathlib.Path, cache_dir: pathlib.Path, training: bool, scoring: bool
+) -> Job:
+    """Reads or prepares the photos and makes the rest.
+
+    Only a `training` job may clean up its checkpoints; a `scoring` one needs the feature network, and says so
+    now if its weights are wrong, not hours later.
+    """
     over = devices.mesh()
+    scorer = cache(partial(network, config.eval.weights, cache_dir))
+    if scoring:
+        scorer()
     source = factory.source(config.data)
     recipe = factory.recipe(config.data)
     workers = config.data.workers or None
@@ -44,7 +54,7 @@ def make(config: factory.Checked, folder: pathlib.Path, cache_dir: pathlib.Path,
         squash = partial(crop.squash, size=config.data.size, resampler=config.eval.resampler)
         whole = photos.crops(source, squash, crop.key(squash), cache_dir / "crops", workers)
         return evaluate.Evaluator(
-            network=network(config.eval.weights, cache_dir),
+            network=scorer(),
             images=whole.image,
             data_key=f"{source.key} {crop.key(squash)}",
             resampler=config.eval.resampler,
@@ -88,8 +98,8 @@ def classes(job: Job) -> int:
 
 
 def labels(job: Job, n: int, use: int) -> np.ndarray:
-    """Breeds [n] int32 of the pictures drawn for one use (train.EVALUATE, train.SUBMIT, ...)."""
-    key = train.key_for(job.config.seed, use)
+    """Breeds [n] int32 of the pictures drawn for one use (train.EVALUATE, train.SUBMIT)."""
+    key = jax.random.fold_in(train.key_for(job.config.seed, train.LABELS), use)
     return np.asarray(sampling.labels(n, classes(job), job.config.sample.labels, key))
 
 

@@ -63,7 +63,7 @@ def run(
         return
     if mode == "train":
         _same_experiment(config, folder)
-    made = job.make(checked, folder, cache_dir, training=mode == "train")
+    made = job.make(checked, folder, cache_dir, training=mode == "train", scoring=mode != "sample")
     {"train": _train, "evaluate": _evaluate, "sample": partial(_sample, count=count), "submit": _submit}[
         mode
     ](made)

@@ -26,7 +26,7 @@ from jaxdog import checkpoint, devices, factory, plots, sampling, system, writer
 from jaxdog.data import batches
 
 # What each use of a run's one seed folds into its key.
-INIT, DATA, STEP, EVALUATE, GRID, SUBMIT = range(6)
+INIT, DATA, STEP, EVALUATE, GRID, SUBMIT, LABELS = range(7)
 
 
 class TrainingError(RuntimeError):
@@ -353,7 +353,7 @@ def _events(
     progress.read(keep=0)  # a state whose numbers are not finite must not be saved
     progress.pause()
     if settings.grid_every and (last or due(settings.grid_every)):
-        label = sampling.labels(settings.grid_images, run.classes, "balanced", key_for(run.seed, GRID))
+        label = sampling.labels(settings.grid_images, run.classes, "balanced", key_for(run.seed, LABELS))
         images = np.asarray(functions.grid(state, label))
         run.writer.image("grid", step, plots.grid(images, columns=10))
     score = None

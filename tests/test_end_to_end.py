@@ -188,7 +188,7 @@ def test_dry_run_prints_sizes_and_stops(tmp_path: pathlib.Path, cache: pathlib.P
         (["--config.game.loss.name=hing"], "config.game.loss.name is 'hing'; choices: hinge"),
         (["--mode=fly"], "value should be one of <train|evaluate|sample|submit|report>"),
         (["--config.data.source=folder", "--config.data.path=/nowhere/dogs"], "/nowhere/dogs"),
-        (["--config.eval.weights=README.md", "--config.eval.every_kimg=0.016"], "README.md"),
+        (["--config.eval.weights=README.md"], "README.md cannot be used as Inception weights"),
         (["--mode=evaluate"], "holds no checkpoint"),
         (["extra"], "'extra' is no flag"),
     ],
