@@ -30,7 +30,7 @@ def factor(features: Array, weight: Array | None = None, block: int = 4096) -> F
     """Features [n, d] -> their mean and triangular factor, by QR of `block` rows at a time (TSQR).
 
     `weight` [n] is 1 for rows that count, 0 for padding. One QR of all rows is slow on CPU (79 s for 20,579 x
-    2,048), blocks are not (2 s). The result does not depend on `block` but for rounding.
+    2,048), blocks take 4 s. The result does not depend on `block` but for rounding.
     """
     n, d = features.shape
     if block < 1:
