@@ -263,7 +263,10 @@ class SelfAttention(nn.Module):
         query = project(x, c // self.key_ratio, "query").reshape(b, h * w, -1)
         key = max_pool(project(x, c // self.key_ratio, "key")).reshape(b, h * w // 4, -1)
         value = max_pool(project(x, c // 2, "value")).reshape(b, h * w // 4, -1)
-        weight = jax.nn.softmax(jnp.einsum("bqc,bkc->bqk", query, key).astype(jnp.float32))
-        seen = jnp.einsum("bqk,bkc->bqc", weight.astype(self.dtype), value).reshape(b, h, w, c // 2)
+        logit = jnp.einsum("bqc,bkc->bqk", query, key).astype(jnp.float32)
+        weight = jnp.exp(logit - lax.stop_gradient(logit.max(-1, keepdims=True)))
+        seen = jnp.einsum("bqk,bkc->bqc", weight.astype(self.dtype), value)
+        # The softmax's division comes after the product, on c / 2 numbers per pixel instead of h * w / 4.
+        seen = (seen / weight.sum(-1, keepdims=True).astype(self.dtype)).reshape(b, h, w, c // 2)
         gain = self.param("gain", nn.initializers.zeros_init(), ())
         return x + gain.astype(x.dtype) * project(seen, c, "out")
