@@ -52,32 +52,37 @@ def _unit(x: Array, eps: float) -> Array:
     return x / jnp.maximum(jnp.sqrt(jnp.sum(jnp.square(x))), eps)
 
 
-def power_iteration(matrix: Array, u: Array, eps: float) -> tuple[Array, Array]:
-    """One step towards the top singular vectors of matrix [n, m]: u [m] -> (u [m], v [n]) of length 1."""
-    v = _unit(jnp.matmul(matrix, u, precision=HIGHEST), eps)
-    return _unit(jnp.matmul(v, matrix, precision=HIGHEST), eps), v
+def _product(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision=HIGHEST)
 
 
 def spectral_normed(layer: nn.Module, kernel: Array, matrix: Array, train: bool, eps: float) -> Array:
     """kernel / sigma, where sigma = v^T matrix u estimates the top singular value of matrix [n, m].
 
-    u and v live in `layer`'s collection `SPECTRAL`. They take one power iteration when train is True and that
-    collection is mutable, otherwise they are used as stored. The gradient flows through `matrix` only.
+    u [m] and v [n] live in `layer`'s collection `SPECTRAL`. They take one power iteration when train is True
+    and that collection is mutable, otherwise they are used as stored. No gradient flows through them.
     Miyato et al. 2018, algorithm 1.
     """
     matrix = matrix.astype(jnp.float32)
+    fixed = lax.stop_gradient(matrix)
 
-    # To a random matrix the vector of ones is as good a start as a random one, and needs no key.
-    ones = jnp.ones(matrix.shape[1:])
-    u = layer.variable(SPECTRAL, "u", lambda: power_iteration(matrix, ones, eps)[0])
-    v = layer.variable(SPECTRAL, "v", lambda: power_iteration(matrix, ones, eps)[1])
+    def start() -> tuple[Array, Array]:
+        # To a random matrix the vector of ones is as good a start as a random one, and needs no key.
+        v = _unit(_product(fixed, jnp.ones(matrix.shape[1])), eps)
+        return _unit(_product(v, fixed), eps), v
+
+    u = layer.variable(SPECTRAL, "u", lambda: start()[0])
+    v = layer.variable(SPECTRAL, "v", lambda: start()[1])
     if train and not layer.is_initializing() and layer.is_mutable_collection(SPECTRAL):
-        u.value, v.value = power_iteration(lax.stop_gradient(matrix), u.value, eps)
-    left, right = lax.stop_gradient(
-        (_unit(v.value, eps), _unit(u.value, eps))
-    )  # averages of units are shorter
-    sigma = jnp.dot(left, jnp.matmul(matrix, right, precision=HIGHEST), precision=HIGHEST)
-    return kernel / sigma
+        v.value = _unit(_product(fixed, lax.stop_gradient(u.value)), eps)
+        row = _product(v.value, matrix)
+        u.value = _unit(lax.stop_gradient(row), eps)
+        return kernel / _product(row, u.value)
+    left, right = lax.stop_gradient((v.value, u.value))
+    lengths = jnp.sum(jnp.square(left)) * jnp.sum(
+        jnp.square(right)
+    )  # 1, but less for averages of unit vectors
+    return kernel * (jnp.sqrt(lengths) / _product(_product(left, matrix), right))
 
 
 class Conv(nn.Module):

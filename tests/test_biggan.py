@@ -1,0 +1,323 @@
+"""BigGAN against a plain PyTorch one with the same weights, its published sizes, and its options."""
+
+import copy
+import importlib.util
+import pathlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdog.models import biggan, layers
+
+TWIN = pathlib.Path(__file__).resolve().parent.parent / "experiments" / "bench" / "torch_biggan.py"
+KEY = jax.random.key(0)
+LATENT, EMBED, CLASSES = 20, 8, 7
+STATE = [layers.SPECTRAL, layers.BATCH_STATS]
+
+
+def generator(**fields) -> biggan.Generator:
+    given = dict(channels=2, latent_dim=LATENT, embed_dim=EMBED, classes=CLASSES)
+    return biggan.Generator(**{**given, "attention": (32,), "attention_key_ratio": 4, **fields})
+
+
+def discriminator(**fields) -> biggan.Discriminator:
+    given = dict(channels=4, classes=CLASSES, attention=(32,), attention_key_ratio=4)
+    return biggan.Discriminator(**{**given, **fields})
+
+
+def inputs(b: int = 3, size: int = 64) -> tuple[jax.Array, jax.Array, jax.Array]:
+    z = jax.random.normal(jax.random.key(1), (b, LATENT))
+    image = jax.random.uniform(jax.random.key(2), (b, size, size, 3), minval=-1.0)
+    return z, image, jnp.arange(b) % CLASSES
+
+
+def stirred(variables):
+    """Parameters off their start: gains and biases differ from 0 and 1, kernels are not orthogonal."""
+    leaves, tree = jax.tree.flatten(variables["params"])
+    keys = jax.random.split(jax.random.key(3), len(leaves))
+    moved = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
+    return {**variables, "params": jax.tree.unflatten(tree, moved)}
+
+
+# Sizes ------------------------------------------------------------------------------------------------------
+
+
+def shapes(net, *arguments) -> dict[str, tuple[int, ...]]:
+    variables = jax.eval_shape(lambda key: net.init(key, *arguments, True), KEY)
+    flat = jax.tree_util.tree_leaves_with_path(variables["params"])
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in flat}
+
+
+def total(sizes: dict[str, tuple[int, ...]]) -> int:
+    return sum(int(np.prod(shape)) for shape in sizes.values())
+
+
+def test_parameter_counts_of_the_fifth_place():
+    """The published counts are of convolutions, dense layers and embeddings only."""
+    _, image, label = inputs()
+    g = biggan.Generator(32, 100, 128, 120, attention=(32,), attention_key_ratio=4)
+    d = biggan.Discriminator(64, 120, attention=(32,), attention_key_ratio=4)
+    g_sizes, d_sizes = shapes(g, jnp.zeros((3, 100)), label), shapes(d, image, label)
+    outside_g = {"attention32/gain": (), "norm/gain": (64,), "norm/bias": (64,)}
+    outside_d = {"attention32/gain": ()}
+    assert outside_g.items() <= g_sizes.items() and outside_d.items() <= d_sizes.items()
+    assert total(g_sizes) - total(outside_g) == 8_392_707
+    assert total(d_sizes) - total(outside_d) == 19_671_745
+
+
+@pytest.mark.parametrize("size", biggan.SHAPES)
+def test_every_size_fits_together(size):
+    z, image, label = inputs(2, size)
+    g = generator(size=size, attention=(), latent_dim=60)
+    z = jnp.zeros((2, 60))
+    d = discriminator(size=size, attention=())
+    image = jax.eval_shape(lambda key: g.init_with_output(key, z, label, True)[0], KEY)
+    assert image.shape == (2, size, size, 3) and image.dtype == jnp.float32
+    score = jax.eval_shape(lambda key: d.init_with_output(key, jnp.zeros(image.shape), label, True)[0], KEY)
+    assert score.shape == (2,) and score.dtype == jnp.float32
+
+
+# The twin ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def twin():
+    pytest.importorskip("torch", reason="torch is the oracle")
+    spec = importlib.util.spec_from_file_location("torch_biggan", TWIN)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def copy_into(module, params, state, statistics) -> None:
+    """Copies our trees into a torch module whose submodules have our names (blocks are numbered in order)."""
+    import torch
+
+    own = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
+    for ours, theirs in {"kernel": "weight", "gain": "gain", "bias": "bias"}.items():
+        name = theirs if theirs in own else {"gain": "weight"}.get(ours, theirs)
+        if ours in params and not isinstance(params[ours], dict) and name in own:
+            value = np.asarray(params[ours])
+            order = {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim)
+            if order and not isinstance(module, torch.nn.Embedding):
+                value = value.transpose(order)
+            assert own[name].shape == value.shape, (name, own[name].shape, value.shape)
+            own[name].data.copy_(torch.tensor(value))
+    if hasattr(module, "spectral") and state:
+        module.spectral.u.copy_(torch.tensor(np.asarray(state["u"])))
+        v = np.asarray(state["v"])
+        if params["kernel"].ndim == 4:  # [kh * kw * in] to [in * kh * kw]
+            v = v.reshape(params["kernel"].shape[:3]).transpose(2, 0, 1).reshape(-1)
+        module.spectral.v.copy_(torch.tensor(v))
+    blocks = sorted((name for name in params if name.startswith("block")), key=lambda name: int(name[5:]))
+    for name, value in params.items():
+        if not isinstance(value, dict):
+            continue
+        if name in blocks:
+            child = module.blocks[blocks.index(name)]
+        else:
+            child = getattr(module, name.rstrip("0123456789") if name.startswith("attention") else name)
+        copy_into(child, value, state.get(name, {}), statistics.get(name, {}))
+
+
+def copy_generator(module, variables) -> None:
+    """As `copy_into`; channels come first in torch's first map, so the linear layer's outputs are permuted."""
+    copy_into(module, variables["params"], variables.get("spectral", {}), variables.get("batch_stats", {}))
+    for x in (module.linear.weight, module.linear.bias, module.linear.spectral.u):
+        x.data.copy_(x.data.reshape(16, -1, *x.shape[1:]).transpose(0, 1).reshape(x.shape))
+
+
+def ours_as(module, gradients, copier) -> dict[str, np.ndarray]:
+    """A tree shaped like our parameters, by the names of torch's parameters."""
+    carrier = copy.deepcopy(module)
+    copier(carrier, gradients)
+    return {name: p.detach().numpy() for name, p in carrier.named_parameters()}
+
+
+def first(x: jax.Array):
+    import torch
+
+    return torch.tensor(np.asarray(x).transpose(0, 3, 1, 2).copy())
+
+
+def close_gradients(module, gradients, copier) -> None:
+    """Each parameter's gradient to 1e-3 of its largest entry, or of 1e-3 of the largest of all."""
+    expected = {name: p.grad.numpy() for name, p in module.named_parameters()}
+    floor = 1e-3 * max(np.abs(g).max() for g in expected.values())
+    for name, got in ours_as(module, gradients, copier).items():
+        scale = max(np.abs(expected[name]).max(), floor)
+        assert np.abs(got - expected[name]).max() <= 1e-3 * scale, name
+
+
+def test_generator_and_its_gradients_are_those_of_torch(twin):
+    import torch
+
+    z, _, label = inputs()
+    net = generator()
+    variables = stirred(net.init(KEY, z, label, True))
+    g = twin.Generator(2, LATENT, EMBED, CLASSES, 4)
+    copy_generator(g, variables)
+    target = jax.random.normal(jax.random.key(4), (3, 64, 64, 3))
+
+    @jax.jit
+    def ours(params):
+        def loss(params):
+            image, new = net.apply({**variables, "params": params}, z, label, True, mutable=STATE)
+            return jnp.sum(image * target), (image, new)
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    gradients, (image, new) = ours(variables["params"])
+    expected = g(torch.tensor(np.asarray(z)), torch.tensor(np.asarray(label)).long())
+    np.testing.assert_allclose(image.transpose(0, 3, 1, 2), expected.detach().numpy(), atol=1e-4)
+    (expected * first(target)).sum().backward()
+    close_gradients(g, gradients, lambda net, params: copy_generator(net, {"params": params}))
+    mean = g.blocks[3].norm2.norm.running_mean.numpy()
+    np.testing.assert_allclose(new["batch_stats"]["block64"]["norm2"]["mean"], mean, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(new["spectral"]["rgb"]["u"], g.rgb.spectral.u.numpy(), atol=1e-4)
+
+    g.eval()
+    image = net.apply({**variables, **new}, z, label, False)
+    expected = g(torch.tensor(np.asarray(z)), torch.tensor(np.asarray(label)).long())
+    np.testing.assert_allclose(image.transpose(0, 3, 1, 2), expected.detach().numpy(), atol=2e-4)
+
+
+def test_discriminator_and_its_gradients_are_those_of_torch(twin):
+    import torch
+
+    _, image, label = inputs()
+    net = discriminator()
+    variables = stirred(net.init(KEY, image, label, True))
+    d = twin.Discriminator(4, CLASSES, 4)
+    copy_into(d, variables["params"], variables["spectral"], {})
+
+    @jax.jit
+    def ours(params, image):
+        def loss(params, image):
+            given = {**variables, "params": params}
+            score, _ = net.apply(given, image, label, True, mutable=[layers.SPECTRAL])
+            return jnp.sum(jnp.sin(score)), score
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, image)
+
+    (gradients, pull), score = ours(variables["params"], image)
+    picture = first(image).requires_grad_()
+    expected = d(picture, torch.tensor(np.asarray(label)).long())
+    np.testing.assert_allclose(score, expected.detach().numpy(), rtol=1e-4, atol=1e-4)
+    expected.sin().sum().backward()
+    close_gradients(d, gradients, lambda net, params: copy_into(net, params, {}, {}))
+    difference = np.abs(pull.transpose(0, 3, 1, 2) - picture.grad.numpy()).max()
+    assert difference < 1e-3 * float(jnp.abs(pull).max())
+
+
+# Options ----------------------------------------------------------------------------------------------------
+
+
+def small_g(**fields):
+    """A 32x32 generator applied to fixed inputs: (net, variables, image)."""
+    z, _, label = inputs(2)
+    net = generator(**{"size": 32, "attention": (), **fields})
+    image, variables = jax.jit(lambda key: net.init_with_output(key, z, label, True))(KEY)
+    return net, variables, image
+
+
+def test_one_hot_conditions_need_no_embedding():
+    _, variables, image = small_g(shared_embedding=False, condition_spectral=False, condition_bias=True)
+    assert "embed" not in variables["params"]
+    norm = variables["params"]["block16"]["norm1"]
+    assert norm["gain"]["kernel"].shape == (CLASSES + LATENT // 4, 8) and "bias" in norm["gain"]
+    assert "norm1" not in variables["spectral"]["block16"]
+    assert bool(jnp.isfinite(image).all()) and float(jnp.abs(image).max()) <= 1
+
+
+def test_flat_latent_goes_to_the_first_layer_only():
+    _, variables, _ = small_g(hierarchical=False)
+    assert variables["params"]["linear"]["kernel"].shape[0] == LATENT
+    assert variables["params"]["block8"]["norm1"]["gain"]["kernel"].shape[0] == EMBED
+
+
+def test_options_that_change_no_shapes_change_the_picture():
+    _, variables, image = small_g()
+    z, _, label = inputs(2)
+    for fields in ({"gain_offset": 0.0}, {"activation": "leaky_relu"}):
+        net = generator(size=32, attention=(), **fields)
+        other = net.apply(variables, z, label, True)
+        assert float(jnp.abs(other - image).max()) > 1e-3, fields
+    _, variables, _ = small_g(final_norm=False, conv_bias=False, condition_joint=True)
+    assert "norm" not in variables["params"] and set(variables["params"]["rgb"]) == {"kernel"}
+    assert set(variables["params"]["block8"]["norm1"]) == {"gain_and_bias"}
+
+
+def test_discriminator_options_show_in_state_and_score():
+    _, image, label = inputs(2, 32)
+    base = discriminator(size=32, attention=())
+    variables = base.init(KEY, image, label, True)
+    score, _ = base.apply(stirred(variables), image, label, True, mutable=[layers.SPECTRAL])
+    assert "embed" in variables["spectral"] and "bias" in variables["params"]["linear"]
+    for fields in (
+        {"preactivate_first": True, "activation": "leaky_relu"},
+        {"last_downsample": True},
+        {"embed_spectral": False},
+    ):
+        net = discriminator(size=32, attention=(), **fields)
+        other, _ = net.apply(stirred(variables), image, label, True, mutable=[layers.SPECTRAL])
+        assert float(jnp.abs(other - score).max()) > 1e-3, fields
+        assert ("embed" in net.init(KEY, image, label, True)["spectral"]) == fields.get(
+            "embed_spectral", True
+        )
+    bare = discriminator(size=32, attention=(), head_bias=False, conv_bias=False)
+    params = bare.init(KEY, image, label, True)["params"]
+    assert set(params["linear"]) == {"kernel"} and set(params["block1"]["conv1"]) == {"kernel"}
+
+
+def test_projection_is_linear_in_the_embedding():
+    _, image, label = inputs(2, 32)
+    net = discriminator(size=32, attention=(), embed_spectral=False)
+    variables = net.init(KEY, image, label, True)
+    with_class = net.apply(variables, image, label, True)
+    variables["params"]["embed"]["kernel"] *= 3.0
+    tripled = net.apply(variables, image, label, True)
+    variables["params"]["embed"]["kernel"] *= 0.0
+    without = net.apply(variables, image, label, True)
+    chex.assert_trees_all_close(tripled - without, 3 * (with_class - without), rtol=1e-3, atol=1e-5)
+
+
+def test_pictures_depend_on_latent_and_breed_each():
+    net, variables, _ = small_g()
+    z, _, label = inputs(2)
+    image = net.apply(variables, z, label, False)
+    assert float(jnp.abs(net.apply(variables, -z, label, False) - image).max()) > 1e-3
+    assert float(jnp.abs(net.apply(variables, z, label + 1, False) - image).max()) > 1e-3
+
+
+def test_bfloat16_is_finite_near_and_leaves_parameters_alone():
+    z, image, label = inputs(2, 32)
+    for kind, argument in ((generator, z), (discriminator, image)):
+        sharp, blunt = (kind(size=32, attention=(16,), dtype=t) for t in (jnp.float32, jnp.bfloat16))
+        variables = stirred(blunt.init(KEY, argument, label, True))
+        chex.assert_trees_all_equal_dtypes(
+            variables, jax.tree.map(lambda x: x.astype(jnp.float32), variables)
+        )
+        exact = sharp.apply(variables, argument, label, True)
+        rough = blunt.apply(variables, argument, label, True)
+        assert rough.dtype == jnp.float32
+        scale = float(jnp.abs(exact).max())
+        assert 0 < float(jnp.abs(rough - exact).max()) < 0.1 * scale
+
+
+def test_wrong_settings_name_their_choices():
+    z, image, label = inputs(2)
+    with pytest.raises(ValueError, match=r"BigGAN at 48x48 is unknown; sizes: 32, 64, 96, 128"):
+        generator(size=48).init(KEY, z, label, True)
+    with pytest.raises(ValueError, match=r"latent_dim 21 cannot be cut into 5 equal slices.*a multiple of 5"):
+        generator(latent_dim=21).init(KEY, jnp.zeros((2, 21)), label, True)
+    with pytest.raises(ValueError, match=r"no block ends at attention height 12; heights: 8, 16, 32, 64"):
+        generator(attention=(12,)).init(KEY, z, label, True)
+    with pytest.raises(ValueError, match=r"no block ends at attention height 64; heights: 32, 16, 8, 4"):
+        discriminator(attention=(64,)).init(KEY, image, label, True)
+    with pytest.raises(ValueError, match="activation 'gelu' is unknown"):
+        generator(activation="gelu").init(KEY, z, label, True)
