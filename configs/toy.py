@@ -21,7 +21,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             source="toy",
             path="",
             archives="",
-            toy_photos=512,
+            toy_photos=256,
             classes=10,
             size=32,
             crop=dict(
@@ -76,7 +76,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         )
     )
     config.game = ConfigDict(
-        dict(name="gan", batch_size=32, latent_dim=32, loss=dict(name="hinge"), d_steps=1, accumulate=1)
+        dict(name="gan", batch_size=16, latent_dim=32, loss=dict(name="hinge"), d_steps=1, accumulate=1)
     )
     adam = dict(name="adam", b1=0.0, b2=0.999, eps=1e-8, weight_decay=0.0)
     config.optimizer = ConfigDict(
@@ -85,16 +85,16 @@ def get_config(variant: str = "full") -> ConfigDict:
             d=dict(adam, schedule=dict(name="constant", learning_rate=8e-4)),
         )
     )
-    config.ema = ConfigDict(dict(decay=0.99, start=200, stats="average"))
+    config.ema = ConfigDict(dict(decay=0.98, start=100, stats="average"))
     config.sample = ConfigDict(dict(truncation=0.0, method="resample", labels="balanced", norm="running"))
 
     config.train = ConfigDict(
-        dict(steps=1_000, max_hours=0.0, steps_per_dispatch=10, log_every=20, grid_every=100, grid_images=40)
+        dict(steps=800, max_hours=0.0, steps_per_dispatch=10, log_every=20, grid_every=100, grid_images=40)
     )
-    config.checkpoint = ConfigDict(dict(every=100, keep_last=2, keep_best=1))
+    config.checkpoint = ConfigDict(dict(every=200, keep_last=2, keep_best=1))
     config.eval = ConfigDict(
         dict(
-            every_kimg=8.0,
+            every_kimg=3.2,
             samples=64,
             batch_size=16,
             weights="random",
@@ -103,7 +103,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             best="fid768",
         )
     )
-    config.submit = ConfigDict(dict(images=400))
+    config.submit = ConfigDict(dict(images=200))
     if variant == "test":
         _shrink(config)
     elif variant != "full":
