@@ -125,7 +125,7 @@ def copy_into(module, params, state, statistics) -> None:
 
 
 def copy_generator(module, variables) -> None:
-    """As `copy_into`; channels come first in torch's first map, so the linear layer's outputs are permuted."""
+    """As `copy_into`; channels come first in torch's first map: the linear layer's outputs are permuted."""
     copy_into(module, variables["params"], variables.get("spectral", {}), variables.get("batch_stats", {}))
     for x in (module.linear.weight, module.linear.bias, module.linear.spectral.u):
         x.data.copy_(x.data.reshape(16, -1, *x.shape[1:]).transpose(0, 1).reshape(x.shape))
@@ -264,11 +264,10 @@ def test_discriminator_options_show_in_state_and_score():
         {"embed_spectral": False},
     ):
         net = discriminator(size=32, attention=(), **fields)
-        other, _ = net.apply(stirred(variables), image, label, True, mutable=[layers.SPECTRAL])
+        changed = net.init(KEY, image, label, True)
+        assert ("embed" in changed["spectral"]) == fields.get("embed_spectral", True)
+        other, _ = net.apply(stirred(changed), image, label, True, mutable=[layers.SPECTRAL])
         assert float(jnp.abs(other - score).max()) > 1e-3, fields
-        assert ("embed" in net.init(KEY, image, label, True)["spectral"]) == fields.get(
-            "embed_spectral", True
-        )
     bare = discriminator(size=32, attention=(), head_bias=False, conv_bias=False)
     params = bare.init(KEY, image, label, True)["params"]
     assert set(params["linear"]) == {"kernel"} and set(params["block1"]["conv1"]) == {"kernel"}

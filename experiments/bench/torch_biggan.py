@@ -1,7 +1,7 @@
 """A plain BigGAN in PyTorch: what jaxdog's step is timed against, and the oracle of its tests.
 
-Eager mode and PyTorch's own layers, no tricks. The nets are those of `jaxdog.models.biggan` with its defaults;
-in evaluation mode spectral norm uses its stored vectors, so that outputs can be compared.
+Eager mode and PyTorch's own layers, no tricks. The nets are those of `jaxdog.models.biggan` with its
+defaults; in evaluation mode spectral norm uses its stored vectors, so that outputs can be compared.
 """
 
 import copy
