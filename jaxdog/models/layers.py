@@ -79,9 +79,8 @@ def spectral_normed(layer: nn.Module, kernel: Array, matrix: Array, train: bool,
         u.value = _unit(lax.stop_gradient(row), eps)
         return kernel / _product(row, u.value)
     left, right = lax.stop_gradient((v.value, u.value))
-    lengths = jnp.sum(jnp.square(left)) * jnp.sum(
-        jnp.square(right)
-    )  # 1, but less for averages of unit vectors
+    # Averages of unit vectors are shorter than 1; sigma must not shrink with them.
+    lengths = jnp.sum(jnp.square(left)) * jnp.sum(jnp.square(right))
     return kernel * (jnp.sqrt(lengths) / _product(_product(left, matrix), right))
 
 
