@@ -198,7 +198,7 @@ def _dry_run(config: factory.Checked) -> None:
         functions = train.compiled(phase, config.seed, 1, over)
         state = jax.eval_shape(functions.init, data)
         print(f"\nphase {phase.name}: {phase.steps} steps of {phase.batch_size} pictures")
-        for name, net in state._asdict().items() if hasattr(state, "_asdict") else vars(state).items():
+        for name, net in vars(state).items():
             if isinstance(net, system.Net):
                 print(f"  {name}: {_count(net.params):,} parameters")
         compiled = functions.step.lower(state, data).compile()
