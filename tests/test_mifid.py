@@ -110,6 +110,20 @@ def test_rows_that_sum_to_zero_are_dropped_on_both_sides():
     np.testing.assert_allclose(ours, kept, atol=1e-6)
 
 
+def test_each_picture_has_its_distance_and_its_nearest_photo():
+    fake, real = rows(10, 9), rows(11, 30)
+    fake[4], fake[6] = 2 * real[21], 0
+    found = jax.jit(mifid.memorization)(fake, real)
+    unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9) for x in (fake, real)]
+    cosine = unit[0] @ unit[1].T
+    np.testing.assert_allclose(found.distance, 1 - cosine.max(1), atol=1e-6)
+    np.testing.assert_array_equal(found.counts, np.arange(9) != 6)
+    np.testing.assert_array_equal(found.index[found.counts], cosine.argmax(1)[found.counts])
+    assert found.index[4] == 21
+    mean = float(found.distance[found.counts].mean())
+    assert mean == pytest.approx(official_distance(fake, real), abs=1e-6)
+
+
 def test_rows_of_weight_zero_do_not_count():
     fake, real = rows(5, 12), rows(6, 30)
     padded_fake, padded_real = np.concatenate([fake, real[:4]]), np.concatenate([real, fake[:3]])

@@ -4,9 +4,12 @@ The official metric of Kaggle's Generative Dog Images (Bai et al. 2021, arXiv:21
 generated to real: each generated picture is compared with its nearest training picture.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
-from jax import lax
+
+from jaxdog.metrics import neighbours
 
 Array = jax.Array
 
@@ -14,45 +17,49 @@ EPSILON = 0.1  # the public leaderboard's threshold on the distance; the private
 TINY = 1e-15  # what the published scores were made with; it keeps a distance of 0 from dividing by 0
 
 
+class Memorization(NamedTuple):
+    """How near each generated picture lies to its nearest training picture."""
+
+    distance: Array  # [n] float32, 1 - |cosine|
+    index: Array  # [n] int32, which training picture that is
+    counts: Array  # [n] bool: the pictures that the metric's mean runs over
+
+
+def memorization(
+    fake: Array,
+    real: Array,
+    block: int = neighbours.BLOCK,
+    fake_weight: Array | None = None,
+    real_weight: Array | None = None,
+) -> Memorization:
+    """Features [n, d] of generated and [m, d] of real pictures -> the distance of each generated one.
+
+    Rows that sum to exactly 0 are dropped on both sides, as the official code does, and so are rows whose
+    weight ([n], [m]) is 0. Generated rows may stay sharded.
+    """
+    best = neighbours.nearest(fake, real, "cosine", block, reference_weight=_counts(real, real_weight))
+    return Memorization(best.distance, best.index, _counts(fake, fake_weight))
+
+
 def memorization_distance(
     fake: Array,
     real: Array,
-    block: int = 500,
+    block: int = neighbours.BLOCK,
     fake_weight: Array | None = None,
     real_weight: Array | None = None,
 ) -> Array:
-    """Features [n, d] of generated and [m, d] of real pictures -> [] float32, mean over generated of the
-    minimum over real of 1 - |cosine|.
+    """The official distance, [] float32: the mean of `memorization` over the generated rows that count.
 
-    Rows that sum to exactly 0 are dropped on both sides, as the official code does, and so are rows whose
-    weight ([n], [m]) is 0. Real rows pass by in blocks under a running maximum of |cosine|, so memory is n x
-    block, and generated rows may stay sharded. With no row left on a side the result is not finite.
+    With no row left on a side the result is not finite.
     """
-    if block < 1:
-        raise ValueError(f"block is {block} rows, but a block needs at least 1")
-    fake, fake_counts = _unit_rows(fake, fake_weight)
-    real, real_counts = _unit_rows(real, real_weight)
-    m, d = real.shape
-    real = jnp.pad(real, ((0, -m % block), (0, 0))).reshape(-1, block, d)
-    real_counts = jnp.pad(real_counts, (0, -m % block)).reshape(-1, block)
-
-    def nearer(best: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
-        rows, counts = part
-        cosine = jnp.abs(jnp.matmul(fake, rows.T, precision=lax.Precision.HIGHEST))
-        return jnp.maximum(best, jnp.max(jnp.where(counts[None, :], cosine, -jnp.inf), axis=1)), None
-
-    best, _ = lax.scan(nearer, jnp.full(len(fake), -jnp.inf, jnp.float32), (real, real_counts))
-    return jnp.sum(jnp.where(fake_counts, 1 - best, 0)) / jnp.sum(fake_counts)
+    found = memorization(fake, real, block, fake_weight, real_weight)
+    return jnp.sum(jnp.where(found.counts, found.distance, 0)) / jnp.sum(found.counts)
 
 
-def _unit_rows(rows: Array, weight: Array | None) -> tuple[Array, Array]:
-    """[n, d] -> rows of length 1 (zero rows stay zero), and [n] bool: which of them count."""
-    rows = rows.astype(jnp.float32)
-    counts = jnp.sum(rows, axis=1) != 0
-    if weight is not None:
-        counts = counts & (weight != 0)
-    length = jnp.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / jnp.where(length > 0, length, 1), counts
+def _counts(rows: Array, weight: Array | None) -> Array:
+    """[n, d] -> [n] bool: the rows that the metric does not drop."""
+    counts = jnp.sum(rows.astype(jnp.float32), axis=1) != 0
+    return counts if weight is None else counts & (weight != 0)
 
 
 def mifid(
