@@ -13,8 +13,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAYERS = (
     {"system", "models.convolution"},
     {"losses", "augment", "optim", "ema", "models.layers"}
-    | {"data.crop", "data.photos", "metrics.archives", "metrics.inception", "metrics.fid", "metrics.mifid"},
-    {"models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"},
+    | {"data.crop", "data.photos", "metrics.archives", "metrics.inception", "metrics.fid"}
+    | {"metrics.neighbours", "metrics.inception_score", "metrics.kid"},
+    {"models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"}
+    | {"metrics.mifid", "metrics.prdc"},
     {"systems.gan", "sampling", "checkpoint", "writers", "plots", "metrics.features"},
     {"factory"},
     {"devices"},

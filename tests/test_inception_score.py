@@ -1,0 +1,47 @@
+"""The Inception Score against closed forms, scipy and torch-fidelity."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdog.metrics import inception_score
+from tests import oracles
+
+LOGITS = np.random.default_rng(0).normal(size=(203, 50)).astype(np.float32) * 4
+
+
+def official(logits: np.ndarray, splits: int) -> tuple[float, float]:
+    """The definition, in float64."""
+    p = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    scores = []
+    for i in range(splits):
+        part = p[i * len(p) // splits : (i + 1) * len(p) // splits]
+        scores.append(np.exp(np.mean(np.sum(part * np.log(part / part.mean(0)[None, :]), axis=1))))
+    return float(np.mean(scores)), float(np.std(scores))
+
+
+@pytest.mark.parametrize("splits", [1, 7, 10])
+def test_equals_the_definition(splits):
+    found = jax.jit(inception_score.inception_score, static_argnums=1)(LOGITS, splits)
+    np.testing.assert_allclose(found, official(LOGITS, splits), rtol=1e-5, atol=1e-6)
+
+
+def test_sure_and_evenly_spread_pictures_score_the_number_of_classes():
+    sure = jnp.tile(60.0 * jnp.eye(12), (10, 1))
+    np.testing.assert_allclose(inception_score.inception_score(sure, 10), (12, 0), atol=1e-4)
+    one_class = jnp.zeros((20, 12)).at[:, 3].set(60.0)
+    np.testing.assert_allclose(inception_score.inception_score(one_class, 2), (1, 0), atol=1e-6)
+
+
+def test_equals_torch_fidelity():
+    torch, metrics = oracles.torch_fidelity("metric_isc")
+    theirs = metrics.isc_features_to_metric(torch.from_numpy(LOGITS), splits=10, shuffle=False)
+    ours = inception_score.inception_score(jnp.asarray(LOGITS), 10)
+    np.testing.assert_allclose(ours, tuple(theirs.values()), rtol=1e-5)
+
+
+def test_more_splits_than_pictures_is_said():
+    with pytest.raises(ValueError, match="splits is 10, but 3 pictures can be split into 1 to 3 parts"):
+        inception_score.inception_score(jnp.zeros((3, 5)), 10)
