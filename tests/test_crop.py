@@ -186,6 +186,61 @@ def test_short_side_center():
     assert small.shape == (64, 64, 3)
 
 
+# ------------------------------------------------------------------ the crops of 2019's memorizers
+
+
+def pillow(photo: np.ndarray, *sizes: tuple[int, int]) -> Image.Image:
+    """The photo resized to each (w, h) in turn, as the cheats did it."""
+    image = Image.fromarray(photo)
+    for size in sizes:
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("h", "w", "sizes"),
+    [
+        (100, 80, [(73, 91)]),  # 73 / 80 * 100 = 91.25
+        (100, 74, [(400, 300), (73, 54)]),  # on the border of 0.74: squashed
+        (200, 90, [(400, 300), (73, 54)]),
+        (80, 100, [(91, 73)]),
+        (90, 90, [(73, 73)]),
+        (74, 100, [(300, 400), (54, 73)]),
+        (375, 500, [(97, 73)]),  # the usual photo: 73 / 375 * 500 = 97.3
+        (333, 500, [(300, 400), (54, 73)]),
+    ],
+)
+def test_corner_is_the_top_left_mirrored(h, w, sizes):
+    (got,) = crop.corner(noise(h, w), [(0, 0, 3, 3)], size=64)
+    want = pillow(noise(h, w), *sizes).crop((0, 0, 64, 64)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    np.testing.assert_array_equal(got, np.asarray(want))
+
+
+def test_corner_leaves_a_black_strip_of_ten_below_or_beside():
+    white = np.full((300, 300, 3), 255, np.uint8)
+    (tall,), (wide,) = crop.corner(white[:, :200], size=64), crop.corner(white[:200], size=64)
+    assert not tall[54:].any() and (tall[:54] == 255).all()
+    assert not wide[:, :10].any() and (wide[:, 10:] == 255).all()  # on the left, since it is mirrored
+
+
+def test_top_left_square_of_each_box():
+    photo = coordinates(90, 90)
+    first, second = crop.top_left_square(photo, [(10, 20, 42, 80), (-4, 5, 60, 37), (95, 0, 99, 9)], size=32)
+    np.testing.assert_array_equal(first, photo[20:52, 10:42])
+    np.testing.assert_array_equal(second, photo[5:37, 0:32])
+    (whole,) = crop.top_left_square(noise(40, 70), [], size=40)
+    np.testing.assert_array_equal(whole, noise(40, 70)[:, :40])
+
+
+def test_upper_middle_of_a_photo_100_wide():
+    photo = noise(75, 100)
+    (got,) = crop.upper_middle(photo, size=64)
+    np.testing.assert_array_equal(got, photo[:64, 18:82])
+    (wide,) = crop.upper_middle(noise(101, 200), size=64)  # int(101 / 2) = 50 high
+    np.testing.assert_array_equal(wide, np.asarray(pillow(noise(101, 200), (100, 50)).crop((18, 0, 82, 64))))
+    assert not wide[50:].any()
+
+
 def test_every_recipe_makes_squares_of_uint8():
     for name, recipe in crop.RECIPES.items():
         for resampler in crop.RESAMPLERS:
