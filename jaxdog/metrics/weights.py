@@ -16,7 +16,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,7 +102,7 @@ def load(path: str | pathlib.Path) -> Weights:
         params = _params([_read(file) for file in files])
     except archives.ArchiveError as error:
         raise ValueError(f"{path} cannot be used as Inception weights: {error}. {ACCEPTED}") from error
-    hashes = [_sha256(file) for file in files]
+    hashes = [file_sha256(file) for file in files]
     sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
     kind = "published" if sha256 in (PUBLISHED.sha256, GRAPH_SHA256) else "other"
     kind = "fitted" if any("fitted" in file.stem for file in files if file.suffix == ".npz") else kind
@@ -123,7 +123,7 @@ def random(seed: int = 20151205) -> Weights:
             scale = np.sqrt(2 / np.prod(shape[:-1]), dtype=np.float32)
             flat[name] = generator.standard_normal(shape, np.float32) * scale
         digest.update(flat[name].tobytes())
-    return Weights(_nested(flat), "random", digest.hexdigest(), f"random network, seed {seed}")
+    return Weights(nested(flat), "random", digest.hexdigest(), f"random network, seed {seed}")
 
 
 def download(cache_dir: str | pathlib.Path, remote: Remote = PUBLISHED) -> pathlib.Path:
@@ -132,7 +132,7 @@ def download(cache_dir: str | pathlib.Path, remote: Remote = PUBLISHED) -> pathl
     Raises DownloadError when it cannot be fetched or has another size or sha256; nothing half stays behind.
     """
     target = pathlib.Path(cache_dir) / remote.name
-    if target.is_file() and target.stat().st_size == remote.size and _sha256(target) == remote.sha256:
+    if target.is_file() and target.stat().st_size == remote.size and file_sha256(target) == remote.sha256:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{remote.name}.")
@@ -195,7 +195,7 @@ def _npz_names(path: pathlib.Path) -> list[str]:
         return []  # no zip archive at all, mostly
 
 
-def _sha256(path: pathlib.Path) -> str:
+def file_sha256(path: pathlib.Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -246,12 +246,12 @@ def _from_torch(found: archives.Tensors) -> archives.Tensors:
     named: archives.Tensors = {}
     for unit, prefix in torch_names().items():
         kh, kw, c_in, c_out = kernels[unit]
-        kernel = _checked(found, f"{prefix}.conv.weight", (c_out, c_in, kh, kw))
+        kernel = checked(found, f"{prefix}.conv.weight", (c_out, c_in, kh, kw))
         named[f"{unit}/conv2d_params"] = kernel.transpose(2, 3, 1, 0)
         for leaf, node in leaves.items():
-            named[f"{unit}/batchnorm/{node}"] = _checked(found, f"{prefix}.bn.{leaf}", (c_out,))
-    named["softmax/weights"] = _checked(found, "fc.weight", (inception.CLASSES, inception.WIDTH["pool_3"])).T
-    named["softmax/biases"] = _checked(found, "fc.bias", (inception.CLASSES,))
+            named[f"{unit}/batchnorm/{node}"] = checked(found, f"{prefix}.bn.{leaf}", (c_out,))
+    named["softmax/weights"] = checked(found, "fc.weight", (inception.CLASSES, inception.WIDTH["pool_3"])).T
+    named["softmax/biases"] = checked(found, "fc.bias", (inception.CLASSES,))
     return named
 
 
@@ -262,38 +262,47 @@ def _fold(found: archives.Tensors) -> archives.Tensors:
     """
     flat: archives.Tensors = {}
     for unit, shape in _units():
-        kernel = _checked(found, f"{unit}/conv2d_params", shape)
-        names = ("gamma", "beta", "moving_mean", "moving_variance")
-        gamma, beta, mean, variance = (_checked(found, f"{unit}/batchnorm/{n}", shape[-1:]) for n in names)
-        scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
+        kernel = checked(found, f"{unit}/conv2d_params", shape)
+        scale, bias = batch_norm(found, f"{unit}/batchnorm", shape[-1])
         flat[f"{unit}/kernel"] = (kernel * scale[None, None, None, :]).astype(np.float32)
-        flat[f"{unit}/bias"] = (beta - mean * scale).astype(np.float32)
+        flat[f"{unit}/bias"] = bias.astype(np.float32)
     for name in ("softmax/weights", "softmax/biases"):
-        flat[name] = _checked(found, name, inception.shapes(head=True)[name]).astype(np.float32)
+        flat[name] = checked(found, name, inception.shapes(head=True)[name]).astype(np.float32)
     return flat
 
 
-def _checked(found: archives.Tensors, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor as float64, in which folding loses nothing."""
+def batch_norm(found: archives.Tensors, name: str, c: int) -> tuple[np.ndarray, np.ndarray]:
+    """The scale [c] and the bias [c] that a batch norm of c channels comes to at inference, as float64."""
+    leaves = ("gamma", "beta", "moving_mean", "moving_variance")
+    gamma, beta, mean, variance = (checked(found, f"{name}/{leaf}", (c,)) for leaf in leaves)
+    if variance.min() < 0:
+        raise archives.ArchiveError(f"its tensor {f'{name}/moving_variance'!r} has negative variances")
+    scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
+    return scale, beta - mean * scale
+
+
+def checked(found: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor as float64, in which folding loses nothing; what has another shape is not even read."""
     if name not in found:
         raise archives.ArchiveError(
             f"it has no tensor {name!r} of shape {shape}, and holds {len(found)} tensors"
         )
     if found[name].shape != shape:
         raise archives.ArchiveError(f"its tensor {name!r} has shape {found[name].shape}, expected {shape}")
-    if found[name].dtype.kind != "f" or not np.isfinite(found[name]).all():
+    values = np.asarray(found[name])
+    if values.dtype.kind != "f" or not np.isfinite(values).all():
         raise archives.ArchiveError(f"its tensor {name!r} holds something else than finite floats")
-    return found[name].astype(np.float64)
+    return values.astype(np.float64)
 
 
 def _params(parts: list[archives.Tensors]) -> dict[str, Any]:
     """The parameters of all files together, checked one by one against the network."""
     found = {name: tensor for part in parts for name, tensor in part.items()}
     wanted = inception.shapes(head="softmax/weights" in found or "softmax/biases" in found)
-    return _nested({name: _checked(found, name, shape).astype(np.float32) for name, shape in wanted.items()})
+    return nested({name: checked(found, name, shape).astype(np.float32) for name, shape in wanted.items()})
 
 
-def _nested(flat: archives.Tensors) -> dict[str, Any]:
+def nested(flat: archives.Tensors) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for name, tensor in flat.items():
         unit, leaf = name.rsplit("/", 1)
