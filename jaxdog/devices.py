@@ -23,6 +23,11 @@ def by_rows(over: Mesh) -> NamedSharding:
     return NamedSharding(over, P("data"))
 
 
+def rounded(batch_size: int, over: Mesh) -> int:
+    """`batch_size` rounded up to a multiple of the devices."""
+    return -(-batch_size // over.size) * over.size
+
+
 def put(tree: Any, sharding: Sharding) -> Any:
     """Host arrays, equal on every host, as arrays on the devices; works for devices of other hosts too."""
 

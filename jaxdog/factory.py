@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from jaxdog import augment, losses, optim, sampling, system
 from jaxdog.data import crop, dogs, photos, toy
+from jaxdog.metrics import features
 from jaxdog.models import biggan
 from jaxdog.systems import gan
 
@@ -167,6 +168,7 @@ class Evaluation(NamedTuple):
     resampler: str  # of the real side: "lanczos" | "tf1-bilinear"
     eps: float  # of MiFID
     best: str  # the metric that picks the best checkpoint: "fid768" | "fid2048"
+    final: tuple  # what is measured of the pictures of images.zip: rows of features.METRICS
 
 
 class Submission(NamedTuple):
@@ -194,6 +196,7 @@ CHOICES = {
     "sample.norm": ("running", "batch"),
     "eval.resampler": ("lanczos", "tf1-bilinear"),
     "eval.best": ("fid768", "fid2048"),
+    "eval.final": features.METRICS,
 }
 PLAIN = {"name": str, "seed": int, "dtype": str}
 
@@ -238,7 +241,9 @@ def check(config: Config) -> Checked:
     checked = Checked(**{**sections, **built})
     for path, choices in CHOICES.items():
         section, field = path.split(".")
-        choose(dict.fromkeys(choices), getattr(built[section], field), f"config.{path}")
+        given = getattr(built[section], field)
+        for value in given if isinstance(given, tuple) else (given,):
+            choose(dict.fromkeys(choices), value, f"config.{path}")
     phases(checked, classes=max(checked.data.classes, 1))
     recipe(checked.data)
     return checked

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxdog import checkpoint, devices, evaluate, factory, sampling, system, train, writers
+from jaxdog import checkpoint, devices, evaluate, factory, networks, sampling, system, train, writers
 from jaxdog.data import crop, photos
-from jaxdog.metrics import features, weights
+from jaxdog.metrics import features
 
 log = logging.getLogger("jaxdog")
 
@@ -38,7 +38,7 @@ def make(
     now if its weights are wrong, not hours later.
     """
     over = devices.mesh()
-    scorer = cache(partial(network, config.eval.weights, cache_dir))
+    scorer = cache(partial(networks.load, "inception", config.eval.weights, cache_dir))
     if scoring:
         scorer()
     source = factory.source(config.data)
@@ -52,17 +52,16 @@ def make(
     @cache
     def evaluator() -> evaluate.Evaluator:
         squash = partial(crop.squash, size=config.data.size, resampler=config.eval.resampler)
-        whole = photos.crops(source, squash, crop.key(squash), cache_dir / "crops", workers)
-        return evaluate.Evaluator(
-            network=scorer(),
-            images=whole.image,
-            data_key=f"{source.key} {crop.key(squash)}",
-            resampler=config.eval.resampler,
-            cache_dir=cache_dir / "features",
-            over=over,
-            batch_size=config.eval.batch_size,
-            eps=config.eval.eps,
+        key = crop.key(squash)
+        extractor = evaluate.Extractor("inception", scorer(), over, config.eval.batch_size)
+        real = evaluate.real_side(
+            extractor,
+            partial(photos.crops, source, squash, key, cache_dir / "crops", workers),
+            extractor.about(f"{config.data.size}x{config.data.size}", config.eval.resampler, source.key),
+            f"{source.key} {key}",
+            cache_dir / "features",
         )
+        return evaluate.Evaluator(extractor, real, over, config.eval.eps)
 
     keep = config.checkpoint
     checkpoints = checkpoint.Checkpoints(
@@ -70,26 +69,6 @@ def make(
     )
     phases = factory.phases(config, len(crops.breeds))
     return Job(config, folder, over, crops, phases, evaluator, checkpoints)
-
-
-def network(name: str, cache_dir: pathlib.Path) -> weights.Weights:
-    """The feature network of config.eval.weights.
-
-    Where the published weights cannot be had, a random one, whose score is called rFID.
-    """
-    if name == "random":
-        return weights.random()
-    if name != "published":
-        return weights.load(pathlib.Path(name).expanduser())
-    try:
-        return weights.load(weights.download(cache_dir / "weights"))
-    except weights.DownloadError as error:
-        log.warning(
-            "%s This run is scored with a network of fixed random weights instead: its score is called rFID "
-            "and compares with no FID.",
-            error,
-        )
-        return weights.random()
 
 
 def classes(job: Job) -> int:
@@ -119,6 +98,8 @@ def record(job: Job, writer: writers.Writer, step: int, found: dict[str, Any], f
     names = features.names(found["weights_kind"])._asdict()
     numbers = ", ".join(f"{name} {found[name]:.3f}" for name in names.values())
     log.info("step %d, %d samples: %s", step, found["samples"], numbers)
+    for warning in found["warnings"] if final else ():
+        log.info("  note: %s", warning)
     return found[factory.choose(names, config.eval.best, "config.eval.best")]
 
 

@@ -155,7 +155,8 @@ def _pictures(made: job.Job, n: int) -> tuple[np.ndarray, int]:
 
 def _finish(made: job.Job, images: np.ndarray, step: int) -> None:
     """Scores the very pictures that were written, and writes the report."""
-    found = made.evaluator().score_images(images)
+    label = job.labels(made, len(images), train.SUBMIT)
+    found = made.evaluator().score_images(images, label, made.config.eval.final)
     if jax.process_index() != 0:
         return
     with writers.Writer(made.folder, step=None) as writer:

@@ -25,6 +25,8 @@ NAME = "report.html"
 TIMELINE = 6  # pictures of a series that are shown, first and last among them
 SHEET = 100  # pictures of images.zip that are shown
 
+NO_SCORES = ("step", "kimg", "evaluation_seconds")  # numbers of a record that measure something else
+
 Record = dict[str, Any]
 
 
@@ -71,6 +73,7 @@ def gather(workdir: pathlib.Path) -> Record:
         "notes": notes(metrics),
         "scores": [score_row(record) for record in scores],
         "metrics": metrics,
+        "last": last_final(scores),
         "figures": figures(log, scores),
         "final": final and {"source": png_uri(final.path), "caption": final.caption},
         "series": [
@@ -160,6 +163,28 @@ def score_row(record: Record) -> Record:
         "final": bool(record.get("final")),
         "sampling": ", ".join(f"{key} {value}" for key, value in sampling.items()) or None,
         "weights_sha256": record.get("weights_sha256") or "",
+    }
+
+
+def last_final(scores: Sequence[Record]) -> Record | None:
+    """Every number of the last evaluation of the submitted pictures, and those of each breed, best first."""
+    finals = [record for record in scores if record.get("final")]
+    if not finals:
+        return None
+    record = finals[-1]
+    numbers = {key: x for key, x in record.items() if isinstance(x, float) and key not in NO_SCORES}
+    breeds = record.get("per_class") or {}
+    columns = list(next(iter(breeds.values()), {}))
+
+    def distance(item: tuple[str, Record]) -> float:
+        first = item[1].get(columns[0])
+        return float("inf") if first is None else first
+
+    return {
+        "numbers": numbers,
+        "warnings": record.get("warnings") or [],
+        "columns": columns,
+        "breeds": sorted(breeds.items(), key=distance),
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import Mesh
 
 from jaxdog import devices, evaluate
+from jaxdog.data import photos
 from jaxdog.metrics import features, fid, weights
 
 REAL = np.random.default_rng(0).integers(0, 256, (7, 16, 16, 3), np.uint8)
@@ -36,7 +37,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def make(
     network: weights.Weights, cache: pathlib.Path, batch_size: int, over: Mesh, images: np.ndarray = REAL
 ) -> evaluate.Evaluator:
-    return evaluate.Evaluator(network, images, "noise", "lanczos", cache, over, batch_size)
+    extractor = evaluate.Extractor("inception", network, over, batch_size)
+    label = np.arange(len(images), dtype=np.int32) % 3
+    whole = photos.Crops(images, label, label, (), ("a", "b", "c"), ())
+    about = extractor.about("16x16", "lanczos", "noise")
+    return evaluate.Evaluator(
+        extractor, evaluate.real_side(extractor, lambda: whole, about, "noise", cache), over
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +83,7 @@ def test_scores_tell_how_they_were_made(scores: dict[str, Any], network: weights
 def test_pictures_on_disk_score_like_pictures_in_graph(
     four: evaluate.Evaluator, scores: dict[str, Any]
 ) -> None:
-    written = four.score_images(pictures())
+    written = four.score_images(pictures(), LABEL)
     for name in ("rfid768", "rfid2048", "memorization_distance"):
         np.testing.assert_allclose(written[name], scores[name], rtol=1e-5)
 
@@ -100,7 +107,8 @@ def test_real_side_is_read_from_its_cache(
 ) -> None:
     """Same key, other pictures: what comes back is what the first evaluator kept."""
     again = make(network, cache, 4, devices.mesh(), images=np.zeros_like(REAL))
-    np.testing.assert_array_equal(again.real.pool, four.real.pool)
+    np.testing.assert_array_equal(again.real.found["pool_3"], four.real.found["pool_3"])
+    assert again.real.breeds == ("a", "b", "c")
 
 
 def test_rows_come_in_blocks_of_one_size_and_all_of_them() -> None:

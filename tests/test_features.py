@@ -1,6 +1,7 @@
 """Features on one and on four devices, the names of scores, and the real side's cache."""
 
 import logging
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ def test_names_say_what_a_score_is():
     assert features.names("fitted") == ("fid768", "fid2048_approx", "mifid_approx")
     assert features.names("random") == ("rfid768", "rfid2048", "rmifid")
     assert len({name for kind in ("published", "other", "random") for name in features.names(kind)}) == 9
+    assert features.called("kid", "fitted") == "kid_approx" and features.called("kid", "published") == "kid"
     with pytest.raises(ValueError, match="'guessed'; known are published, fitted, other, random"):
         features.names("guessed")
 
@@ -42,74 +44,101 @@ def test_one_device_and_four_agree():
         np.testing.assert_allclose(dealt[name], x, atol=1e-5 * scale, rtol=0)
 
 
-def test_key_changes_with_everything_it_is_made_of():
-    parts = ("dogs", "lanczos", "a" * 64)
-    keys = {features.cache_key(*parts)}
-    for i in range(3):
-        keys.add(features.cache_key(*(part + "x" * (i == j) for j, part in enumerate(parts))))
-    keys.add(features.cache_key("dogslanczos", "", "a" * 64))
-    assert len(keys) == 5
-    assert features.cache_key(*parts) in keys
+ABOUT = features.About("inception", "random", "a" * 64, "64x64", "lanczos", "drawn dogs")
 
 
-@pytest.fixture
-def found():
+def made(n: int = 5, **changes: Any) -> features.Features:
     generator = np.random.default_rng(0)
-    return {
-        name: generator.normal(size=(5, width)).astype(np.float32)
+    found = {
+        name: generator.normal(size=(n, width)).astype(np.float32)
         for name, width in [("mixed_7", 768), ("pool_3", 2048)]
     }
+    label = np.arange(n, dtype=np.int32) % 2
+    return features.Features(found, ABOUT, label, ("pug", "collie"))._replace(**changes)
 
 
-def test_cache_round_trip(tmp_path, found):
-    key = features.cache_key("dogs", "lanczos", "0")
-    assert features.load(tmp_path / "cache", key) is None
-    features.save(tmp_path / "cache", key, {**found, "mixed_8": np.zeros((5, 1280))}, {"data": "dogs"})
-    kept = features.load(tmp_path / "cache", key)
-    assert kept is not None and set(kept) == {"mixed_7", "pool_3"}
-    for name in kept:
-        np.testing.assert_array_equal(kept[name], found[name])
-    assert features.load(tmp_path / "cache", features.cache_key("dogs", "tf1-bilinear", "0")) is None
-    assert len(list((tmp_path / "cache").iterdir())) == 1  # no temporary file stays
+def test_cache_changes_with_everything_that_changes_features(tmp_path):
+    paths = {features.cache_path(tmp_path, "dogs", ABOUT), features.cache_path(tmp_path, "dog", ABOUT)}
+    for field in ("network", "kind", "sha256", "size", "resampler"):
+        paths.add(features.cache_path(tmp_path, "dogs", ABOUT._replace(**{field: "x"})))
+    assert len(paths) == 7
+    assert features.cache_path(tmp_path, "dogs", ABOUT._replace(source="the same, named otherwise")) in paths
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "renamed", "empty", "rows"])
-def test_damaged_cache_is_said_and_not_used(tmp_path, found, damage, caplog):
-    features.save(tmp_path, "k", found, {})
-    (path,) = tmp_path.iterdir()
+def test_file_round_trip(tmp_path):
+    path, wrote = tmp_path / "new" / "dogs.npz", made()
+    features.save(path, wrote)
+    read = features.load(path)
+    assert read.about == ABOUT and read.breeds == ("pug", "collie") and read.count == 5
+    np.testing.assert_array_equal(read.label, wrote.label)
+    for name, x in wrote.found.items():
+        np.testing.assert_array_equal(read.found[name], x)
+    assert len(list(path.parent.iterdir())) == 1  # no temporary file stays
+    features.save(path, made(label=None, breeds=()))
+    assert features.load(path).label is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "rows", "nan", "foreign", "version"])
+def test_damaged_file_is_said_and_not_used(tmp_path, damage, caplog, monkeypatch):
+    path, whole = tmp_path / "dogs.npz", made()
+    features.save(path, whole)
     content = path.read_bytes()
     if damage == "cut":
         path.write_bytes(content[: len(content) // 2])
     elif damage == "flipped":
         path.write_bytes(content[:20000] + bytes([content[20000] ^ 255]) + content[20001:])
-    elif damage == "renamed":
-        features.save(tmp_path, "other", found, {})
-        next(tmp_path.glob("*other*")).replace(path)
     elif damage == "empty":
         path.write_bytes(b"")
+    elif damage == "rows":
+        features.save(path, made(found=dict(whole.found, mixed_7=whole.found["mixed_7"][:3])))
+    elif damage == "nan":
+        features.save(path, made(found=dict(whole.found, mixed_7=np.full((5, 768), np.nan))))
+    elif damage == "foreign":
+        np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
     else:
-        features.save(tmp_path, "k", {**found, "mixed_7": found["mixed_7"][:3]}, {})
+        monkeypatch.setattr(features, "VERSION", 0)
+        features.save(path, whole)
+        monkeypatch.undo()
+    with pytest.raises(ValueError, match="dogs.npz is no whole file of features: "):
+        features.load(path)
     with caplog.at_level(logging.WARNING):
-        assert features.load(tmp_path, "k") is None
+        assert features.cached(path) is None
     assert "damaged" in caplog.text and "computed again" in caplog.text
 
 
-def test_a_cache_that_cannot_be_written_does_not_stop_the_run(tmp_path, found, caplog):
+def test_missing_file(tmp_path):
+    assert features.cached(tmp_path / "none.npz") is None
+    with pytest.raises(FileNotFoundError):
+        features.load(tmp_path / "none.npz")
+
+
+def test_a_cache_that_cannot_be_written_does_not_stop_the_run(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     with caplog.at_level(logging.WARNING):
-        features.save(tmp_path / "file", "k", found, {})
+        features.keep(tmp_path / "file" / "k.npz", made())
     assert "could not be kept" in caplog.text
 
 
-def test_interrupted_write_leaves_the_old_file(tmp_path, found, monkeypatch):
-    features.save(tmp_path, "k", found, {})
-    before = next(tmp_path.iterdir()).read_bytes()
+def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "dogs.npz"
+    features.save(path, made())
+    before = path.read_bytes()
 
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(np, "savez", stop)
     with pytest.raises(KeyboardInterrupt):
-        features.save(tmp_path, "k", {name: 2 * x for name, x in found.items()}, {})
-    (path,) = tmp_path.iterdir()
-    assert path.read_bytes() == before
+        features.save(path, made(7))
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [before]
+
+
+@pytest.mark.parametrize("field, value", [("sha256", "b" * 64), ("size", "96x96"), ("kind", "published")])
+def test_sides_made_differently_are_refused_naming_both(field, value):
+    other = ABOUT._replace(source="samples", **{field: value})
+    message = (
+        f"features of drawn dogs .* those of samples.*{field}: {getattr(ABOUT, field)} .real. against {value}"
+    )
+    with pytest.raises(ValueError, match=message):
+        features.comparable(ABOUT, other)
+    features.comparable(ABOUT, ABOUT._replace(resampler="none", source="samples"))

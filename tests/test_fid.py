@@ -118,3 +118,17 @@ def test_one_device_and_four_agree():
 def test_block_must_be_positive():
     with pytest.raises(ValueError, match="block is 0 rows"):
         fid.factor(jnp.ones((4, 2)), block=0)
+
+
+def test_extrapolation_takes_the_bias_of_few_samples_away():
+    """Two halves of one distribution: the distance at n is bias alone, its limit nearly 0."""
+    real = fid.factor(jnp.asarray(features(0, 4000, 24)))
+    fake = jnp.asarray(features(0, 5000, 24)[4000:])  # same mixing, other rows
+    found = jax.jit(lambda real, fake, key: fid.extrapolate(real, fake, key, smallest=100, points=12))(
+        real, fake, jax.random.key(0)
+    )
+    here = fid.frechet(real, fid.factor(fake))
+    assert found.r2 > 0.9 and found.slope > 0
+    assert abs(found.at_infinity) < 0.5 * here
+    with pytest.raises(ValueError, match="19 pictures are too few"):
+        fid.extrapolate(real, fake[:19], jax.random.key(0))

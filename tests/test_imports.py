@@ -16,14 +16,16 @@ LAYERS = (
     | {"data.crop", "data.photos", "metrics.archives", "metrics.inception", "metrics.fid"}
     | {"metrics.neighbours", "metrics.inception_score", "metrics.kid"},
     {"models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"}
-    | {"metrics.mifid", "metrics.prdc"},
-    {"systems.gan", "sampling", "checkpoint", "writers", "plots", "metrics.features"},
+    | {"metrics.mifid", "metrics.prdc", "metrics.nasnet"},
+    {"systems.gan", "sampling", "checkpoint", "writers", "plots", "metrics.features", "metrics.per_class"}
+    | {"metrics.nasnet_weights", "metrics.forensics", "data.pictures", "data.cheats"},
     {"factory"},
-    {"devices"},
-    {"train", "evaluate", "submit", "report"},
-    {"job"},
+    {"devices", "networks"},
+    {"train", "compare", "submit", "report"},
+    {"evaluate"},
+    {"job", "scorer"},
     {"modes"},
-    {"main"},
+    {"main", "score"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SHELL = LEVEL["devices"]  # from here up: compiling, devices, clocks
@@ -32,7 +34,7 @@ SHELL = LEVEL["devices"]  # from here up: compiling, devices, clocks
 ONLY_IN_THE_SHELL = {"jit", "pmap", "Mesh", "NamedSharding", "device_put", "monotonic", "perf_counter"}
 ONLY_IN = {
     "ml_collections": {"main", "modes", "factory"},
-    "absl": {"main", "modes"},
+    "absl": {"main", "modes", "score"},
     "tensorflow": {"data.dogs"},
     "tensorflow_datasets": {"data.dogs"},
     "torch": set(),

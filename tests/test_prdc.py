@@ -64,3 +64,11 @@ def test_open_balls_leave_out_their_border():
 def test_too_few_pictures_are_said():
     with pytest.raises(ValueError, match="k is 3, .* 9 real and 3 generated .* from 1 to 2"):
         prdc.prdc(jnp.zeros((9, 4)), jnp.zeros((3, 4)))
+
+
+def test_rows_of_weight_zero_do_not_count():
+    real, fake = jnp.asarray(rows(0, 60)), jnp.asarray(rows(1, 50, spread=0.8))
+    padded = [jnp.pad(x, ((0, 6), (0, 0))) for x in (real, fake)]
+    weight = [jnp.arange(len(x)) < n for x, n in zip(padded, (60, 50), strict=True)]
+    found = prdc.prdc(*padded, real_weight=weight[0], fake_weight=weight[1])
+    np.testing.assert_allclose(found, prdc.prdc(real, fake), rtol=1e-6)

@@ -22,7 +22,7 @@ ARCHIVES = ("images.tar", "annotation.tar", "lists.tar")
 _TFDS_NAME = "stanford_dogs"
 
 
-class _Lazy(Sequence[photos.Photo]):
+class Lazy(Sequence[photos.Photo]):
     """A sequence whose items are made when they are asked for."""
 
     def __init__(self, n: int, make: Callable[[int], photos.Photo]):
@@ -88,7 +88,7 @@ def tfds(
     breeds = tuple(builder.info.features["label"].names)
     facts = [(name, s.num_examples, s.num_bytes) for name, s in sorted(builder.info.splits.items())]
     key = f"tfds-{_TFDS_NAME}-{builder.version}-{'+'.join(splits)}-{_digest([*facts, breeds])}"
-    return photos.Source(key, breeds, _Lazy(ends[-1], photo))
+    return photos.Source(key, breeds, Lazy(ends[-1], photo))
 
 
 def _tfds_builder(data_dir: str | os.PathLike | None) -> Any:
@@ -211,7 +211,7 @@ def kaggle(path: str | os.PathLike) -> photos.Source:
     lines += [f"{entry.name} has no annotation and is left out" for entry in present.values()]
     make = functools.partial(_kaggle_photo, rows)
     key = f"kaggle-{len(rows)}-{_digest(facts)}"
-    return photos.Source(key, tuple(b.lower() for b in breeds), _Lazy(len(rows), make), tuple(lines))
+    return photos.Source(key, tuple(b.lower() for b in breeds), Lazy(len(rows), make), tuple(lines))
 
 
 def _kaggle_photo(rows: Sequence[tuple[int, str, str]], i: int) -> photos.Photo:
@@ -283,7 +283,7 @@ def folder(path: str | os.PathLike) -> photos.Source:
         return photos.Photo(names[i], labels[i], (), functools.partial(_read_upright, root / names[i]))
 
     key = f"folder-{root.resolve().name}-{_digest([facts, list(classes)])}"
-    return photos.Source(key, tuple(classes), _Lazy(len(rows), photo))
+    return photos.Source(key, tuple(classes), Lazy(len(rows), photo))
 
 
 def _read_upright(path: pathlib.Path) -> np.ndarray:

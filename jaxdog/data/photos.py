@@ -118,7 +118,7 @@ def crops(
     source: Source,
     recipe: Recipe,
     recipe_key: str,
-    cache_dir: str | os.PathLike,
+    cache_dir: str | os.PathLike | None,
     workers: int | None = None,
 ) -> Crops:
     """All crops that `recipe` makes of `source`, from the cache or made now.
@@ -131,14 +131,14 @@ def crops(
       recipe: (photo uint8 [h, w, 3], boxes) -> list of uint8 [s, s, 3], all of one size.
       recipe_key: names the recipe and its settings (see `crop.key`); with `source.key` it is the
         cache's key.
-      cache_dir: folder of the caches; made if it is missing.
+      cache_dir: folder of the caches, made if it is missing; None: nothing is kept.
       workers: threads that decode; default: one per core.
 
     Raises:
       ValueError: more than 1 % of the photos are broken, or the recipe keeps no crop at all.
     """
-    path = cache_path(source.key, recipe_key, cache_dir)
-    if path.exists():
+    path = None if cache_dir is None else cache_path(source.key, recipe_key, cache_dir)
+    if path is not None and path.exists():
         try:
             return _load(path, source.key, recipe_key)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -147,7 +147,8 @@ def crops(
     for line in made.broken:
         log.warning("Skipped a broken photo, %s", line)
     try:
-        _save(path, made, source.key, recipe_key)
+        if path is not None:
+            _save(path, made, source.key, recipe_key)
     except OSError as error:
         log.warning("The crops could not be cached in %s (%s); the run goes on without.", path, error)
     return made
@@ -186,6 +187,13 @@ def _make(source: Source, recipe: Recipe, workers: int | None) -> Crops:
         raise ValueError(
             f"The recipe made no crop of any of the {n} photos of {source.key}: its filters "
             "(smallest side, aspect) drop every box. Loosen them."
+        )
+    sizes = sorted({image.shape[:2] for image in images})
+    if len(sizes) > 1:
+        (h, w), (h2, w2) = sizes[0], sizes[-1]
+        raise ValueError(
+            f"The pictures of {source.key} have {len(sizes)} sizes, from {h}x{w} to {h2}x{w2}, and must be "
+            "brought to one size."
         )
     return Crops(
         np.stack(images),

@@ -20,7 +20,7 @@ class Score(NamedTuple):
 
 
 def inception_score(logits: Array, splits: int = 10) -> Score:
-    """Logits [n, c] of n pictures -> their score; split i holds pictures i n // splits to (i + 1) n // splits.
+    """Logits [n, c] of n pictures -> their score; split i holds those from i n // splits on.
 
     The order of the pictures decides who shares a split: shuffle pictures that are sorted by class.
     Raises ValueError when there are fewer pictures than splits.

@@ -5,6 +5,7 @@ Improved precision and recall: Kynkaanniemi et al. 2019, arXiv:1904.06991. Densi
 k-th nearest neighbour of their own kind.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -26,22 +27,39 @@ class PRDC(NamedTuple):
     coverage: Array  # real pictures with a generated one in their ball
 
 
-def prdc(real: Array, fake: Array, k: int = K, closed: bool = True, block: int = neighbours.BLOCK) -> PRDC:
+def prdc(
+    real: Array,
+    fake: Array,
+    k: int = K,
+    closed: bool = True,
+    block: int = neighbours.BLOCK,
+    real_weight: Array | None = None,
+    fake_weight: Array | None = None,
+) -> PRDC:
     """Features [n, d] of real and [m, d] of generated pictures -> the four numbers.
 
     `closed` balls hold their border, as in Kynkaanniemi's code; Naeem's are open. It matters only where
-    distances tie, such as among copies. Raises ValueError when a side has no k + 1 pictures.
+    distances tie, such as among copies. Rows whose weight ([n], [m]) is 0 do not count. Raises ValueError
+    when a side has no k + 1 rows.
     """
     if not 1 <= k < min(len(real), len(fake)):
         raise ValueError(
             f"k is {k}, but the k-th neighbour of {len(real)} real and {len(fake)} generated pictures exists "
             f"for k from 1 to {min(len(real), len(fake)) - 1}"
         )
-    about_real = neighbours.within(fake, real, neighbours.kth(real, k, block=block), closed, block=block)
-    about_fake = neighbours.within(real, fake, neighbours.kth(fake, k, block=block), closed, block=block)
+    here = [jnp.ones(len(x)) if w is None else w for x, w in ((real, real_weight), (fake, fake_weight))]
+    radius = [neighbours.kth(x, k, block=block, weight=w) for x, w in zip((real, fake), here, strict=True)]
+    within = partial(neighbours.within, closed=closed, block=block)
+    about_real = within(fake, real, radius[0], query_weight=here[1], reference_weight=here[0])
+    about_fake = within(real, fake, radius[1], query_weight=here[0], reference_weight=here[1])
     return PRDC(
-        precision=jnp.mean(about_real.balls > 0, dtype=jnp.float32),
-        recall=jnp.mean(about_fake.balls > 0, dtype=jnp.float32),
-        density=jnp.mean(about_real.balls / k, dtype=jnp.float32),
-        coverage=jnp.mean(about_real.rows > 0, dtype=jnp.float32),
+        precision=_mean(about_real.balls > 0, here[1]),
+        recall=_mean(about_fake.balls > 0, here[0]),
+        density=_mean(about_real.balls / k, here[1]),
+        coverage=_mean(about_real.rows > 0, here[0]),
     )
+
+
+def _mean(x: Array, weight: Array) -> Array:
+    counts = (weight != 0).astype(jnp.float32)
+    return jnp.sum(x.astype(jnp.float32) * counts) / jnp.sum(counts)

@@ -1,0 +1,122 @@
+"""Every score of one set of features against another: on any devices, in any order, and in odd cases."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from jaxdog import compare, devices
+from jaxdog.metrics import features, fid, mifid
+
+ABOUT = features.About("inception", "published", "a" * 64, "64x64", "lanczos", "real dogs")
+ALL = features.METRICS
+
+
+def side(seed: int, n: int, shift: float = 0.0, source: str = "samples") -> features.Features:
+    """Features like the network's: not negative, most of their spread in few directions."""
+    generator = np.random.default_rng(seed)
+    found = {}
+    for name, d in (("mixed_7", 768), ("pool_3", 2048), (features.LOGITS, 1008)):
+        basis = np.random.default_rng(7).normal(size=(20, d))
+        rows = generator.normal(size=(n, 20)) @ basis * 0.04 + 0.4 + shift
+        found[name] = (rows if name == features.LOGITS else np.maximum(rows, 0)).astype(np.float32)
+    label = generator.permutation(np.arange(n, dtype=np.int32) % 3)
+    about = ABOUT._replace(resampler="none", source=source)
+    return features.Features(found, about, label, ("pug", "collie", "boxer"))
+
+
+REAL, FAKE = side(0, 61)._replace(about=ABOUT), side(1, 45, shift=0.05)
+
+
+@pytest.fixture(scope="module")
+def comparer() -> compare.Comparer:
+    return compare.Comparer(REAL, devices.mesh())
+
+
+@pytest.fixture(scope="module")
+def result(comparer: compare.Comparer) -> compare.Result:
+    return comparer.scores(FAKE, ALL)
+
+
+def test_every_metric_is_a_plain_float_under_its_name(result, comparer):
+    assert set(result.scores) == {
+        *("fid768", "fid2048", "mifid", "memorization_distance", "inception_score", "inception_score_std"),
+        *("kid", "kid_std", "precision", "recall", "density", "coverage", "fid_infinity"),
+    }
+    assert all(type(x) is float for x in result.scores.values())
+    assert set(comparer._measures) | {"per_class"} == set(features.METRICS)
+
+
+def test_scores_are_those_of_their_layers(result):
+    for name, layer in (("fid768", "mixed_7"), ("fid2048", "pool_3")):
+        expected = fid.frechet_exact(REAL.found[layer], FAKE.found[layer])
+        np.testing.assert_allclose(result.scores[name], expected, rtol=1e-4)
+    near = mifid.memorization_distance(FAKE.found["pool_3"], REAL.found["pool_3"])
+    np.testing.assert_allclose(result.scores["memorization_distance"], near, rtol=1e-4)
+    assert near < 0.1 and result.scores["mifid"] > 10 * result.scores["fid2048"]
+
+
+def test_each_class_has_its_scores(result):
+    assert list(result.per_class) == ["pug", "collie", "boxer"]
+    rows = [x.found["pool_3"][x.label == 1] for x in (REAL, FAKE)]
+    np.testing.assert_allclose(result.per_class["collie"]["fid2048"], fid.frechet_exact(*rows), rtol=1e-4)
+
+
+def test_devices_padding_and_order_change_nothing(result):
+    """45 rows on 4 devices are padded to 48; on one device they are not, and here they come backwards."""
+    alone = compare.Comparer(REAL, Mesh(np.array(jax.devices()[:1]), ("data",)))
+    backwards = FAKE._replace(found={name: x[::-1] for name, x in FAKE.found.items()}, label=FAKE.label[::-1])
+    metrics = ("mifid", "prdc", "per_class")
+    other = alone.scores(backwards, metrics)
+    for name, x in other.scores.items():
+        np.testing.assert_allclose(x, result.scores[name], rtol=1e-5, atol=1e-6)
+    in_order = alone.scores(FAKE, ALL)
+    for name, x in in_order.scores.items():
+        np.testing.assert_allclose(x, result.scores[name], rtol=1e-5, atol=1e-6)
+
+
+def test_copies_of_the_real_side_never_win(comparer):
+    found = comparer.scores(REAL._replace(about=FAKE.about), ("mifid", "prdc"))
+    assert found.scores["fid2048"] < 1e-3 and found.scores["memorization_distance"] < 1e-6
+    assert found.scores["mifid"] > 10 and found.scores["precision"] == 1
+    assert any("lie too near to real ones" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("n", [2, 3, 9])
+def test_few_pictures_have_scores_and_warnings(comparer, n):
+    few = FAKE._replace(found={name: x[:n] for name, x in FAKE.found.items()}, label=FAKE.label[:n])
+    found = comparer.scores(few, ("mifid", "is", "kid", "prdc", "per_class"))
+    assert all(np.isfinite(x) for x in found.scores.values())
+    assert f"{n} generated pictures are few" in found.warnings[0]
+    assert any("subsets of" in warning for warning in found.warnings)
+    assert all(x is None or np.isfinite(x) for row in found.per_class.values() for x in row.values())
+
+
+def test_one_picture_over_and_over(comparer):
+    found = {name: np.repeat(x[:1], 30, axis=0) for name, x in FAKE.found.items()}
+    scores = comparer.scores(FAKE._replace(found=found, label=None), ("mifid", "is", "kid", "prdc")).scores
+    assert all(np.isfinite(x) for x in scores.values())
+    np.testing.assert_allclose(scores["inception_score"], 1, rtol=1e-4)
+    spread = np.trace(np.cov(REAL.found["pool_3"].astype(np.float64), rowvar=False))
+    gap = np.square(REAL.found["pool_3"].mean(0) - found["pool_3"][0]).sum()
+    np.testing.assert_allclose(scores["fid2048"], spread + gap, rtol=1e-4)
+
+
+def test_features_of_zero_have_no_distance(comparer):
+    zero = {name: np.zeros_like(x) for name, x in FAKE.found.items()}
+    found = comparer.scores(FAKE._replace(found=zero))
+    assert found.scores["mifid"] is None and found.scores["fid2048"] > 0
+    assert any("every feature of a side is zero" in warning for warning in found.warnings)
+
+
+def test_what_cannot_be_scored_is_said(comparer):
+    with pytest.raises(ValueError, match="'fids' is no metric; choices: mifid, is, kid"):
+        comparer.scores(FAKE, ("fids",))
+    with pytest.raises(ValueError, match="samples has 1 pictures; scores need at least 2"):
+        comparer.scores(FAKE._replace(found={name: x[:1] for name, x in FAKE.found.items()}))
+    with pytest.raises(ValueError, match="size: 64x64 .real. against 32x32"):
+        comparer.scores(FAKE._replace(about=FAKE.about._replace(size="32x32")))
+    without = {name: x for name, x in FAKE.found.items() if name != features.LOGITS}
+    found = comparer.scores(FAKE._replace(found=without, breeds=()), ("is", "per_class"))
+    assert found.scores == {} and found.per_class == {}
+    assert "no classifier" in found.warnings[1] and "labels of the same classes" in found.warnings[2]
