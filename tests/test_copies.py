@@ -38,7 +38,7 @@ def ask(image: np.ndarray, photos: np.ndarray, ids=None, own=None) -> copies.Mat
     filled = np.concatenate([image, image[:1].repeat(N - len(image), 0)])
     ids = np.arange(N, dtype=np.int32) if ids is None else ids
     own = np.full(N, -1, np.int32) if own is None else own
-    return jax.tree.map(lambda x: np.asarray(x)[: len(image)], find(filled, photos, ids, own))
+    return jax.tree.map(lambda x: np.asarray(x)[: len(image)], find(filled, photos, ids, own, batch=N))
 
 
 # ------------------------------------------------------------------ windows
@@ -186,5 +186,5 @@ def test_fewer_photos_than_candidates(photos):
 
 
 def test_wrong_shapes_are_named(photos):
-    with pytest.raises(ValueError, match=r"\(64, 64, 3\) and photos of \(48, 64, 64, 3\); both must be"):
+    with pytest.raises(ValueError, match=r"\(64, 64, 3\) and photos of \(32, 64, 64, 3\); both must be"):
         copies.find(photos[0], photos)
