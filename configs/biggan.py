@@ -111,7 +111,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             resampler="lanczos",  # of the real side
             eps=0.1,  # the public leaderboard's
             best="fid2048",
-            final=("mifid", "is", "kid", "prdc", "per_class"),  # measured of the pictures of images.zip
+            final=("mifid", "is", "kid", "prdc", "per_class", "forensics"),  # of the pictures of images.zip
         )
     )
     config.submit = ConfigDict(dict(images=10_000))

@@ -101,7 +101,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             resampler="lanczos",
             eps=0.1,
             best="fid768",
-            final=("mifid", "is", "kid", "prdc", "per_class"),  # measured of the pictures of images.zip
+            final=("mifid", "is", "kid", "prdc", "per_class", "forensics"),  # of the pictures of images.zip
         )
     )
     config.submit = ConfigDict(dict(images=200))

@@ -134,12 +134,15 @@ class Evaluator:
         self.extractor, self.real = extractor, real
         self.comparer = compare.Comparer(real, over, eps)
 
+    def features_of(self, images: np.ndarray, label: np.ndarray) -> features.Features:
+        """Features of pictures on the host, [n, h, w, 3] uint8, of breeds `label` [n]."""
+        return self._generated(self.extractor.of_images(images), label)
+
     def score_images(
         self, images: np.ndarray, label: np.ndarray, metrics: Sequence[str] = ("mifid",)
     ) -> dict[str, Any]:
         """Scores of pictures on the host, [n, h, w, 3] uint8, of breeds `label` [n]."""
-        begun = time.monotonic()
-        return self._score(self.extractor.of_images(images), label, metrics, begun)
+        return self.score(self.features_of(images, label), metrics)
 
     def score_system(
         self,
@@ -151,14 +154,14 @@ class Evaluator:
     ) -> dict[str, Any]:
         """Scores of fresh pictures, one for each breed of `label` [n]; picture i is made from (key, i)."""
         begun = time.monotonic()
-        return self._score(self.extractor.of_system(sample, state, key, label), label, metrics, begun)
+        found = self.score(
+            self._generated(self.extractor.of_system(sample, state, key, label), label), metrics
+        )
+        return {**found, "evaluation_seconds": time.monotonic() - begun}
 
-    def _score(
-        self, found: dict[str, np.ndarray], label: np.ndarray, metrics: Sequence[str], begun: float
-    ) -> dict[str, Any]:
-        about = self.real.about._replace(resampler="none", source="generated pictures")
-        fake = features.Features(found, about, label, self.real.breeds)
-        result = self.comparer.scores(fake, metrics)
+    def score(self, fake: features.Features, metrics: Sequence[str] = ("mifid",)) -> dict[str, Any]:
+        """Scores of features, and how they were made, as a line of scores.jsonl holds them."""
+        about, result = self.real.about, self.comparer.scores(fake, metrics)
         return {
             **result.scores,
             **({"per_class": result.per_class} if result.per_class else {}),
@@ -168,9 +171,12 @@ class Evaluator:
             "network": about.network,
             "weights_kind": about.kind,
             "weights_sha256": about.sha256,
-            "resampler": self.real.about.resampler,
-            "evaluation_seconds": time.monotonic() - begun,
+            "resampler": about.resampler,
         }
+
+    def _generated(self, found: dict[str, np.ndarray], label: np.ndarray) -> features.Features:
+        about = self.real.about._replace(resampler="none", source="generated pictures")
+        return features.Features(found, about, label, self.real.breeds)
 
 
 def blocks(n: int, size: int) -> Iterator[np.ndarray]:

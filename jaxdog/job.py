@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdog import checkpoint, devices, evaluate, factory, networks, sampling, system, train, writers
-from jaxdog.data import crop, photos
+from jaxdog.data import crop, photos, pictures
 from jaxdog.metrics import features
 
 log = logging.getLogger("jaxdog")
@@ -26,6 +26,7 @@ class Job(NamedTuple):
     crops: photos.Crops
     phases: tuple[system.Phase, ...]
     evaluator: Callable[[], evaluate.Evaluator]  # made at first use: the real side may take long
+    training_photos: Callable[[], photos.Crops]  # whole photos and boxes, in which copies are looked for
     checkpoints: checkpoint.Checkpoints
 
 
@@ -63,12 +64,14 @@ def make(
         )
         return evaluate.Evaluator(extractor, real, over, config.eval.eps)
 
+    views = partial(pictures.whole_and_boxes, size=config.data.size, resampler=config.eval.resampler)
+    training_photos = partial(photos.crops, source, views, crop.key(views), cache_dir / "crops", workers)
     keep = config.checkpoint
     checkpoints = checkpoint.Checkpoints(
         folder / "checkpoints", keep.keep_last, keep.keep_best, config.eval.best, read_only=not training
     )
     phases = factory.phases(config, len(crops.breeds))
-    return Job(config, folder, over, crops, phases, evaluator, checkpoints)
+    return Job(config, folder, over, crops, phases, evaluator, training_photos, checkpoints)
 
 
 def classes(job: Job) -> int:

@@ -11,7 +11,20 @@ import jax
 import ml_collections
 import numpy as np
 
-from jaxdog import checkpoint, devices, evaluate, factory, job, plots, report, submit, system, train, writers
+from jaxdog import (
+    checkpoint,
+    devices,
+    evaluate,
+    examine,
+    factory,
+    job,
+    plots,
+    report,
+    submit,
+    system,
+    train,
+    writers,
+)
 
 log = logging.getLogger("jaxdog")
 
@@ -154,14 +167,25 @@ def _pictures(made: job.Job, n: int) -> tuple[np.ndarray, int]:
 
 
 def _finish(made: job.Job, images: np.ndarray, step: int) -> None:
-    """Scores the very pictures that were written, and writes the report."""
+    """Scores the very pictures that were written, looks for copies, and writes the report."""
     label = job.labels(made, len(images), train.SUBMIT)
-    found = made.evaluator().score_images(images, label, made.config.eval.final)
+    evaluator, metrics = made.evaluator(), made.config.eval.final
+    fake = evaluator.features_of(images, label)
+    found, pairs = evaluator.score(fake, metrics), None
+    if "forensics" in metrics:
+        training = made.training_photos()
+        examined = examine.examine(
+            images, training.image, training.photo, made.over, fake, evaluator.comparer.real
+        )
+        found["forensics"], pairs = examine.facts(examined, training), examine.sheet(examined)
+        log.info("forensics: %s", "; ".join([found["forensics"]["verdict"], *found["forensics"]["reasons"]]))
     if jax.process_index() != 0:
         return
     with writers.Writer(made.folder, step=None) as writer:
         job.record(made, writer, step, found, final=True)
         writer.image("final", step, plots.grid(images[:120], columns=12))
+        if pairs is not None:
+            writer.image("suspects", step, pairs)
     log.info("report: %s", report.write(made.folder))
 
 

@@ -65,7 +65,8 @@ def gather(workdir: pathlib.Path) -> Record:
     scores = unique(writers.read_jsonl(workdir / writers.SCORES))
     metrics = sorted({key for record in scores for key in record if plots.is_metric(key)})
     pictures = find_pictures(workdir / writers.GRIDS, log)
-    final, series = arrange(pictures)
+    suspects = [picture for picture in pictures if picture.name == "suspects"]
+    final, series = arrange([picture for picture in pictures if picture not in suspects])
     config = workdir / "config.json"
     return {
         "title": workdir.resolve().name,
@@ -74,6 +75,7 @@ def gather(workdir: pathlib.Path) -> Record:
         "scores": [score_row(record) for record in scores],
         "metrics": metrics,
         "last": last_final(scores),
+        "suspects": png_uri(suspects[-1].path) if suspects else None,
         "figures": figures(log, scores),
         "final": final and {"source": png_uri(final.path), "caption": final.caption},
         "series": [
@@ -183,6 +185,7 @@ def last_final(scores: Sequence[Record]) -> Record | None:
     return {
         "numbers": numbers,
         "warnings": record.get("warnings") or [],
+        "forensics": record.get("forensics"),
         "columns": columns,
         "breeds": sorted(breeds.items(), key=distance),
     }

@@ -13,7 +13,7 @@ import sys
 from absl import app, flags
 
 NETWORKS = ("inception", "nasnet")
-METRICS = ("mifid", "is", "kid", "prdc", "fid_infinity", "per_class")
+METRICS = ("mifid", "is", "kid", "prdc", "fid_infinity", "per_class", "forensics")
 
 REAL = flags.DEFINE_string("real", None, "Real pictures: a folder, zip, array, file of features, or tfds.")
 FAKE = flags.DEFINE_string("fake", None, "Generated pictures, in the same forms.")
@@ -35,6 +35,9 @@ SCORES = flags.DEFINE_multi_enum(
     "metric", ["mifid", "is", "kid", "prdc"], METRICS, "May be given repeatedly."
 )
 OUT = flags.DEFINE_string("out", None, "Where to write the numbers as JSON.")
+PAIRS = flags.DEFINE_string(
+    "pairs", "", "With --metric forensics: where to show suspects beside photos (.png)."
+)
 SAVE_REAL = flags.DEFINE_string("save_real", "", "Where to keep the real side's features (.npz).")
 SAVE_FAKE = flags.DEFINE_string("save_fake", "", "Where to keep the generated side's features (.npz).")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures in flight.", lower_bound=1)
@@ -60,6 +63,7 @@ def main(argv: list[str]) -> None:
         metrics=tuple(SCORES.value),
         batch_size=BATCH_SIZE.value,
         cache_dir=CACHE.value,
+        pairs=PAIRS.value,
         save_real=SAVE_REAL.value,
         save_fake=SAVE_FAKE.value,
     )

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL.Image
 
-from jaxdog import compare, devices, evaluate, networks
+from jaxdog import compare, devices, evaluate, examine, networks
 from jaxdog.data import crop, photos, pictures
 from jaxdog.metrics import features
 
@@ -29,6 +30,7 @@ class Options(NamedTuple):
     metrics: tuple[str, ...] = ("mifid", "is", "kid", "prdc")  # rows of features.METRICS
     batch_size: int = 64
     cache_dir: str = "~/.cache/jaxdog"
+    pairs: str = ""  # where to show the suspects of "forensics" beside photos (.png)
     save_real: str = ""  # where to keep the real side's features
     save_fake: str = ""
 
@@ -52,41 +54,52 @@ def score(real: Pictures, fake: Pictures, options: Options = Options()) -> dict[
     begun, over = time.monotonic(), devices.mesh()
     cache = pathlib.Path(options.cache_dir).expanduser()
     features.network(options.network)
-    sides = {"real": _side(real), "generated": _side(fake)}
-    looked: dict[str, features.Features] = {}
-    made, size = sides["generated"], options.size
+    sides = _side(real), _side(fake)
     extractor = None
-    if any(side.found is None for side in sides.values()):
+    if any(side.found is None for side in sides):
         weights = networks.load(options.network, options.weights, cache)
         extractor = evaluate.Extractor(options.network, weights, over, options.batch_size)
-    if made.found is None:
-        looked["generated"] = _look(extractor, made.source, size, options, None)
-    else:
-        looked["generated"] = made.found
-    size = int(looked["generated"].about.size.split("x")[0])
-    if sides["real"].found is None:
-        looked["real"] = _look(extractor, sides["real"].source, size, options, cache)
-    else:
-        looked["real"] = sides["real"].found
-    for path, side in ((options.save_real, looked["real"]), (options.save_fake, looked["generated"])):
+    generated, images = _look(extractor, sides[1], options.size, options, None)
+    size = int(generated.about.size.split("x")[0])
+    reference, _ = _look(extractor, sides[0], size, options, cache)
+    for path, side in ((options.save_real, reference), (options.save_fake, generated)):
         if path:
             features.save(path, side)
-    result = compare.Comparer(looked["real"], over, options.eps).scores(looked["generated"], options.metrics)
+    result = compare.Comparer(reference, over, options.eps).scores(generated, options.metrics)
+    found = {**result.scores, **({"per_class": result.per_class} if result.per_class else {})}
+    warnings = list(result.warnings)
+    if "forensics" in options.metrics:
+        if images is None or sides[0].source is None:
+            warnings.append("no forensics: both sides have to be pictures, not features")
+        else:
+            training = whole_and_boxes(sides[0].source, size, options.resampler, cache)
+            examined = examine.examine(images, training.image, training.photo, over, generated, reference)
+            found["forensics"] = examine.facts(examined, training)
+            if options.pairs:
+                PIL.Image.fromarray(examine.sheet(examined)).save(options.pairs)
+    about = reference.about
     return {
-        **result.scores,
-        **({"per_class": result.per_class} if result.per_class else {}),
-        "warnings": list(result.warnings),
-        "samples": looked["generated"].count,
-        "real": looked["real"].count,
-        "generated_source": looked["generated"].about.source,
-        "real_source": looked["real"].about.source,
-        "network": looked["real"].about.network,
-        "weights_kind": looked["real"].about.kind,
-        "weights_sha256": looked["real"].about.sha256,
-        "size": looked["real"].about.size,
-        "resampler": looked["real"].about.resampler,
+        **found,
+        "warnings": warnings,
+        "samples": generated.count,
+        "real": reference.count,
+        "generated_source": generated.about.source,
+        "real_source": about.source,
+        "network": about.network,
+        "weights_kind": about.kind,
+        "weights_sha256": about.sha256,
+        "size": about.size,
+        "resampler": about.resampler,
         "seconds": time.monotonic() - begun,
     }
+
+
+def whole_and_boxes(
+    source: photos.Source, size: int, resampler: str, cache: pathlib.Path, workers: int | None = None
+) -> photos.Crops:
+    """What copies are looked for in, from the cache or made now."""
+    recipe = partial(pictures.whole_and_boxes, size=size, resampler=resampler)
+    return photos.crops(source, recipe, crop.key(recipe), cache / "crops", workers)
 
 
 def _side(given: Pictures) -> Side:
@@ -100,37 +113,46 @@ def _side(given: Pictures) -> Side:
 
 def _look(
     extractor: evaluate.Extractor | None,
-    source: photos.Source | None,
+    side: Side,
     size: int,
     options: Options,
     cache: pathlib.Path | None,
-) -> features.Features:
-    """Features of one side; `size` 0 leaves pictures as they are, `cache` None keeps nothing."""
+) -> tuple[features.Features, np.ndarray | None]:
+    """Features of one side, and its pictures if they were read.
+
+    `size` 0 leaves pictures as they are, `cache` None keeps nothing.
+    """
+    if side.found is not None:
+        return side.found, None
+    source = side.source
     assert extractor is not None and source is not None
     recipe = partial(crop.squash, size=size, resampler=options.resampler) if size else pictures.as_is
-    key = crop.key(recipe)
-
-    def read() -> photos.Crops:
-        try:
-            crops = photos.crops(source, recipe, key, None)
-        except ValueError as error:
-            hint = "" if size else " Name a size to squash them all to (--size)."
-            raise ValueError(f"{error}{hint}") from error
-        h, w = crops.image.shape[1:3]
-        if h != w:
-            raise ValueError(
-                f"the pictures of {source.key} are {h} x {w} (height x width), and real photos are squashed "
-                "to squares: name a size (--size)"
-            )
-        return crops
-
-    resampler = options.resampler if size else "none"
+    key, resampler = crop.key(recipe), options.resampler if size else "none"
+    read = partial(_read, source, recipe, key, bool(size))
     if cache is not None:
         about = extractor.about(f"{size}x{size}", resampler, source.key)
-        return evaluate.real_side(extractor, read, about, f"{source.key} {key}", cache / "features")
+        data_key = f"{source.key} {key}"
+        return evaluate.real_side(extractor, read, about, data_key, cache / "features"), None
     crops = read()
     about = extractor.about(f"{crops.image.shape[1]}x{crops.image.shape[2]}", resampler, source.key)
-    return features.Features(extractor.of_images(crops.image), about, crops.label, crops.breeds)
+    found = features.Features(extractor.of_images(crops.image), about, crops.label, crops.breeds)
+    return found, crops.image
+
+
+def _read(source: photos.Source, recipe: photos.Recipe, key: str, sized: bool) -> photos.Crops:
+    try:
+        crops = photos.crops(source, recipe, key, None)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}{'' if sized else ' Name a size to squash them all to (--size).'}"
+        ) from error
+    h, w = crops.image.shape[1:3]
+    if h != w:
+        raise ValueError(
+            f"the pictures of {source.key} are {h} x {w} (height x width), and real photos are squashed to "
+            "squares: name a size (--size)"
+        )
+    return crops
 
 
 def table(found: dict[str, Any]) -> str:
@@ -147,5 +169,10 @@ def table(found: dict[str, Any]) -> str:
         for breed, row in classes:
             cells = ["undefined" if row[name] is None else f"{row[name]:,.4g}" for name in names]
             lines.append("  ".join([f"{breed:<40}", *(f"{cell:>22}" for cell in cells)]))
+    if "forensics" in found:
+        told = found["forensics"]
+        lines += ["", f"forensics: {told['verdict']}", *(f"  because {reason}" for reason in told["reasons"])]
+        shares = {k: v for k, v in told.items() if isinstance(v, float)}
+        lines += [f"  {name:<{width}}{x:,.4g}" for name, x in shares.items()]
     lines += ["", *(f"note: {warning}" for warning in found["warnings"])] if found["warnings"] else []
     return "\n".join(lines)

@@ -44,7 +44,7 @@ def test_every_metric_is_a_plain_float_under_its_name(result, comparer):
         *("kid", "kid_std", "precision", "recall", "density", "coverage", "fid_infinity"),
     }
     assert all(type(x) is float for x in result.scores.values())
-    assert set(comparer._measures) | {"per_class"} == set(features.METRICS)
+    assert {*comparer._measures, "per_class", "forensics"} == set(features.METRICS)
 
 
 def test_scores_are_those_of_their_layers(result):

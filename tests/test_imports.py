@@ -14,14 +14,14 @@ LAYERS = (
     {"system", "models.convolution"},
     {"losses", "augment", "optim", "ema", "models.layers"}
     | {"data.crop", "data.photos", "metrics.archives", "metrics.inception", "metrics.fid"}
-    | {"metrics.neighbours", "metrics.inception_score", "metrics.kid"},
+    | {"metrics.neighbours", "metrics.copies", "metrics.inception_score", "metrics.kid"},
     {"models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"}
     | {"metrics.mifid", "metrics.prdc", "metrics.nasnet"},
     {"systems.gan", "sampling", "checkpoint", "writers", "plots", "metrics.features", "metrics.per_class"}
     | {"metrics.nasnet_weights", "metrics.forensics", "data.pictures", "data.cheats"},
     {"factory"},
     {"devices", "networks"},
-    {"train", "compare", "submit", "report"},
+    {"train", "compare", "examine", "submit", "report"},
     {"evaluate"},
     {"job", "scorer"},
     {"modes"},

@@ -66,6 +66,12 @@ class Page(html.parser.HTMLParser):
 EXTRA = {
     "kid": 0.0625,
     "warnings": ["KID is made of few"],
+    "forensics": {
+        "verdict": "copies",
+        "reasons": ["30 of 100"],
+        "copied_share": 0.3,
+        "copied_share_of_real": 0.0125,
+    },
     "per_class": {"pug": {"fid2048": 80.5}, "boxer": {"fid2048": None}, "collie": {"fid2048": 70.25}},
 }
 
@@ -86,6 +92,7 @@ def workdir(tmp_path_factory):
             40, {**SCORE, "kimg": 1.28, "samples": 10_000, "fid768": 0.9375, "final": True, **EXTRA}
         )
         writer.image("final", 40, plots.grid(images[:8], 4))
+        writer.image("suspects", 40, plots.grid(images[:4], 4))
     (folder / "config.json").write_text(json.dumps({"name": "<script>alert(1)</script>", "seed": 7}))
     submit.write_zip(folder / "images.zip", [images], count=110)
     return folder
@@ -250,5 +257,10 @@ def test_numbers_are_short(value, text):
 
 def test_the_submitted_pictures_have_every_score_and_each_breed_best_first(page):
     assert "kid 0.0625" in page.text and "KID is made of few" in page.text
+    assert (
+        "Copies. 30 of 100. 30.00 % of the pictures" in page.text and "photos 1.250 % resemble" in page.text
+    )
+    assert "Suspects" in [image.get("alt") for image in page.all("img")]
+    assert "Over time: suspects" not in page.headings
     breeds = page.text[page.text.index("Each breed alone") :]
     assert "collie 70.25 pug 80.50 boxer –" in breeds

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdog.data import dogs, photos
+from jaxdog.data import crop, dogs, photos
 from jaxdog.metrics import archives
 
 MAX_ENTRIES = 1_000_000  # files in a zip
@@ -18,6 +18,7 @@ MAX_ENTRY = 64 << 20  # bytes of one file in a zip, unpacked
 MAX_TOTAL = 64 << 30  # bytes of all of them
 MAX_RATIO = 200  # unpacked over packed bytes of a file of a mebibyte or more; pictures hardly shrink
 MAX_PIXELS = 50_000_000  # of one picture
+MOSTLY_ALL = 0.8  # share of a photo's area from which a box shows nothing that the whole does not
 IMAGES = ("images", "image", "arr_0", "samples", "x")  # what arrays of pictures are called in .npz files
 LABELS = ("labels", "label", "arr_1", "y")
 ACCEPTED = (
@@ -51,6 +52,16 @@ def source(path: str | os.PathLike[str]) -> photos.Source:
 def as_is(photo: np.ndarray, boxes: Sequence[photos.Box] = ()) -> list[np.ndarray]:
     """The recipe that leaves a picture as it is."""
     return [photo]
+
+
+def whole_and_boxes(
+    photo: np.ndarray, boxes: Sequence[photos.Box] = (), *, size: int, resampler: str = "lanczos"
+) -> list[np.ndarray]:
+    """What copies are looked for in: the whole photo, squashed, then each box that is not most of it."""
+    h, w, _ = photo.shape
+    parts = [box for box in boxes if (box[2] - box[0]) * (box[3] - box[1]) < MOSTLY_ALL * h * w]
+    crops = crop.box_square(photo, parts, size=size, mode="clip", resampler=resampler) if parts else []
+    return crop.squash(photo, size=size, resampler=resampler) + crops
 
 
 # ------------------------------------------------------------------------------------- zip

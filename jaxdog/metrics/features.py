@@ -59,7 +59,8 @@ NETWORKS = {
         nasnet_features, {"final_mean": "fid_nasnet"}, "final_mean", "_nasnet", 0.25, nasnet.WIDTH
     ),
 }
-METRICS = ("mifid", "is", "kid", "prdc", "fid_infinity", "per_class")  # "mifid" brings FID along
+# What can be measured; "mifid" brings FID along, "forensics" is examine.py's, the others are compare.py's.
+METRICS = ("mifid", "is", "kid", "prdc", "fid_infinity", "per_class", "forensics")
 LOGITS = "logits_no_bias"  # what the Inception Score is made of, where the weights have the head
 
 
