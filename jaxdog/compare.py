@@ -114,7 +114,7 @@ class Comparer:
         near = max(near, 0.0)
         if near < self.eps:
             notes.append(
-                f"the memorization distance {near:.4f} is below {self.eps}: the pictures lie too near to "
+                f"the memorization distance {near:.4g} is below {self.eps}: the pictures lie too near to "
                 "real ones, and MiFID is FID divided by it"
             )
         # Rounding of FID to 0 would turn the penalty for copies into a prize.
@@ -169,7 +169,10 @@ class Comparer:
         found = self._run(per_class.per_class)(
             *rows, per_class.groups(self.real.label, classes), per_class.groups(fake.label, classes)
         )
-        name, rows_of = self._called(self.network.frechet[layer]), zip(*map(np.asarray, found), strict=True)
+        name, rows_of = (
+            self._called(self.network.frechet[layer], layer),
+            zip(*map(np.asarray, found), strict=True),
+        )
         table: dict[str, dict[str, float | None]] = {}
         for breed, (distance, near) in zip(self.real.breeds, rows_of, strict=True):
             score = mifid.mifid(float(distance), float(near), self.eps)

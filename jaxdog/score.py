@@ -53,7 +53,8 @@ def main(argv: list[str]) -> None:
 
     from jaxdog import scorer, writers  # JAX is imported here, when the flags are known to be right
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("jaxdog").addHandler(logging.StreamHandler())
     options = scorer.Options(
         network=NETWORK.value,
         weights=WEIGHTS.value,

@@ -157,8 +157,9 @@ def _read(source: photos.Source, recipe: photos.Recipe, key: str, sized: bool) -
 
 def table(found: dict[str, Any]) -> str:
     """Scores as lines of text: numbers first, then how they were made, then what to know about them."""
-    numbers = {k: v for k, v in found.items() if isinstance(v, float) or v is None}
-    facts = {k: v for k, v in found.items() if isinstance(v, str | int) and k not in numbers}
+    numbers = {k: v for k, v in found.items() if (isinstance(v, float) and k != "seconds") or v is None}
+    facts = {k: v for k, v in found.items() if isinstance(v, str | int)}
+    facts["seconds"] = f"{found['seconds']:.1f}"
     width = max(map(len, [*numbers, *facts]))
     lines = [f"{name:<{width}}  {'undefined' if x is None else f'{x:,.6g}'}" for name, x in numbers.items()]
     lines += ["", *(f"{name:<{width}}  {x}" for name, x in facts.items())]

@@ -120,3 +120,18 @@ def test_what_cannot_be_scored_is_said(comparer):
     found = comparer.scores(FAKE._replace(found=without, breeds=()), ("is", "per_class"))
     assert found.scores == {} and found.per_class == {}
     assert "no classifier" in found.warnings[1] and "labels of the same classes" in found.warnings[2]
+
+
+def test_the_private_networks_scores_have_its_name_and_threshold():
+    generator = np.random.default_rng(0)
+    rows = [{"final_mean": generator.uniform(size=(n, 4032)).astype(np.float32)} for n in (12, 10)]
+    about = ABOUT._replace(network="nasnet")
+    label, breeds = np.arange(10) % 2, ("pug", "collie")
+    real = features.Features(rows[0], about, np.arange(12) % 2, breeds)
+    comparer = compare.Comparer(real, devices.mesh())
+    found = comparer.scores(features.Features(rows[1], about, label, breeds), ("mifid", "kid", "per_class"))
+    names = {"fid_nasnet", "mifid_nasnet", "memorization_distance", "kid_nasnet", "kid_std_nasnet"}
+    assert set(found.scores) == names and "fid_nasnet" in found.per_class["pug"]
+    near = found.scores["memorization_distance"]
+    assert 0.1 < near < 0.25  # penalised here, and not on the public leaderboard
+    np.testing.assert_allclose(found.scores["mifid_nasnet"], found.scores["fid_nasnet"] / near, rtol=1e-5)

@@ -2,21 +2,22 @@
 
     python experiments/scorer/sanity.py REAL WEIGHTS [--gan images.zip] [--n 400] [--out OUT]
 
-REAL is a file of features of all but the last N photos of prepared Stanford Dogs (this script makes it from
-the file of all photos, see --all); the last N are held out, and spoilt or copied. Cheats are made from the
-training photos. Every row has the same number of pictures, so the bias of few pictures is the same.
+REAL is a file of features of all photos of prepared Stanford Dogs, squashed to 64x64. N of them, drawn at
+random, are held out and spoilt; the rest is the real side, and cheats are made from it. Every row has the
+same number of pictures, so the bias of few pictures is the same.
 """
 
 import argparse
 import io
 import json
 import pathlib
+from functools import partial
 
 import numpy as np
 import PIL.Image
 import PIL.ImageFilter
 
-from jaxdog import compare, devices, evaluate, networks
+from jaxdog import compare, devices, evaluate, examine, networks
 from jaxdog.data import cheats, crop, dogs, photos, pictures
 from jaxdog.metrics import features
 
@@ -81,11 +82,18 @@ def main() -> None:
         "inception", networks.load("inception", options.weights, pathlib.Path.home()), over, 16
     )
     comparer = compare.Comparer(real, over)
+    views = partial(pictures.whole_and_boxes, size=SIZE)
+    parts = photos.crops(training, views, crop.key(views), None)
     rows = {}
     for name, images in sets.items():
         found = extractor.of_images(images)
-        about = extractor.about(f"{SIZE}x{SIZE}", "none", name)
-        rows[name] = comparer.scores(features.Features(found, about), ("mifid", "kid", "prdc")).scores
+        fake = features.Features(found, extractor.about(f"{SIZE}x{SIZE}", "none", name))
+        rows[name] = dict(comparer.scores(fake, ("mifid", "kid", "prdc")).scores)
+        if not name.startswith("held out") or name.endswith("as they are"):
+            examined = examine.examine(images, parts.image, parts.photo, over, fake, real)
+            told = examine.facts(examined, parts)
+            del told["evidence"]
+            rows[name]["forensics"] = told
         print(name, rows[name], flush=True)
         pathlib.Path(options.out).write_text(json.dumps({"n": n, "real": real.count, "rows": rows}, indent=2))
 
