@@ -20,7 +20,7 @@ find = functools.partial(jax.jit, static_argnames=("candidates", "block", "batch
 def match(likeness: Any) -> copies.Match:
     """Findings with these likenesses; picture i resembles a quarter of photo 2 i."""
     n = len(likeness)
-    window = np.broadcast_to(np.float32([0, 0.5, 0.5, 1]), (n, 4))
+    window = np.broadcast_to(np.array([0, 0.5, 0.5, 1], np.float32), (n, 4))
     return copies.Match(2 * np.arange(n), window, np.arange(n) % 2 == 1, np.asarray(likeness, np.float32))  # pyright: ignore
 
 
