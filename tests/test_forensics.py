@@ -109,6 +109,10 @@ def test_a_small_distance_accuses_with_the_published_network_only():
     assert near.accused and "0.1499 is below 0.15 (public leaderboard)" in near.reasons[0] and not near.notes
     near = forensics.verdict(*honest, public=0.16, private=0.24)
     assert near.accused and "0.2400 is below 0.25 (private leaderboard)" in near.reasons[0]
+    as_real = forensics.verdict(*honest, public=0.13, unseen=0.131)
+    assert not as_real.accused and "0.1300 is below 0.15" in as_real.notes[0]
+    assert "real photos lie as near to each other (0.1310)" in as_real.notes[0]
+    assert forensics.verdict(*honest, public=0.1, unseen=0.131).accused
     told = forensics.verdict(*honest, public=0.12, weights="fitted")
     assert not told.accused and not told.reasons and "these weights are fitted" in told.notes[0]
 
