@@ -55,14 +55,14 @@ def examine(
     first = np.unique(photo_id, return_index=True)[1]  # of each photo its first row, the whole one
     rows = first[_spread(len(first), BASELINE)]
     baseline = np.asarray(search(photo[rows], photo_id[rows]).likeness)
-    numbers, distances, public, private = {}, None, None, None
+    numbers, distances, public, private, unseen = {}, None, None, None, None
     kind = "published"
     if fake is not None and real is not None:
         numbers, distances = _distances(fake, real, over)
         near = numbers["memorization_distance"]
         public, private = (near, None) if real.about.network == "inception" else (None, near)
-        kind, distances = real.about.kind, distances[looked]
-    verdict = forensics.verdict(match, baseline, distances, public, private, kind)
+        kind, distances, unseen = real.about.kind, distances[looked], numbers["real_distance"]
+    verdict = forensics.verdict(match, baseline, distances, public, private, kind, unseen)
     verdict = verdict._replace(
         evidence=tuple(row._replace(image=int(looked[row.image])) for row in verdict.evidence)
     )
@@ -111,7 +111,7 @@ class _Search:
 def _distances(
     fake: features.Features, real: features.Features, over: Mesh
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Mean distances in both directions, the authentic share, and each picture's own distance."""
+    """Mean distances both ways and among real photos, the authentic share, and each picture's distance."""
     layer = features.NETWORKS[real.about.network].layer
     everywhere = devices.everywhere(over)
     sides = devices.put((fake.found[layer], real.found[layer]), everywhere)
@@ -120,13 +120,16 @@ def _distances(
         own = mifid.memorization(fake, real)
         back = neighbours.nearest(real, fake, "cosine")
         mean = jnp.sum(jnp.where(own.counts, own.distance, 0)) / jnp.sum(own.counts)
-        return own.distance, mean, jnp.mean(back.distance), jnp.mean(forensics.authentic(fake, real))
+        unseen = neighbours.nearest(real, real, "cosine", exclude_self=True)
+        authentic = jnp.mean(forensics.authentic(fake, real))
+        return own.distance, mean, jnp.mean(back.distance), jnp.mean(unseen.distance), authentic
 
-    own, mean, back, authentic = jax.jit(measure, out_shardings=everywhere)(*sides)
+    own, mean, back, unseen, authentic = jax.jit(measure, out_shardings=everywhere)(*sides)
     own = np.asarray(own)
     numbers = {
         "memorization_distance": float(mean),
         "reversed_distance": float(back),
+        "real_distance": float(unseen),
         "authentic_share": float(authentic),
     }
     return numbers, own

@@ -55,7 +55,7 @@ def test_noise_is_not_accused_and_devices_change_nothing(training):
     ]
     assert not results[0].verdict.accused and results[0].verdict.copied_share == 0
     assert set(results[0].numbers) == {
-        *("memorization_distance", "reversed_distance", "authentic_share"),
+        *("memorization_distance", "reversed_distance", "real_distance", "authentic_share"),
         *("copied_share", "copied_share_of_real"),
     }
     for name, x in results[0].numbers.items():
