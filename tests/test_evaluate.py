@@ -114,3 +114,23 @@ def test_real_side_is_read_from_its_cache(
 def test_rows_come_in_blocks_of_one_size_and_all_of_them() -> None:
     rows = list(evaluate.blocks(7, 3))
     assert [x.tolist() for x in rows] == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
+
+
+def test_weights_with_a_classifier_give_the_inception_score(
+    network: weights.Weights, cache: pathlib.Path
+) -> None:
+    """From pictures to the score of the logits without bias; the real side keeps none."""
+    generator = np.random.default_rng(0)
+    kernel = generator.normal(size=(2048, 1008)).astype(np.float32) * 0.01
+    head = {"weights": kernel, "biases": 100 * generator.normal(size=1008).astype(np.float32)}
+    whole = network._replace(params={**network.params, "softmax": head}, sha256="with a head")
+    evaluator = make(whole, cache, 4, devices.mesh())
+    fake = evaluator.features_of(pictures(), LABEL)
+    assert features.LOGITS not in evaluator.real.found
+    logits = fake.found["pool_3"].astype(np.float64) @ kernel
+    np.testing.assert_allclose(
+        fake.found[features.LOGITS], logits, rtol=1e-3, atol=1e-3 * np.abs(logits).max()
+    )
+    scores = evaluator.score(fake, ("is",))
+    np.testing.assert_allclose(scores["rinception_score"], 1, rtol=1e-4)  # five splits of one picture each
+    assert "5 splits, one for each picture" in scores["warnings"][1]
