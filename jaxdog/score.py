@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
         found = scorer.score(REAL.value, FAKE.value, options)
         if OUT.value is not None:
             pathlib.Path(OUT.value).write_text(json.dumps(writers.to_json(found), indent=2) + "\n")
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"\njaxdog-score: {error}", file=sys.stderr)
         sys.exit(1)
     print(scorer.table(found))

@@ -75,6 +75,51 @@ def test_conv_and_all_its_derivatives_are_those_of_lax(size, c, k, resample):
     chex.assert_trees_all_close(results(convolution.conv), results(plain), rtol=1e-4, atol=1e-4)
 
 
+def plain_strided(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    pads = ((1, 1), (1, 1))
+    return lax.conv_general_dilated(x, kernel, (2, 2), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def plain_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The vector-Jacobian product of a strided convolution, by definition its transpose."""
+    b, h, w, c = x.shape
+    big = jnp.zeros((b, 2 * h, 2 * w, kernel.shape[-1]))
+    return jax.vjp(lambda y: plain_strided(y, kernel.swapaxes(2, 3)), big)[1](x)[0]
+
+
+@pytest.mark.parametrize("name", ["strided", "transposed"])
+def test_stride_two_and_all_its_derivatives_are_those_of_lax(name):
+    x, kernel = normal(3, 2, 4, 6, 3), normal(4, 4, 4, 3, 2)
+    pair = (convolution.strided, plain_strided), (convolution.transposed, plain_transposed)
+    ours, expected = dict(zip(("strided", "transposed"), pair, strict=True))[name]
+
+    def results(conv):
+        def once(x, kernel):
+            return jnp.sum(jnp.sin(conv(x, kernel)))
+
+        def twice(x, kernel):
+            return sum(jnp.mean(jnp.square(g)) for g in jax.grad(once, argnums=(0, 1))(x, kernel))
+
+        return jax.jit(lambda *a: [conv(*a)] + [jax.grad(f, argnums=(0, 1))(*a) for f in (once, twice)])(
+            x, kernel
+        )
+
+    chex.assert_trees_all_close(results(ours), results(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_stride_two_is_torchs():
+    torch = pytest.importorskip("torch", reason="torch is an oracle (make oracles)")
+    x, kernel = normal(5, 2, 6, 4, 3), normal(6, 4, 4, 3, 5)
+    pixels = torch.tensor(jax.device_get(x)).permute(0, 3, 1, 2)
+    weight = torch.tensor(jax.device_get(kernel))
+    down = torch.nn.functional.conv2d(pixels, weight.permute(3, 2, 0, 1), stride=2, padding=1)
+    up = torch.nn.functional.conv_transpose2d(pixels, weight.permute(2, 3, 0, 1), stride=2, padding=1)
+    for ours, theirs in ((convolution.strided, down), (convolution.transposed, up)):
+        chex.assert_trees_all_close(ours(x, kernel), theirs.permute(0, 2, 3, 1).numpy(), atol=1e-4)
+    with pytest.raises(ValueError, match="even height and width, got 5x4"):
+        convolution.strided(x[:, :5], kernel)
+
+
 @pytest.mark.parametrize("resample", convolution.RESAMPLE)
 def test_loops_on_cpu_see_the_fast_order_only(resample):
     """Other orders of dimensions are 5 to 200 times slower in a loop's body; dilation is slow anywhere."""

@@ -146,7 +146,9 @@ def _read_keras(path: pathlib.Path, plan: nasnet.Plan) -> archives.Tensors:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError(f"{path} is an HDF5 file, and reading it needs h5py: pip install h5py") from error
+        raise ImportError(
+            f"{path} is an HDF5 file, and reading it needs h5py: pip install 'jaxdog[nasnet]'"
+        ) from error
     try:
         with h5py.File(path, "r") as file:
             return _from_keras(_datasets(file, h5py.Dataset), plan)

@@ -1,7 +1,7 @@
-"""Convolutions of stride 1 with resampling, and their gradients in the forms that XLA computes fast. NHWC.
+"""Convolutions, resampled or of stride 2, and their gradients in the forms that XLA computes fast. NHWC.
 
-Only `conv` chooses by platform. On CPU two things cost most of a training step; neither changes the function
-beyond rounding:
+Public functions choose by platform. On CPU two things cost most of a training step; neither changes the
+function beyond rounding:
 
 1. Gradients. XLA's CPU backend brings convolutions into its one fast order of dimensions in a program's entry
    computation only. In a loop's body (every `lax.scan` over steps) the orders that autodiff asks for, with
@@ -48,8 +48,10 @@ def conv(x: Array, kernel: Array, resample: str = "none") -> Array:
         y = _pointwise(x, kernel)
         return upsample_nearest(y) if resample == "up" else y
     on_cpu = jax.default_backend() == "cpu"
-    if on_cpu and size == 3 and resample != "none":
-        return _up(x, kernel) if resample == "up" else _down(x, kernel)
+    if on_cpu and size == 3 and resample == "up":
+        return _transposed_cpu(x, _widened(kernel, UP))
+    if on_cpu and size == 3 and resample == "down":
+        return _strided_cpu(x, _widened(kernel, DOWN))
     x = upsample_nearest(x) if resample == "up" else x
     y = (_conv_cpu if on_cpu else _conv)(x, kernel, (same(size), same(size)))
     return avg_pool(y) if resample == "down" else y
@@ -157,49 +159,76 @@ _kernel_gradient = _with_gradients(
 
 # Two resolutions --------------------------------------------------------------------------------------------
 
-# After upsampling, row 2i + p of the output sees rows i + p - 1 and i + p: UP[p, tap, row of the 3x3 kernel].
-UP = np.array([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], np.float32)
-# The mean of output rows 2i and 2i + 1 sees rows 2i - 1 to 2i + 2: DOWN[tap, row of the 3x3 kernel].
-DOWN = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], np.float32) / 2
+# 4x4 kernels of stride 2 with one zero around, and their transposes. Row j of a strided one's output sees row
+# 2j - 1 + t through tap t. Row 2i + p of a transposed one's sees row i + p - 1 + t through TAPS[p, t]: one
+# 2x2 kernel for each phase (p, q), without the zeros between pixels that transposing is often written with.
+TAPS = np.array([[3, 1], [2, 0]])
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
+# The 4x4 kernel of a 3x3 one: mean of the output rows 2j and 2j + 1 (DOWN), nearest upsampling before (UP).
+DOWN = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], np.float32) / 2
+UP = 2 * DOWN[::-1]
+
+
+def strided(x: Array, kernel: Array) -> Array:
+    """x [b, h, w, c] * kernel [4, 4, c, k] -> [b, h/2, w/2, k]: stride 2, one zero around x.
+
+    torch's `Conv2d(c, k, 4, 2, 1)`, whose weight is [k, c, 4, 4].
+    """
+    _cells(x)  # complains of odd sides
+    return (_strided_cpu if jax.default_backend() == "cpu" else _strided)(x, kernel)
+
+
+def transposed(x: Array, kernel: Array) -> Array:
+    """x [b, h, w, c], kernel [4, 4, c, k] -> [b, 2h, 2w, k]: the transpose of a strided convolution.
+
+    torch's `ConvTranspose2d(c, k, 4, 2, 1)`, whose weight is [c, k, 4, 4].
+    """
+    return (_transposed_cpu if jax.default_backend() == "cpu" else _transposed)(x, kernel)
+
+
+def _widened(kernel: Array, rows: np.ndarray) -> Array:
+    """[3, 3, c, k] -> [4, 4, c, k], by UP or DOWN."""
+    return jnp.einsum("ti,uj,ijck->tuck", rows, rows, kernel).astype(kernel.dtype)
+
+
+def _swapped(kernel: Array) -> Array:
+    return kernel.swapaxes(2, 3)
 
 
 def _phase_pads(p: int, q: int) -> Pads:
     return (1 - p, p), (1 - q, q)
 
 
-def _up_sum(x: Array, kernel: Array) -> Array:
-    """x [b, h, w, c], kernel [3, 3, c, k] -> [b, 2h, 2w, k], one 2x2 kernel for each phase."""
+def _strided(x: Array, kernel: Array) -> Array:
+    return _conv(x, kernel, ((1, 1), (1, 1)), stride=2)
+
+
+def _transposed(x: Array, kernel: Array) -> Array:
     b, h, w, _ = x.shape
-    small = jnp.einsum("pti,quj,ijck->pqtuck", UP, UP, kernel).astype(kernel.dtype)
-    phases = [_conv(x, small[p, q], _phase_pads(p, q)) for p, q in PHASES]
+    phases = [_conv(x, kernel[TAPS[p]][:, TAPS[q]], _phase_pads(p, q)) for p, q in PHASES]
     rows = [jnp.stack(phases[:2], 3), jnp.stack(phases[2:], 3)]  # [b, h, w, 2, k]
     return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, -1)
 
 
-def _down_sum(x: Array, kernel: Array) -> Array:
-    """x [b, h, w, c], kernel [3, 3, c, k] -> [b, h/2, w/2, k], one 4x4 kernel of stride 2."""
-    large = jnp.einsum("ti,uj,ijck->tuck", DOWN, DOWN, kernel).astype(kernel.dtype)
-    return _conv(x, large, ((1, 1), (1, 1)), stride=2)
+def _tap_sums(y: Array, x: Array) -> Array:
+    """Gradient [4, 4, c, k] of <_strided(y, kernel), x>, y [b, 2h, 2w, c], x [b, h, w, k]."""
+    cells = _cells(y)
+    phases = [_kernel_sum(x, cells[:, :, p, :, q], _phase_pads(p, q)) for p, q in PHASES]  # [2, 2, k, c]
+    taps = np.argsort(TAPS.ravel())  # of tap t: its place among (p, t) in order
+    small = jnp.stack(phases).reshape(2, 2, 2, 2, x.shape[-1], y.shape[-1]).transpose(0, 2, 1, 3, 5, 4)
+    return small.reshape(4, 4, y.shape[-1], x.shape[-1])[taps][:, taps]
 
 
-def _up_kernel_sum(x: Array, g: Array) -> Array:
-    """Gradient [3, 3, c, k] of <_up(x, kernel), g>, x [b, h, w, c], g [b, 2h, 2w, k]."""
-    cells = _cells(g)
-    small = jnp.stack([_kernel_sum(x, cells[:, :, p, :, q], _phase_pads(p, q)) for p, q in PHASES])
-    small = small.reshape(2, 2, *small.shape[1:])
-    return jnp.einsum("pti,quj,pqtuck->ijck", UP, UP, small).astype(x.dtype)
-
-
-# _down is the transpose of _up with the turned kernel, over 4.
-_up = _with_gradients(
-    _up_sum, lambda kernel, g: 4 * _down(g, _turned(kernel)), lambda x, g: _up_kernel_gradient(x, g)
+_strided_cpu = _with_gradients(
+    _strided, lambda kernel, g: _transposed_cpu(g, _swapped(kernel)), lambda x, g: _tap_gradient(x, g)
 )
-_down = _with_gradients(
-    _down_sum,
-    lambda kernel, g: _up(g, _turned(kernel)) / 4,
-    lambda x, g: _turned(_up_kernel_gradient(g, x)) / 4,
+_transposed_cpu = _with_gradients(
+    _transposed,
+    lambda kernel, g: _strided_cpu(g, _swapped(kernel)),
+    lambda x, g: _swapped(_tap_gradient(g, x)),
 )
-_up_kernel_gradient = _with_gradients(
-    _up_kernel_sum, lambda g, kernel: 4 * _down(g, _turned(kernel)), lambda x, kernel: _up(x, kernel)
+_tap_gradient = _with_gradients(
+    _tap_sums,
+    lambda x, kernel: _transposed_cpu(x, _swapped(kernel)),
+    lambda y, kernel: _strided_cpu(y, kernel),
 )
