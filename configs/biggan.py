@@ -27,6 +27,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             toy_photos=512,  # toy only
             classes=120,  # 0: as many as the photos have
             size=64,
+            store_size=64,  # of the crops as they are kept; more than game.size where augmentations cut
             crop=dict(
                 name="box_square",
                 mode="grow",
@@ -79,7 +80,20 @@ def get_config(variant: str = "full") -> ConfigDict:
         )
     )
     config.game = ConfigDict(
-        dict(name="gan", batch_size=32, latent_dim=100, loss=dict(name="hinge"), d_steps=1, accumulate=1)
+        dict(
+            name="gan",
+            size=64,  # of the pictures that the networks see
+            batch_size=32,
+            latent_dim=100,
+            loss=dict(name="hinge"),
+            d_steps=1,
+            accumulate=1,  # batches per optimiser step
+            judge="jointly",  # real and generated in one call of the discriminator; "apart": in two
+            fakes="fresh",  # the generator's latents are its own; "reused": the discriminator's last ones
+            fake_labels="uniform",  # "real": those of the real pictures beside them
+            g_reals=False,  # relativistic losses: real pictures of its own for the generator's step
+            breeds=0.0,  # weight of the breeds' cross-entropy, for discriminators that classify
+        )
     )
     adam = dict(name="adam", b1=0.0, b2=0.999, eps=1e-8, weight_decay=0.0)
     config.optimizer = ConfigDict(
@@ -89,12 +103,24 @@ def get_config(variant: str = "full") -> ConfigDict:
         )
     )
     config.ema = ConfigDict(dict(decay=0.9999, start=30_000, stats="average"))
-    config.sample = ConfigDict(dict(truncation=0.0, method="resample", labels="balanced", norm="running"))
+    config.sample = ConfigDict(
+        dict(
+            truncation=0.0,  # |z| at most; 0: as drawn
+            method="resample",
+            labels="balanced",
+            without=(),  # numbers of the breeds that are not drawn
+            norm="running",  # "batch": each batch's own statistics; "refreshed": recomputed before sampling
+            batch_size=0,  # pictures that share statistics, where norm is not "running"
+            refresh=0,  # pictures to refresh over
+            finish=dict(),  # what is done to each picture
+        )
+    )
 
     config.train = ConfigDict(
         dict(
             steps=250_000,  # 8 million pictures, 390 epochs of 20,579
             max_hours=8.5,  # leaves half an hour of nine for the rest
+            memory_gb=0.0,  # a run that takes more stops; 0: no limit
             steps_per_dispatch=10,
             log_every=100,
             grid_every=2_000,
@@ -130,6 +156,8 @@ def _shrink(config: ConfigDict) -> None:
             "data.toy_photos": 48,
             "data.classes": 0,
             "data.size": 32,
+            "data.store_size": 32,
+            "game.size": 32,
             "data.cache_dir": "runs/cache",
             "generator.channels": 4,
             "generator.embed_dim": 8,

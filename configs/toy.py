@@ -24,6 +24,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             toy_photos=256,
             classes=10,
             size=32,
+            store_size=32,  # of the crops as they are kept; more than game.size where augmentations cut
             crop=dict(
                 name="box_square",
                 mode="grow",
@@ -76,7 +77,20 @@ def get_config(variant: str = "full") -> ConfigDict:
         )
     )
     config.game = ConfigDict(
-        dict(name="gan", batch_size=16, latent_dim=32, loss=dict(name="hinge"), d_steps=1, accumulate=1)
+        dict(
+            name="gan",
+            size=32,  # of the pictures that the networks see
+            batch_size=16,
+            latent_dim=32,
+            loss=dict(name="hinge"),
+            d_steps=1,
+            accumulate=1,  # batches per optimiser step
+            judge="jointly",  # real and generated in one call of the discriminator; "apart": in two
+            fakes="fresh",  # the generator's latents are its own; "reused": the discriminator's last ones
+            fake_labels="uniform",  # "real": those of the real pictures beside them
+            g_reals=False,  # relativistic losses: real pictures of its own for the generator's step
+            breeds=0.0,  # weight of the breeds' cross-entropy, for discriminators that classify
+        )
     )
     adam = dict(name="adam", b1=0.0, b2=0.999, eps=1e-8, weight_decay=0.0)
     config.optimizer = ConfigDict(
@@ -86,10 +100,29 @@ def get_config(variant: str = "full") -> ConfigDict:
         )
     )
     config.ema = ConfigDict(dict(decay=0.98, start=100, stats="average"))
-    config.sample = ConfigDict(dict(truncation=0.0, method="resample", labels="balanced", norm="running"))
+    config.sample = ConfigDict(
+        dict(
+            truncation=0.0,  # |z| at most; 0: as drawn
+            method="resample",
+            labels="balanced",
+            without=(),  # numbers of the breeds that are not drawn
+            norm="running",  # "batch": each batch's own statistics; "refreshed": recomputed before sampling
+            batch_size=0,  # pictures that share statistics, where norm is not "running"
+            refresh=0,  # pictures to refresh over
+            finish=dict(),  # what is done to each picture
+        )
+    )
 
     config.train = ConfigDict(
-        dict(steps=800, max_hours=0.0, steps_per_dispatch=10, log_every=20, grid_every=100, grid_images=40)
+        dict(
+            steps=800,
+            max_hours=0.0,
+            memory_gb=0.0,
+            steps_per_dispatch=10,
+            log_every=20,
+            grid_every=100,
+            grid_images=40,
+        )
     )
     config.checkpoint = ConfigDict(dict(every=200, keep_last=2, keep_best=1))
     config.eval = ConfigDict(

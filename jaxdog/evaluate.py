@@ -18,8 +18,6 @@ from jaxdog import compare, devices, sampling, system
 from jaxdog.data import photos
 from jaxdog.metrics import features, weights
 
-Sampler = Callable[[Any, system.Array, system.Array], system.Array]  # a system's `sample`
-
 
 class Extractor:
     """Pictures to features, on all devices.
@@ -35,12 +33,12 @@ class Extractor:
         self.network, self.weights = network, made_of
         self.batch_size = devices.rounded(batch_size, over)
         # Results are gathered to every device, so that each host can read them whole.
-        self._everywhere = devices.everywhere(over)
+        self._over, self._everywhere = over, devices.everywhere(over)
         self._rows = partial(devices.put, sharding=devices.by_rows(over))
         self._params = devices.put(made_of.params, self._everywhere)
         self._forward = features.NETWORKS[network].features
         self._features = jax.jit(self._forward, out_shardings=self._everywhere)
-        self._generators: dict[Sampler, Callable[..., Any]] = {}
+        self._generators: dict[system.System, Callable[..., Any]] = {}
 
     def about(self, size: str, resampler: str, source: str) -> features.About:
         """How features of pictures of this size ("64x64": height, width) are made here."""
@@ -57,28 +55,30 @@ class Extractor:
         return self._gather(parts(), len(images), what)
 
     def of_system(
-        self, sample: Sampler, state: Any, key: system.Key, label: np.ndarray
+        self, drawn: system.System, state: Any, key: system.Key, label: np.ndarray, batch_size: int = 0
     ) -> dict[str, np.ndarray]:
-        """Features of fresh pictures, one for each breed of `label` [n]; picture i is made from (key, i)."""
-        make = self._generator(sample)
+        """Features of fresh pictures, one for each breed of `label` [n]; see `generate`."""
+        make = self._generator(drawn)
+        size = batch_size or self.batch_size
 
         def parts() -> Iterator[dict[str, jax.Array]]:
-            for rows in blocks(len(label), self.batch_size):
-                yield make(self._params, state, key, self._rows(rows), self._rows(label[rows]))
+            for index, breed in draws(label, size, self._over):
+                yield make(self._params, state, key, index, breed)
 
+        state = prepared(drawn, state, key)
         return self._gather(parts(), len(label), "evaluation")
 
-    def _generator(self, sample: Sampler) -> Callable[..., Any]:
-        """sample -> uint8 -> features, jitted once for each `sample`."""
-        if sample not in self._generators:
+    def _generator(self, drawn: system.System) -> Callable[..., Any]:
+        """sample -> uint8 -> features, jitted once for each system."""
+        if drawn not in self._generators:
 
             @partial(jax.jit, out_shardings=self._everywhere)
             def generate(params: Any, state: Any, key: system.Key, index: jax.Array, label: jax.Array) -> Any:
-                image = sampling.to_uint8(sample(state, sampling.image_keys(key, index), label))
+                image = sampling.to_uint8(drawn.sample(state, sampling.image_keys(key, index), label))
                 return self._forward(params, image)
 
-            self._generators[sample] = generate
-        return self._generators[sample]
+            self._generators[drawn] = generate
+        return self._generators[drawn]
 
     def _gather(self, parts: Iterator[dict[str, jax.Array]], n: int, what: str) -> dict[str, np.ndarray]:
         wanted = (*features.kept(self.network), features.LOGITS)
@@ -88,7 +88,7 @@ class Extractor:
                 for name, x in part.items():
                     if name in wanted:
                         collected.setdefault(name, []).append(np.asarray(x))
-                bar.update(min(self.batch_size, n - bar.n))
+                bar.update(min(next(iter(part.values())).shape[0], n - bar.n))
         return {name: np.concatenate(xs)[:n] for name, xs in collected.items()}
 
 
@@ -146,17 +146,17 @@ class Evaluator:
 
     def score_system(
         self,
-        sample: Sampler,
+        drawn: system.System,
         state: Any,
         key: system.Key,
         label: np.ndarray,
         metrics: Sequence[str] = ("mifid",),
+        batch_size: int = 0,
     ) -> dict[str, Any]:
-        """Scores of fresh pictures, one for each breed of `label` [n]; picture i is made from (key, i)."""
+        """Scores of fresh pictures, one for each breed of `label` [n]; see `generate`."""
         begun = time.monotonic()
-        found = self.score(
-            self._generated(self.extractor.of_system(sample, state, key, label), label), metrics
-        )
+        found = self.extractor.of_system(drawn, state, key, label, batch_size)
+        found = self.score(self._generated(found, label), metrics)
         return {**found, "evaluation_seconds": time.monotonic() - begun}
 
     def score(self, fake: features.Features, metrics: Sequence[str] = ("mifid",)) -> dict[str, Any]:
@@ -185,22 +185,43 @@ def blocks(n: int, size: int) -> Iterator[np.ndarray]:
         yield np.minimum(np.arange(start, start + size, dtype=np.int32), n - 1)
 
 
+def draws(label: np.ndarray, size: int, over: Mesh) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """(numbers [size], breeds [size]) of the pictures to draw, in blocks of one size, on the devices.
+
+    The last block is filled up with further pictures, whose breeds begin again: a batch shares statistics in
+    some systems, and pictures that stand in it twice would change them. Blocks that cannot be shared out
+    evenly are computed whole on every device.
+    """
+    sharding = devices.everywhere(over) if size % over.size else devices.by_rows(over)
+    for start in range(0, len(label), size):
+        index = np.arange(start, start + size, dtype=np.int32)
+        yield devices.put((index, label[index % len(label)]), sharding)
+
+
+def prepared(drawn: system.System, state: Any, key: system.Key) -> Any:
+    """The state to sample from."""
+    return state if drawn.prepare is None else jax.jit(drawn.prepare)(state, key)
+
+
 def generate(
-    sample: Sampler, state: Any, key: system.Key, label: np.ndarray, over: Mesh, batch_size: int
+    drawn: system.System, state: Any, key: system.Key, label: np.ndarray, over: Mesh, batch_size: int
 ) -> np.ndarray:
-    """Pictures [n, h, w, 3] uint8, one for each breed of `label` [n]; picture i is made from (key, i)."""
-    size, n = devices.rounded(batch_size, over), len(label)
-    put = partial(devices.put, sharding=devices.by_rows(over))
+    """Pictures [n, h, w, 3] uint8, one for each breed of `label` [n]; picture i is made from (key, i).
+
+    Where a system samples with a batch's own statistics, the picture depends on `batch_size` too.
+    """
+    n = len(label)
+    state = prepared(drawn, state, key)
 
     @partial(jax.jit, out_shardings=devices.everywhere(over))
     def make(state: Any, key: system.Key, index: jax.Array, label: jax.Array) -> jax.Array:
-        return sampling.to_uint8(sample(state, sampling.image_keys(key, index), label))
+        return sampling.to_uint8(drawn.sample(state, sampling.image_keys(key, index), label))
 
     made = []
     with tqdm.tqdm(total=n, desc="pictures", unit="img", leave=False, disable=hidden()) as bar:
-        for rows in blocks(n, size):
-            made.append(np.asarray(make(state, key, put(rows), put(label[rows]))))
-            bar.update(min(size, n - bar.n))
+        for index, breed in draws(label, batch_size, over):
+            made.append(np.asarray(make(state, key, index, breed)))
+            bar.update(min(batch_size, n - bar.n))
     return np.concatenate(made)[:n]
 
 

@@ -1,23 +1,22 @@
 """Where names become functions: a config's sections checked against the signatures they fill.
 
-A section either fills a record below (`config.train` fills `Loop`) or has a `name` that picks a function from
-a table here. The function's own parameters are the section's fields: a new option is a new parameter.
+A section either fills a record of `sections.py` (`config.train` fills `Loop`) or has a `name` that picks a
+function from a table here.
 """
 
-import inspect
-import types
-import typing
+import functools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
 from flax import linen as nn
 
-from jaxdog import augment, losses, optim, sampling, system
-from jaxdog.data import crop, dogs, photos, toy
+from jaxdog import augment, losses, optim, sampling, sections, system
+from jaxdog.data import batches, crop, dogs, photos, toy
 from jaxdog.metrics import features
 from jaxdog.models import biggan
 from jaxdog.systems import gan
@@ -28,172 +27,29 @@ LOSSES = {
     "hinge": losses.hinge,
     "non_saturating": losses.non_saturating,
     "least_squares": losses.least_squares,
+    "cross_entropy": losses.cross_entropy,
+    "relativistic_average": losses.relativistic_average,
 }
 GENERATORS = {"biggan": biggan.Generator}
 DISCRIMINATORS = {"biggan": biggan.Discriminator}
 OPTIMIZERS = {"adam": optim.adam}
-SCHEDULES = {"constant": optim.constant, "linear_end": optim.linear_end, "cosine": optim.cosine}
+SCHEDULES = {
+    "constant": optim.constant,
+    "linear_end": optim.linear_end,
+    "cosine": optim.cosine,
+    "exponential": optim.exponential,
+    "clock_cosine": optim.clock_cosine,
+}
+FINISHES: dict[str, Callable[..., Any]] = {}
 AUGMENTS = {"flip": augment.flip, "uniform_noise": augment.uniform_noise}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-
-class ConfigError(ValueError):
-    """A config's field is unknown, missing, of the wrong type, or out of its choices."""
-
-
-# ------------------------------------------------------------------ sections and signatures
-
-
-def build(function: Callable[..., Any], section: Mapping[str, Any], path: str, **given: Any) -> Any:
-    """Calls `function` with a section's fields and what is `given`, checking names and types first."""
-    return bind(function, section, path, (), **given)()
-
-
-def bind(
-    function: Callable[..., Any], section: Mapping[str, Any], path: str, later: tuple[str, ...], **given: Any
-) -> Callable[..., Any]:
-    """`function` with a section's fields and what is `given` filled in; the `later` arguments stay open."""
-    fields = {name: value for name, value in section.items() if name != "name"}
-    known = sorted(set(inspect.signature(function).parameters) - {"parent", "name", *later, *given})
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise ConfigError(f"{path}.{unknown[0]} is no field of {path}; fields: {', '.join(known)}")
-    missing = sorted(set(known) - set(fields))
-    if missing:
-        raise ConfigError(f"{path}.{missing[0]} is missing; {path} needs: {', '.join(known)}")
-    hints = inspect.get_annotations(function)
-    for name, value in fields.items():
-        _check_type(f"{path}.{name}", value, hints.get(name, Any))
-    return partial(function, **fields, **given)
-
-
-def _check_type(path: str, value: Any, hint: Any) -> None:
-    """Raises ConfigError unless `value` fits a plain annotation; an int fits a float."""
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    plain = tuple(typing.get_origin(kind) or kind for kind in allowed)
-    if not all(kind in (int, float, str, bool, tuple) for kind in plain):
-        return
-    fits = isinstance(value, plain) or (float in plain and isinstance(value, int))
-    if not fits or (isinstance(value, bool) and bool not in plain):
-        names = " or ".join(kind.__name__ for kind in plain)
-        raise ConfigError(f"{path} is {value!r} ({type(value).__name__}), and must be of type {names}")
-
-
-def choose(table: Mapping[str, Any], name: str, path: str) -> Any:
-    """The row of a table, or a ConfigError that names the rows."""
-    if name not in table:
-        raise ConfigError(f"{path} is {name!r}; choices: {', '.join(sorted(table))}")
-    return table[name]
-
-
-def _named(
-    table: Mapping[str, Callable[..., Any]], section: Mapping[str, Any], path: str, **given: Any
-) -> Any:
-    if "name" not in section:
-        raise ConfigError(f"{path}.name is missing; choices: {', '.join(sorted(table))}")
-    return build(choose(table, section["name"], f"{path}.name"), section, path, **given)
-
-
-# ------------------------------------------------------------------ the sections that stand for themselves
-
-
-class Data(NamedTuple):
-    """config.data: which photos, and which crops of them."""
-
-    source: str  # "tfds" | "kaggle" | "folder" | "toy"
-    path: str  # tfds: where the prepared set is or goes ("": its default place); kaggle, folder: the folder
-    archives: str  # tfds: a folder with the official images.tar, annotation.tar, lists.tar; "": download
-    toy_photos: int  # toy: how many are drawn
-    classes: int  # breeds; 0: as many as the source has
-    size: int  # of the crops, pixels on a side
-    crop: Mapping[str, Any]
-    cache_dir: str
-    workers: int  # threads that decode; 0: one per core
-
-
-class Game(NamedTuple):
-    """config.game: how the two players meet."""
-
-    name: str
-    batch_size: int  # real pictures of one discriminator step
-    latent_dim: int
-    loss: Mapping[str, Any]
-    d_steps: int
-    accumulate: int
-
-
-class Average(NamedTuple):
-    """config.ema: the averaged generator."""
-
-    decay: float
-    start: int  # steps
-    stats: str  # "average" | "copy"
-
-
-class Sample(NamedTuple):
-    """config.sample: how pictures are drawn for evaluation and submission."""
-
-    truncation: float  # 0: none
-    method: str  # "threshold" | "resample" | "truncnorm"
-    labels: str  # "uniform" | "balanced"
-    norm: str  # "running" | "batch": batch statistics at sampling
-
-
-class Checkpoint(NamedTuple):
-    """config.checkpoint: what is kept."""
-
-    every: int  # steps
-    keep_last: int
-    keep_best: int
-
-
-class Loop(NamedTuple):
-    """config.train: how long, and how often what. Counts are in steps."""
-
-    steps: int
-    max_hours: float
-    steps_per_dispatch: int
-    log_every: int
-    grid_every: int
-    grid_images: int
-
-
-class Evaluation(NamedTuple):
-    """config.eval: what is measured, when and against what."""
-
-    every_kimg: float  # thousand real pictures between evaluations; 0: only at the end
-    samples: int  # pictures of an evaluation during training
-    batch_size: int
-    weights: str  # "published" | "random" | a file or folder
-    resampler: str  # of the real side: "lanczos" | "tf1-bilinear"
-    eps: float  # of MiFID
-    best: str  # the metric that picks the best checkpoint: "fid768" | "fid2048"
-    final: tuple  # what is measured of the pictures of images.zip: rows of features.METRICS
-
-
-class Submission(NamedTuple):
-    """config.submit: the pictures of images.zip."""
-
-    images: int
-
-
-SECTIONS = {
-    "data": Data,
-    "game": Game,
-    "ema": Average,
-    "sample": Sample,
-    "checkpoint": Checkpoint,
-    "train": Loop,
-    "eval": Evaluation,
-    "submit": Submission,
-}
-FREE = ("generator", "discriminator", "optimizer", "augment")  # checked when they are built
 CHOICES = {
     "data.source": ("tfds", "kaggle", "folder", "toy"),
     "ema.stats": ("average", "copy"),
     "sample.method": tuple(sampling.METHODS),
     "sample.labels": sampling.POLICIES,
-    "sample.norm": ("running", "batch"),
+    "sample.norm": gan.CHOICES["sample_norm"],
     "eval.resampler": ("lanczos", "tf1-bilinear"),
     "eval.best": ("fid768", "fid2048"),
     "eval.final": features.METRICS,
@@ -201,49 +57,30 @@ CHOICES = {
 PLAIN = {"name": str, "seed": int, "dtype": str}
 
 
-class Checked(NamedTuple):
-    """A whole config, every section of it checked."""
-
-    name: str
-    seed: int
-    dtype: str
-    data: Data
-    game: Game
-    ema: Average
-    sample: Sample
-    checkpoint: Checkpoint
-    train: Loop
-    eval: Evaluation
-    submit: Submission
-    generator: Mapping[str, Any]
-    discriminator: Mapping[str, Any]
-    optimizer: Mapping[str, Any]
-    augment: Mapping[str, Any]
-
-
-def check(config: Config) -> Checked:
+def check(config: Config) -> sections.Checked:
     """The config as typed records; raises ConfigError naming the first wrong field and its choices."""
-    sections = config.to_dict()
-    unknown = sorted(set(sections) - set(Checked._fields))
+    given = config.to_dict()
+    fields = sections.Checked._fields
+    unknown = sorted(set(given) - set(fields))
     if unknown:
-        raise ConfigError(f"config.{unknown[0]} is no field of config; fields: {', '.join(Checked._fields)}")
-    missing = [name for name in Checked._fields if name not in sections]
+        raise sections.ConfigError(f"config.{unknown[0]} is no field of config; fields: {', '.join(fields)}")
+    missing = [name for name in fields if name not in given]
     if missing:
-        raise ConfigError(f"config.{missing[0]} is missing; config needs: {', '.join(Checked._fields)}")
+        raise sections.ConfigError(f"config.{missing[0]} is missing; config needs: {', '.join(fields)}")
     for name, kind in PLAIN.items():
-        _check_type(f"config.{name}", sections[name], kind)
-    choose(DTYPES, sections["dtype"], "config.dtype")
-    choose(GAMES, sections["game"].get("name", ""), "config.game.name")
-    built = {}
-    for name, kind in SECTIONS.items():
-        given = {"name": sections[name]["name"]} if "name" in kind._fields else {}
-        built[name] = build(kind, sections[name], f"config.{name}", **given)
-    checked = Checked(**{**sections, **built})
-    for path, choices in CHOICES.items():
+        sections.check_type(f"config.{name}", given[name], kind)
+    sections.choose(DTYPES, given["dtype"], "config.dtype")
+    game = sections.choose(GAMES, given["game"].get("name", ""), "config.game.name")
+    built = {
+        name: sections.build(kind, given[name], f"config.{name}") for name, kind in sections.SECTIONS.items()
+    }
+    built["game"] = sections.build(game.record, given["game"], "config.game", name=given["game"]["name"])
+    checked = sections.Checked(**{**given, **built})
+    for path, choices in {**CHOICES, **game.choices}.items():
         section, field = path.split(".")
-        given = getattr(built[section], field)
-        for value in given if isinstance(given, tuple) else (given,):
-            choose(dict.fromkeys(choices), value, f"config.{path}")
+        value = getattr(built[section], field)
+        for one in value if isinstance(value, tuple) else (value,):
+            sections.choose(dict.fromkeys(choices), one, f"config.{path}")
     phases(checked, classes=max(checked.data.classes, 1))
     recipe(checked.data)
     return checked
@@ -252,11 +89,11 @@ def check(config: Config) -> Checked:
 # ------------------------------------------------------------------ data
 
 
-def _tfds(data: Data) -> photos.Source:
+def _tfds(data: sections.Data) -> photos.Source:
     return dogs.tfds(data.path or None, archives=data.archives or None)
 
 
-SOURCES: dict[str, Callable[[Data], photos.Source]] = {
+SOURCES: dict[str, Callable[[sections.Data], photos.Source]] = {
     "tfds": _tfds,
     "kaggle": lambda data: dogs.kaggle(data.path),
     "folder": lambda data: dogs.folder(data.path),
@@ -264,11 +101,11 @@ SOURCES: dict[str, Callable[[Data], photos.Source]] = {
 }
 
 
-def source(data: Data) -> photos.Source:
+def source(data: sections.Data) -> photos.Source:
     """The photos that config.data names; data.classes must be the number of their breeds, or 0."""
     found = SOURCES[data.source](data)
     if data.classes not in (0, len(found.breeds)):
-        raise ConfigError(
+        raise sections.ConfigError(
             f"config.data.classes is {data.classes}, and the photos have {len(found.breeds)} classes "
             f"({', '.join(found.breeds[:3])}, ...); say --config.data.classes={len(found.breeds)}, or 0 for "
             "as many as there are"
@@ -276,31 +113,31 @@ def source(data: Data) -> photos.Source:
     return found
 
 
-def recipe(data: Data) -> photos.Recipe:
+def recipe(data: sections.Data) -> photos.Recipe:
     """The crop recipe of config.data.crop at config.data.size."""
 
     section = dict(data.crop)
-    function = choose(crop.RECIPES, section.get("name", ""), "config.data.crop.name")
-    return bind(function, section, "config.data.crop", ("photo", "boxes"), size=data.size)
+    function = sections.choose(crop.RECIPES, section.get("name", ""), "config.data.crop.name")
+    return sections.bind(function, section, "config.data.crop", ("photo", "boxes"), size=data.store_size)
 
 
 # ------------------------------------------------------------------ networks and games
 
 
-def networks(config: Checked, classes: int) -> tuple[nn.Module, nn.Module]:
+def networks(config: sections.Checked, classes: int) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator of a two-player game."""
-    shared = {"classes": classes, "size": config.data.size, "dtype": DTYPES[config.dtype]}
-    generator = _named(
+    shared = {"classes": classes, "size": config.game.size, "dtype": DTYPES[config.dtype]}
+    generator = sections.named(
         GENERATORS, config.generator, "config.generator", latent_dim=config.game.latent_dim, **shared
     )
-    return generator, _named(DISCRIMINATORS, config.discriminator, "config.discriminator", **shared)
+    return generator, sections.named(DISCRIMINATORS, config.discriminator, "config.discriminator", **shared)
 
 
-def optimizer(section: Mapping[str, Any], path: str, steps: int) -> optax.GradientTransformation:
+def optimizer(section: Mapping[str, Any], path: str, steps: int) -> optax.GradientTransformationExtraArgs:
     """An optimiser with its schedule over `steps` updates."""
     fields = dict(section)
-    schedule = _named(SCHEDULES, fields.pop("schedule", {}), f"{path}.schedule", steps=steps)
-    return _named(OPTIMIZERS, fields, path, schedule=schedule)
+    schedule = sections.named(SCHEDULES, fields.pop("schedule", {}), f"{path}.schedule", steps=steps)
+    return sections.named(OPTIMIZERS, fields, path, schedule=schedule)
 
 
 def augments(section: Mapping[str, Any]) -> tuple[gan.Augment, ...]:
@@ -308,16 +145,28 @@ def augments(section: Mapping[str, Any]) -> tuple[gan.Augment, ...]:
     built = []
     for name, fields in section.items():
         path = f"config.augment.{name}"
-        built.append(bind(choose(AUGMENTS, name, path), fields, path, ("key", "image")))
+        built.append(sections.bind(sections.choose(AUGMENTS, name, path), fields, path, ("key", "batch")))
     return tuple(built)
 
 
-def _gan(config: Checked, classes: int) -> tuple[system.Phase, ...]:
+def finish(section: Mapping[str, Any]) -> Callable[[system.Array], system.Array]:
+    """What is done to each generated picture, in the order of the names in the config."""
+    path = "config.sample.finish"
+    steps = [
+        sections.bind(sections.choose(FINISHES, name, f"{path}.{name}"), fields, f"{path}.{name}", ("image",))
+        for name, fields in section.items()
+    ]
+    return lambda image: functools.reduce(lambda image, step: step(image), steps, image)
+
+
+def _gan(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
     generator, discriminator = networks(config, classes)
     game, steps = config.game, config.train.steps
     extra = sorted(set(config.optimizer) - {"g", "d"})
     if extra:
-        raise ConfigError(f"config.optimizer.{extra[0]} is no field of config.optimizer; fields: d, g")
+        raise sections.ConfigError(
+            f"config.optimizer.{extra[0]} is no field of config.optimizer; fields: d, g"
+        )
     sample = config.sample
     latent = partial(sampling.latent, dim=game.latent_dim, truncation=sample.truncation, method=sample.method)
     played = gan.Game(
@@ -325,25 +174,68 @@ def _gan(config: Checked, classes: int) -> tuple[system.Phase, ...]:
         discriminator=discriminator,
         latent_dim=game.latent_dim,
         classes=classes,
-        loss=_named(LOSSES, game.loss, "config.game.loss"),
+        loss=sections.named(LOSSES, game.loss, "config.game.loss"),
         g_optimizer=optimizer(config.optimizer["g"], "config.optimizer.g", steps),
         d_optimizer=optimizer(config.optimizer["d"], "config.optimizer.d", steps * game.d_steps),
         augment=augments(config.augment),
         d_steps=game.d_steps,
         accumulate=game.accumulate,
+        judge=game.judge,
+        fakes=game.fakes,
+        fake_labels=game.fake_labels,
+        g_reals=game.g_reals,
+        breeds=game.breeds,
         ema_decay=config.ema.decay,
         ema_start=config.ema.start,
         ema_stats=config.ema.stats,
         latent=latent,
         sample_norm=sample.norm,
+        refresh=(-(-sample.refresh // max(sample.batch_size, 1)), sample.batch_size),
+        finish=finish(sample.finish),
     )
-    batch = game.batch_size * game.d_steps * game.accumulate
-    return (system.Phase("gan", gan.gan(played), steps, batch),)
+    _check_sizes(config, played)
+    return (system.Phase("gan", gan.gan(played), steps, game.batch_size * gan.batches(played)),)
 
 
-GAMES: dict[str, Callable[[Checked, int], tuple[system.Phase, ...]]] = {"gan": _gan}
+def _check_sizes(config: sections.Checked, game: gan.Game) -> None:
+    """What is stored must be augmented to what the networks see, what is drawn finished to data.size."""
+    side = config.data.store_size
+
+    def seen() -> system.Array:
+        data = batches.resident(jnp.zeros((1, side, side, 3), jnp.uint8), jnp.zeros(1, jnp.int32))
+        batch = batches.batch(data, jax.random.key(0), 0, 2)
+        for augmentation in game.augment:
+            batch = augmentation(jax.random.key(0), batch)
+        return batch.image
+
+    found = jax.eval_shape(seen).shape[1:3]
+    if found != (config.game.size, config.game.size):
+        raise sections.ConfigError(
+            f"crops are kept at config.data.store_size = {side} and come out of config.augment at "
+            f"{found[0]}x{found[1]}, but config.game.size is {config.game.size}"
+        )
+    drawn = jax.ShapeDtypeStruct((2, config.game.size, config.game.size, 3), jnp.float32)
+    found = jax.eval_shape(game.finish, drawn).shape[1:3]
+    if found != (config.data.size, config.data.size):
+        raise sections.ConfigError(
+            f"pictures of config.game.size = {config.game.size} come out of config.sample.finish at "
+            f"{found[0]}x{found[1]}, but config.data.size is {config.data.size}"
+        )
 
 
-def phases(config: Checked, classes: int) -> tuple[system.Phase, ...]:
+class Row(NamedTuple):
+    """A kind of game: the record that config.game fills, its fields' choices, and its phases."""
+
+    record: Callable[..., Any]
+    choices: Mapping[str, tuple[str, ...]]  # "game.field" -> its values
+    phases: Callable[[sections.Checked, int], tuple[system.Phase, ...]]  # (config, classes)
+
+
+GAMES = {
+    "gan": Row(sections.Game, {f"game.{x}": gan.CHOICES[x] for x in ("judge", "fakes", "fake_labels")}, _gan),
+}
+
+
+def phases(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
     """The phases of an experiment, for photos of `classes` breeds."""
-    return choose(GAMES, config.game.name, "config.game.name")(config, classes)
+    return GAMES[config.game.name].phases(config, classes)

@@ -10,8 +10,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxdog import checkpoint, devices, evaluate, factory, networks, sampling, system, train, writers
-from jaxdog.data import crop, photos, pictures
+from jaxdog import (
+    checkpoint,
+    devices,
+    evaluate,
+    factory,
+    networks,
+    sampling,
+    sections,
+    system,
+    train,
+    writers,
+)
+from jaxdog.data import batches, crop, photos, pictures
 from jaxdog.metrics import features
 
 log = logging.getLogger("jaxdog")
@@ -20,7 +31,7 @@ log = logging.getLogger("jaxdog")
 class Job(NamedTuple):
     """A config's parts, made."""
 
-    config: factory.Checked
+    config: sections.Checked
     folder: pathlib.Path
     over: Mesh
     crops: photos.Crops
@@ -31,7 +42,7 @@ class Job(NamedTuple):
 
 
 def make(
-    config: factory.Checked, folder: pathlib.Path, cache_dir: pathlib.Path, training: bool, scoring: bool
+    config: sections.Checked, folder: pathlib.Path, cache_dir: pathlib.Path, training: bool, scoring: bool
 ) -> Job:
     """Reads or prepares the photos and makes the rest.
 
@@ -81,8 +92,21 @@ def classes(job: Job) -> int:
 
 def labels(job: Job, n: int, use: int) -> np.ndarray:
     """Breeds [n] int32 of the pictures drawn for one use (train.EVALUATE, train.SUBMIT)."""
+    sample = job.config.sample
     key = jax.random.fold_in(train.key_for(job.config.seed, train.LABELS), use)
-    return np.asarray(sampling.labels(n, classes(job), job.config.sample.labels, key))
+    return np.asarray(sampling.labels(n, classes(job), sample.labels, key, sample.without))
+
+
+def _resident(crops: photos.Crops) -> batches.Data:
+    return batches.Data(crops.image, crops.label, crops.extent, crops.kind)
+
+
+def batch_size(job: Job) -> int:
+    """Pictures that are drawn at once: those that share statistics, or as many as the metric likes."""
+    sample = job.config.sample
+    return (
+        sample.batch_size if sample.norm == "batch" else devices.rounded(job.config.eval.batch_size, job.over)
+    )
 
 
 def evaluation_steps(job: Job) -> int:
@@ -103,7 +127,7 @@ def record(job: Job, writer: writers.Writer, step: int, found: dict[str, Any], f
     log.info("step %d, %d samples: %s", step, found["samples"], numbers)
     for warning in found["warnings"] if final else ():
         log.info("  note: %s", warning)
-    return found[factory.choose(names, config.eval.best, "config.eval.best")]
+    return found[sections.choose(names, config.eval.best, "config.eval.best")]
 
 
 def training(job: Job, writer: writers.Writer) -> train.Run:
@@ -114,7 +138,7 @@ def training(job: Job, writer: writers.Writer) -> train.Run:
 
     def score(phase: system.Phase, state: Any, step: int) -> float:
         label = labels(job, config.eval.samples, train.EVALUATE)
-        found = job.evaluator().score_system(phase.system.sample, state, key, label)
+        found = job.evaluator().score_system(phase.system, state, key, label, batch_size=batch_size(job))
         return record(job, writer, step, found, final=False)
 
     return train.Run(
@@ -123,9 +147,7 @@ def training(job: Job, writer: writers.Writer) -> train.Run:
         checkpoint_every=config.checkpoint.every,
         seed=config.seed,
         classes=classes(job),
-        data=devices.put(
-            train.Data(np.asarray(job.crops.image), job.crops.label), devices.everywhere(job.over)
-        ),
+        data=devices.put(_resident(job.crops), devices.everywhere(job.over)),
         over=job.over,
         writer=writer,
         checkpoints=job.checkpoints,

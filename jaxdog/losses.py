@@ -1,6 +1,7 @@
 """Adversarial losses: pure functions of logits, one value per sample; means are taken by the caller.
 
-`d(real, fake)` is what the discriminator minimises, `g(fake)` what the generator minimises.
+`d(key, real, fake)` is what the discriminator minimises, `g(key, real, fake)` what the generator minimises.
+Both get the same key within one step, so that targets which are drawn are the same for both.
 """
 
 from collections.abc import Callable
@@ -12,25 +13,30 @@ import jax.numpy as jnp
 from jaxdog import system
 
 Array = system.Array
+Key = system.Key
 
 
 class Loss(NamedTuple):
     """A two-player game over logits [b] float32."""
 
-    d: Callable[[Array, Array], tuple[Array, Array]]  # (real [b], fake [b]) -> real term [b], fake term [b]
-    g: Callable[[Array], Array]  # fake [b] -> [b]
+    d: Callable[[Key, Array, Array], tuple[Array, Array]]  # (key, real [b], fake [b]) -> their terms [b], [b]
+    g: Callable[[Key, Array, Array], Array]  # (key, real [b], fake [b]) -> [b]
+    relative: bool = False  # whether g looks at the logits of real pictures; else it is given the fake ones'
 
 
 def hinge() -> Loss:
     """Hinge loss (Lim and Ye 2017, eq. 14 to 16; Miyato et al. 2018, eq. 16 and 17)."""
-    return Loss(d=lambda real, fake: (jax.nn.relu(1.0 - real), jax.nn.relu(1.0 + fake)), g=lambda fake: -fake)
+    return Loss(
+        d=lambda key, real, fake: (jax.nn.relu(1.0 - real), jax.nn.relu(1.0 + fake)),
+        g=lambda key, real, fake: -fake,
+    )
 
 
 def non_saturating() -> Loss:
     """Logistic loss with the non-saturating generator (Goodfellow et al. 2014, sec. 3)."""
     return Loss(
-        d=lambda real, fake: (jax.nn.softplus(-real), jax.nn.softplus(fake)),
-        g=lambda fake: jax.nn.softplus(-fake),
+        d=lambda key, real, fake: (jax.nn.softplus(-real), jax.nn.softplus(fake)),
+        g=lambda key, real, fake: jax.nn.softplus(-fake),
     )
 
 
@@ -41,9 +47,70 @@ def least_squares(real_target: float = 1.0, fake_target: float = 0.0, sigmoid: b
     """
     squash = jax.nn.sigmoid if sigmoid else lambda logit: logit
     return Loss(
-        d=lambda real, fake: (
+        d=lambda key, real, fake: (
             jnp.square(squash(real) - real_target),
             jnp.square(squash(fake) - fake_target),
         ),
-        g=lambda fake: jnp.square(squash(fake) - real_target),
+        g=lambda key, real, fake: jnp.square(squash(fake) - real_target),
     )
+
+
+def cross_entropy(
+    real_low: float = 1.0,
+    real_high: float = 1.0,
+    fake_low: float = 0.0,
+    fake_high: float = 0.0,
+    swap: float = 0.0,
+) -> Loss:
+    """Cross-entropy with smoothed, noisy and swapped targets (Salimans et al. 2016, sec. 3.4, and its kin).
+
+    Args:
+      real_low, real_high: each real picture's target is drawn uniformly between them.
+      fake_low, fake_high: each generated picture's.
+      swap: probability that all targets of a step change sides. The generator aims at what the real
+        pictures' targets have become.
+    """
+
+    def targets(key: Key, b: int) -> tuple[Array, Array]:
+        real_key, fake_key, swap_key = jax.random.split(key, 3)
+        real = jax.random.uniform(real_key, (b,), minval=real_low, maxval=real_high)
+        fake = jax.random.uniform(fake_key, (b,), minval=fake_low, maxval=fake_high)
+        swapped = jax.random.bernoulli(swap_key, swap)
+        return jnp.where(swapped, fake, real), jnp.where(swapped, real, fake)
+
+    def entropy(logit: Array, target: Array) -> Array:
+        return jax.nn.softplus(logit) - target * logit
+
+    def d(key: Key, real: Array, fake: Array) -> tuple[Array, Array]:
+        real_target, fake_target = targets(key, real.shape[0])
+        return entropy(real, real_target), entropy(fake, fake_target)
+
+    return Loss(d=d, g=lambda key, real, fake: entropy(fake, targets(key, fake.shape[0])[0]))
+
+
+def relativistic_average(base: str = "least_squares") -> Loss:
+    """How much more real than the average fake, and the other way round (Jolicoeur-Martineau 2018, sec. 4).
+
+    base:
+      cross_entropy  RaSGAN, eq. 8 and 9, non-saturating
+      least_squares  RaLSGAN with margins 1 and -1
+      hinge          RaHingeGAN
+
+    The two terms are halved, so that they weigh as much as one. They are means over the batch at hand.
+    """
+    bases: dict[str, Callable[[Array], Array]] = {
+        "cross_entropy": lambda x: jax.nn.softplus(-x),
+        "least_squares": lambda x: jnp.square(x - 1.0),
+        "hinge": lambda x: jax.nn.relu(1.0 - x),
+    }
+    if base not in bases:
+        raise ValueError(f"relativistic_average: base is {base!r}; choices: {', '.join(sorted(bases))}")
+    cost = bases[base]
+
+    def d(key: Key, real: Array, fake: Array) -> tuple[Array, Array]:
+        return 0.5 * cost(real - jnp.mean(fake)), 0.5 * cost(jnp.mean(real) - fake)
+
+    def g(key: Key, real: Array, fake: Array) -> Array:
+        return jnp.add(*d(key, fake, real))
+
+    return Loss(d=d, g=g, relative=True)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -20,17 +21,19 @@ from jaxdog import (
     job,
     plots,
     report,
+    sections,
     submit,
     system,
     train,
     writers,
 )
+from jaxdog.data import batches
 
 log = logging.getLogger("jaxdog")
 
 # Mistakes of the user, or of the machine, that end in one paragraph instead of a traceback.
 EXPECTED = (
-    factory.ConfigError,
+    sections.ConfigError,
     checkpoint.CheckpointError,
     train.TrainingError,
     submit.SubmissionError,
@@ -116,7 +119,7 @@ def _same_experiment(config: ml_collections.ConfigDict, folder: pathlib.Path) ->
             if old.get(name) != new.get(name) and name.split(".")[0] not in CHANGEABLE
         ]
         if changed:
-            raise factory.ConfigError(
+            raise sections.ConfigError(
                 f"{folder} holds a run of another experiment: {'; '.join(changed)}. Use another --workdir "
                 f"or the old values; what may change on the way: {', '.join(CHANGEABLE)}"
             )
@@ -162,8 +165,8 @@ def _pictures(made: job.Job, n: int) -> tuple[np.ndarray, int]:
     """n pictures of the best checkpoint, [n, h, w, 3] uint8, and its step."""
     phase, state, step = _best(made)
     key, label = train.key_for(made.config.seed, train.SUBMIT), job.labels(made, n, train.SUBMIT)
-    size = made.config.eval.batch_size
-    return evaluate.generate(phase.system.sample, state, key, label, made.over, size), step
+    size = job.batch_size(made)
+    return evaluate.generate(phase.system, state, key, label, made.over, size), step
 
 
 def _finish(made: job.Job, images: np.ndarray, step: int) -> None:
@@ -214,10 +217,12 @@ def _sample(made: job.Job, count: int) -> None:
     log.info("%s and grids/samples_%08d.png", made.folder / "samples.zip", step)
 
 
-def _dry_run(config: factory.Checked) -> None:
+def _dry_run(config: sections.Checked) -> None:
     """Prints each network's parameters, the cost of a step and its memory, without reading any photo."""
-    image = jax.ShapeDtypeStruct((1000, config.data.size, config.data.size, 3), np.uint8)
-    data = train.Data(image, jax.ShapeDtypeStruct((1000,), np.int32))
+    side = config.data.store_size
+    data = jax.eval_shape(
+        lambda: batches.resident(jnp.zeros((1000, side, side, 3), jnp.uint8), jnp.zeros(1000, jnp.int32))
+    )
     over = devices.mesh()
     for phase in factory.phases(config, max(config.data.classes, 1)):
         functions = train.compiled(phase, config.seed, 1, over)
@@ -226,7 +231,7 @@ def _dry_run(config: factory.Checked) -> None:
         for name, net in vars(state).items():
             if isinstance(net, system.Net):
                 print(f"  {name}: {_count(net.params):,} parameters")
-        compiled = functions.step.lower(state, data).compile()
+        compiled = functions.dispatch.lower(state, data, 0.0).compile()
         cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
         print(f"  a step: {cost.get('flops', float('nan')) / 1e9:,.1f} GFLOP")
         print(f"  state: {_bytes(state) / 1e6:,.1f} MB; working memory of a step: ", end="")

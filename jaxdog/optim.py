@@ -1,32 +1,147 @@
-"""Optimisers and learning-rate schedules: thin names over optax."""
+"""Optimisers and learning-rate schedules: thin names over optax.
 
+A rate is a function of (updates done, hours trained) -> learning rate; few look at the clock. The hours come
+through `update(..., hours=...)`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
 import optax
 
+Array = jax.Array
+Rate = Callable[[Array, Array], Array]  # (updates done [] int32, hours trained [] float32) -> [] float32
 
-def constant(steps: int, learning_rate: float) -> optax.Schedule:
+
+def constant(steps: int, learning_rate: float) -> Rate:
     """The same rate for the whole run of `steps` optimiser updates."""
     del steps
-    return optax.constant_schedule(learning_rate)
+    return _by_count(optax.constant_schedule(learning_rate))
 
 
-def linear_end(steps: int, learning_rate: float, fraction: float) -> optax.Schedule:
+def linear_end(steps: int, learning_rate: float, fraction: float) -> Rate:
     """Constant, then linear to zero over the last `fraction` (0 to 1) of `steps`."""
     if not 0.0 < fraction <= 1.0:
         raise ValueError(f"linear_end: fraction is {fraction}, and must lie in (0, 1]")
     length = max(1, round(steps * fraction))
-    return optax.linear_schedule(learning_rate, 0.0, length, transition_begin=steps - length)
+    return _by_count(optax.linear_schedule(learning_rate, 0.0, length, transition_begin=steps - length))
 
 
-def cosine(steps: int, learning_rate: float, final: float) -> optax.Schedule:
+def cosine(steps: int, learning_rate: float, final: float) -> Rate:
     """Half a cosine from `learning_rate` to `final` times it over `steps`."""
-    return optax.cosine_decay_schedule(learning_rate, max(1, steps), alpha=final)
+    return _by_count(optax.cosine_decay_schedule(learning_rate, max(1, steps), alpha=final))
+
+
+def exponential(steps: int, learning_rate: float, decay: float, every: int) -> Rate:
+    """`learning_rate` times `decay` after each `every` updates, in stairs, as torch's ExponentialLR."""
+    del steps
+    if every < 1:
+        raise ValueError(f"exponential: every is {every} updates, and must be at least 1")
+    return _by_count(optax.exponential_decay(learning_rate, every, decay, staircase=True))
+
+
+def clock_cosine(
+    steps: int, learning_rate: float, hours: float, first_rate: float, first_updates: int
+) -> Rate:
+    """Half a cosine from `learning_rate` to 0 over `hours` of training, whatever the number of steps.
+
+    The first `first_updates` updates are made at `first_rate`. What such a run ends with depends on the
+    machine's speed, so two runs of it are not equal bit for bit.
+    """
+    del steps
+    if hours <= 0:
+        raise ValueError(f"clock_cosine: hours is {hours}, and must be positive")
+
+    def rate(count: Array, now: Array) -> Array:
+        curve = 0.5 * learning_rate * (1.0 + jnp.cos(jnp.pi * jnp.minimum(now / hours, 1.0)))
+        return jnp.where(count < first_updates, first_rate, curve)
+
+    return rate
+
+
+def _by_count(schedule: optax.Schedule) -> Rate:
+    return lambda count, hours: jnp.asarray(schedule(count), jnp.float32)
+
+
+class RateState(NamedTuple):
+    """How many updates were made."""
+
+    count: Array  # [] int32
+
+
+def scale_by_rate(rate: Rate) -> optax.GradientTransformationExtraArgs:
+    """Updates times minus the rate."""
+
+    def init(params: Any) -> RateState:
+        del params
+        return RateState(jnp.zeros((), jnp.int32))
+
+    def update(
+        updates: Any, state: Any, params: Any = None, *, hours: Array | float = 0.0, **extra: Any
+    ) -> tuple[Any, RateState]:
+        del params, extra
+        factor = -rate(state.count, jnp.asarray(hours, jnp.float32))
+        return jax.tree.map(lambda x: factor * x, updates), RateState(state.count + 1)
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def adam(
-    schedule: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float
-) -> optax.GradientTransformation:
+    schedule: Rate, b1: float, b2: float, eps: float, weight_decay: float
+) -> optax.GradientTransformationExtraArgs:
     """Adam (Kingma and Ba 2015); `weight_decay` is L2 added to the gradient, as in torch's Adam."""
-    update = optax.adam(schedule, b1=b1, b2=b2, eps=eps)
-    if weight_decay == 0.0:
-        return update
-    return optax.chain(optax.add_decayed_weights(weight_decay), update)
+    parts = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    return optax.chain(*parts, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), scale_by_rate(schedule))
+
+
+def per_leaf(transform: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`transform` with a state of its own for every array: what joins later starts from its own step 0."""
+
+    def init(params: Any) -> Any:
+        return jax.tree.map(transform.init, params)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        leaves, tree = jax.tree.flatten(updates)
+        done = [transform.update(x, s) for x, s in zip(leaves, tree.flatten_up_to(state), strict=True)]
+        return tree.unflatten([x for x, _ in done]), tree.unflatten([s for _, s in done])
+
+    return optax.GradientTransformation(init, update)
+
+
+def shorten_rows(longest: Mapping[str, float]) -> optax.GradientTransformation:
+    """Updates after which no row is too long: parameters under a name of `longest` are cut to that length.
+
+    Rows are along the last axis. torch's `Embedding(max_norm=...)` does so to the rows it looks up, before
+    each use.
+    """
+
+    def init(params: Any) -> optax.EmptyState:
+        del params
+        return optax.EmptyState()
+
+    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+        def cut(path: tuple[Any, ...], u: Array, p: Array) -> Array:
+            limits = [longest[name] for name in map(jax.tree_util.keystr, path) if name in longest]
+            if not limits:
+                return u
+            length = jnp.linalg.norm(p + u, axis=-1, keepdims=True)
+            return (p + u) * jnp.where(length > limits[0], limits[0] / (length + 1e-7), 1.0) - p
+
+        return jax.tree_util.tree_map_with_path(cut, updates, params), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def adam_per_leaf(
+    schedule: Rate, b1: float, b2: float, eps: float, weight_decay: float, longest_rows: Mapping[str, float]
+) -> optax.GradientTransformationExtraArgs:
+    """As `adam`, for networks that grow: as torch does, it counts the steps of each parameter on its own.
+
+    `longest_rows`: see `shorten_rows`; {} for none.
+    """
+    parts = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+    scaled = per_leaf(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
+    return optax.chain(*parts, scaled, scale_by_rate(schedule), shorten_rows(longest_rows))

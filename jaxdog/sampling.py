@@ -4,7 +4,7 @@ Everything is indexed by picture: picture i depends on (key, i) only, so it is t
 size, any number of devices and any number of pictures asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -70,20 +70,27 @@ METHODS: dict[str, Callable[[Key, int, float], Array]] = {
 }
 
 
-def labels(n: int, classes: int, policy: str, key: Key) -> Array:
-    """The breeds of pictures 0 .. n-1, [n] int32 in [0, classes).
+def labels(n: int, classes: int, policy: str, key: Key, without: Sequence[int] = ()) -> Array:
+    """The breeds of pictures 0 .. n-1, [n] int32 in [0, classes), none of those in `without`.
 
     policy:
       uniform    each drawn on its own, all breeds equally likely
-      balanced   0, 1, .., classes - 1, 0, 1, ..: counts differ by at most one; `key` is not used
+      balanced   one of each in order, and again: counts differ by at most one; `key` is not used
     """
     if policy not in POLICIES:
         raise ValueError(f"label policy {policy!r} is unknown; choices: {', '.join(POLICIES)}")
     if classes < 1:
         raise ValueError(f"labels need at least 1 class, got {classes}")
+    kept = [breed for breed in range(classes) if breed not in without]
+    if not kept or any(not 0 <= breed < classes for breed in without):
+        raise ValueError(
+            f"labels without {list(without)}: there are breeds 0 to {classes - 1}, and one must stay"
+        )
     if policy == "balanced":
-        return jnp.arange(n, dtype=jnp.int32) % classes
-    return jax.vmap(lambda key: jax.random.randint(key, (), 0, classes, jnp.int32))(image_keys(key, n))
+        drawn = jnp.arange(n, dtype=jnp.int32) % len(kept)
+    else:
+        drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(kept), jnp.int32))(image_keys(key, n))
+    return jnp.asarray(kept, jnp.int32)[drawn]
 
 
 def to_uint8(image: Array) -> Array:

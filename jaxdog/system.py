@@ -19,8 +19,20 @@ Scalars = dict[str, Array]  # name -> [] float32
 class Batch(NamedTuple):
     """Real pictures as every system sees them."""
 
-    image: Array  # [b, h, w, c] float32 in [-1, 1]
+    image: Array  # [b, s, s, c] float32 in [-1, 1]
     label: Array  # [b] int32, the breed
+    extent: (
+        Array  # [b, 2] int32, height and width in pixels that the crop had before it was squashed to s x s
+    )
+    kind: Array  # [b] int32, which of its recipe's crops this is; 0 where a recipe makes one kind
+    hours: Array  # [b] float32, time trained so far, the same in every row; moves once per log window
+
+
+class Verdict(NamedTuple):
+    """What a discriminator says of pictures."""
+
+    logit: Array  # [b] float32, above 0: real
+    breeds: Array | None = None  # [b, classes] float32 logits, of those that classify
 
 
 @struct.dataclass
@@ -38,6 +50,7 @@ class System(NamedTuple):
     init: Callable[[Key, Batch], Any]  # (key, batch) -> state, with state.step = 0
     step: Callable[[Any, Batch, Key], tuple[Any, Scalars]]  # one step; state.step grows by one
     sample: Callable[[Any, Array, Array], Array]  # (state, key [b], label [b]) -> [b, h, w, c] in [-1, 1]
+    prepare: Callable[[Any, Key], Any] | None = None  # (state, key) -> the state to sample from, if another
 
 
 class Phase(NamedTuple):

@@ -22,7 +22,7 @@ import tqdm
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxdog import checkpoint, devices, factory, plots, sampling, system, writers
+from jaxdog import checkpoint, devices, plots, sampling, sections, system, writers
 from jaxdog.data import batches
 
 # What each use of a run's one seed folds into its key.
@@ -42,13 +42,6 @@ class Outcome(NamedTuple):
     reason: str  # "steps" | "hours" | "signal"
 
 
-class Data(NamedTuple):
-    """The training set on the devices, replicated."""
-
-    image: Any  # [n, h, w, c] uint8
-    label: Any  # [n] int32
-
-
 def key_for(seed: int, use: int) -> system.Key:
     """The key of one use (INIT, DATA, ...) of a run's seed."""
     return jax.random.fold_in(jax.random.key(seed), use)
@@ -57,9 +50,8 @@ def key_for(seed: int, use: int) -> system.Key:
 class Compiled(NamedTuple):
     """The jitted functions of one phase; what takes a state donates it, but for `grid`."""
 
-    init: Callable[[Data], Any]
-    step: Any  # (state, data) -> (state, scalars []); jitted
-    dispatch: Callable[[Any, Data], tuple[Any, Any]]  # k steps: scalars [k], or a list of k []
+    init: Callable[[batches.Data], Any]
+    dispatch: Any  # (state, data, hours) -> (state, scalars [k]): k steps; jitted
     grid: Callable[[Any, system.Array], system.Array]  # (state, label [n]) -> [n, h, w, c] uint8
 
 
@@ -72,54 +64,40 @@ def compiled(phase: system.Phase, seed: int, steps_per_dispatch: int, over: Mesh
         )
     everywhere, sharded = devices.everywhere(over), devices.by_rows(over)
 
-    def batch(data: Data, step: system.Array) -> system.Batch:
-        batch = batches.batch(data.image, data.label, key_for(seed, DATA), step, phase.batch_size)
+    def batch(data: batches.Data, step: system.Array, hours: system.Array | float) -> system.Batch:
+        batch = batches.batch(data, key_for(seed, DATA), step, phase.batch_size, hours)
         return jax.lax.with_sharding_constraint(batch, sharded)
 
     # Made inside jit: every leaf is its own buffer and can be donated.
     @partial(jax.jit, out_shardings=everywhere)
-    def init(data: Data) -> Any:
-        return phase.system.init(key_for(seed, INIT), batch(data, jnp.zeros((), jnp.int32)))
+    def init(data: batches.Data) -> Any:
+        return phase.system.init(key_for(seed, INIT), batch(data, jnp.zeros((), jnp.int32), 0.0))
 
-    def one(state: Any, data: Data) -> tuple[Any, system.Scalars]:
-        return phase.system.step(state, batch(data, state.step), key_for(seed, STEP))
+    # The old state's memory is reused for the new one; k steps per call hide the host.
+    @partial(jax.jit, donate_argnums=0, out_shardings=(everywhere, everywhere))
+    def dispatch(state: Any, data: batches.Data, hours: system.Array | float) -> tuple[Any, system.Scalars]:
+        def one(state: Any, _: None) -> tuple[Any, system.Scalars]:
+            return phase.system.step(state, batch(data, state.step, hours), key_for(seed, STEP))
 
-    def scan(state: Any, data: Data) -> tuple[Any, system.Scalars]:
-        return jax.lax.scan(lambda state, _: one(state, data), state, length=steps_per_dispatch)
-
-    # The old state's memory is reused for the new one.
-    step, many = (
-        jax.jit(function, donate_argnums=0, out_shardings=(everywhere, everywhere))
-        for function in (one, scan)
-    )
-
-    def dispatch(state: Any, data: Data) -> tuple[Any, Any]:
-        # k steps per call hide the host; XLA's CPU backend, though, is far slower inside loops.
-        if steps_per_dispatch > 1 and jax.default_backend() != "cpu":
-            return many(state, data)
-        rows = []
-        for _ in range(steps_per_dispatch):
-            state, scalars = step(state, data)
-            rows.append(scalars)
-        return state, {name: [row[name] for row in rows] for name in rows[0]}
+        return jax.lax.scan(one, state, length=steps_per_dispatch)
 
     @partial(jax.jit, out_shardings=everywhere)
     def grid(state: Any, label: system.Array) -> system.Array:
         keys = sampling.image_keys(key_for(seed, GRID), label.shape[0])
         return sampling.to_uint8(phase.system.sample(state, keys, label))
 
-    return Compiled(init, step, dispatch, grid)
+    return Compiled(init, dispatch, grid)
 
 
 class Run(NamedTuple):
     """Everything the loop needs."""
 
     phases: Sequence[system.Phase]
-    settings: factory.Loop
+    settings: sections.Loop
     checkpoint_every: int  # steps
     seed: int
     classes: int
-    data: Data  # on the devices
+    data: batches.Data  # on the devices
     over: Mesh
     writer: writers.Writer
     checkpoints: checkpoint.Checkpoints
@@ -141,6 +119,11 @@ def check(run: Run) -> None:
                 f"{name} is {count} steps, and must be a multiple of train.steps_per_dispatch = {k}; "
                 f"the nearest are {count // k * k} and {(count // k + 1) * k}"
             )
+    held = sum(x.nbytes for x in jax.tree.leaves(run.data)) / 1e9
+    if 0.0 < settings.memory_gb < held:
+        raise ValueError(
+            f"the crops alone take {held:.2f} GB, more than train.memory_gb = {settings.memory_gb}"
+        )
     if settings.log_every < 1 or run.checkpoint_every < 1:
         raise ValueError("train.log_every and checkpoint.every must be at least 1")
 
@@ -162,8 +145,10 @@ def restore(
     phase = phases[phase_at(phases, step)]
 
     def init() -> Any:
-        image, label = jnp.zeros((phase.batch_size, *shape)), jnp.zeros(phase.batch_size, jnp.int32)
-        return phase.system.init(jax.random.key(0), system.Batch(image, label))
+        data = batches.resident(jnp.zeros((1, *shape), jnp.uint8), jnp.zeros(1, jnp.int32))
+        return phase.system.init(
+            jax.random.key(0), batches.batch(data, jax.random.key(0), 0, phase.batch_size)
+        )
 
     state = jax.eval_shape(init)
     return checkpoints.restore(step, state, devices.everywhere(over))
@@ -213,13 +198,10 @@ class _Progress:
                 self._log(step, phase)
 
     def _stop(self, step: int, bad: list[str]) -> None:
-        good = self.run.checkpoints.latest()
         first = step - self.run.settings.steps_per_dispatch + 1
-        saved = "no checkpoint was written yet" if good is None else f"the last good one is step {good}"
         raise TrainingError(
-            f"{', '.join(bad)} became NaN or infinite between steps {first} and {step}; {saved} in "
-            f"{self.run.checkpoints.folder}. Lower the learning rates (optimizer.g, optimizer.d), or go on "
-            "from there with another seed."
+            f"{', '.join(bad)} became NaN or infinite between steps {first} and {step}; {_saved(self.run)}. "
+            "Lower the learning rates (optimizer.g, optimizer.d), or go on from there with another seed."
         )
 
     def _log(self, step: int, phase: system.Phase) -> None:
@@ -229,6 +211,13 @@ class _Progress:
         rate = pictures / max(self.busy, 1e-9)
         mean = {name: float(np.mean([w[name] for w in self.window])) for name in self.window[0]}
         memory = {"memory_gb": memory_gb()}
+        limit = self.run.settings.memory_gb
+        if 0.0 < limit < memory["memory_gb"]:
+            raise TrainingError(
+                f"the run has taken {memory['memory_gb']:.2f} GB by step {step}, more than "
+                f"train.memory_gb = {limit}; {_saved(self.run)}. Take a smaller batch, narrower networks or "
+                "smaller stored crops (data.store_size)."
+            )
         speed = {"images_per_second": rate, "seconds_per_kimg": 1000.0 / rate}
         kimg = {"kimg": images_at(self.run.phases, step) / 1000.0, "seconds": self.seconds()}
         self.run.writer.log(step, {**kimg, **speed, **memory, **mean})
@@ -236,6 +225,12 @@ class _Progress:
             f"{rate:.1f} img/s, {1000.0 / rate:.1f} s/kimg, {memory['memory_gb']:.1f} GB", refresh=False
         )
         self.window, self.busy = [], 0.0
+
+
+def _saved(run: Run) -> str:
+    good = run.checkpoints.latest()
+    saved = "no checkpoint was written yet" if good is None else f"the last good checkpoint is step {good}"
+    return f"{saved} in {run.checkpoints.folder}"
 
 
 def memory_gb() -> float:
@@ -284,12 +279,18 @@ def _anywhere(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
+def _agreed(hours: float) -> Any:
+    """The clock of the first host, for all; [] float32."""
+    now = np.float32(hours)
+    return now if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(now)
+
+
 def train(run: Run) -> Outcome:
     """Trains until the steps or hours are done or a signal comes, resuming from the newest checkpoint."""
     check(run)
     step, state, seconds = _begin(run)
     progress = _Progress(run, step, seconds)
-    reason, end = "", 0
+    reason, end, hours = "", 0, _agreed(seconds / 3600.0)
     total = sum(phase.steps for phase in run.phases)
     with _signals() as asked, progress.bar:
         for phase in run.phases:
@@ -302,7 +303,9 @@ def train(run: Run) -> Outcome:
             elif step == begin and phase.enter is not None:
                 state = jax.jit(phase.enter, donate_argnums=0)(state)
             while step < end and not reason:
-                state, scalars = functions.dispatch(state, run.data)
+                if step % run.settings.log_every == 0:
+                    hours = _agreed(progress.seconds() / 3600.0)
+                state, scalars = functions.dispatch(state, run.data, hours)
                 step += run.settings.steps_per_dispatch
                 progress.pending.append((step, phase, scalars))
                 progress.read(keep=1)

@@ -81,30 +81,34 @@ def data() -> tuple[jax.Array, jax.Array]:
     labels = np.arange(37, dtype=np.int32)
     images = np.random.default_rng(0).integers(0, 256, (37, 4, 4, 3), np.uint8)
     images[:, 0, 0, 0] = labels
-    return jnp.asarray(images), jnp.asarray(labels)
+    return jax.tree.map(
+        jnp.asarray, batches.resident(images, labels, np.stack([labels + 40, labels], 1), -labels)
+    )
 
 
-draw = jax.jit(batches.batch, static_argnums=4)
+draw = jax.jit(batches.batch, static_argnums=3)
 
 
 def test_a_batch_is_the_pictures_of_its_indices(data):
-    got = draw(*data, KEY, 3, 8)
+    got = draw(data, KEY, 3, 8)
     chosen = np.asarray(batches.indices(37, KEY, 3, 8))
     np.testing.assert_array_equal(got.label, chosen)
     np.testing.assert_allclose(got.image, np.asarray(data[0])[chosen] / 127.5 - 1, atol=1e-7)
+    np.testing.assert_array_equal(got.extent, np.stack([chosen + 40, chosen], 1))
+    np.testing.assert_array_equal(got.kind, -chosen)
     assert got.image.dtype == jnp.float32 and got.label.dtype == jnp.int32
 
 
 def test_the_range_is_exact_and_uint8_comes_back():
     ramp = jnp.arange(256, dtype=jnp.uint8).reshape(1, 16, 16, 1)
     for compute in (batches.batch, draw):
-        image = np.asarray(compute(ramp, jnp.zeros(1, jnp.int32), KEY, 0, 1).image)
+        image = np.asarray(compute(batches.resident(ramp, jnp.zeros(1, jnp.int32)), KEY, 0, 1).image)
         assert image.min() == -1.0 and image.max() == 1.0
         np.testing.assert_array_equal(np.rint((image + 1) * 127.5), np.asarray(ramp))
 
 
 def test_every_epoch_shows_every_picture_once_whatever_the_batch_size(data):
-    seen = np.concatenate([draw(*data, KEY, i, 8).label for i in range(37)])  # 8 epochs, 37 batches
+    seen = np.concatenate([draw(data, KEY, i, 8).label for i in range(37)])  # 8 epochs, 37 batches
     for epoch in seen.reshape(8, 37):
         np.testing.assert_array_equal(np.sort(epoch), np.arange(37))
     assert not np.array_equal(seen[:37], seen[37:74])
@@ -113,30 +117,30 @@ def test_every_epoch_shows_every_picture_once_whatever_the_batch_size(data):
 
 
 def test_a_batch_depends_on_key_and_number_only(data):
-    forward = [draw(*data, KEY, i, 8) for i in range(4)]
+    forward = [draw(data, KEY, i, 8) for i in range(4)]
     for i in (2, 0, 3, 1):
-        again = batches.batch(*data, KEY, jnp.asarray(i, jnp.int32), 8)
+        again = batches.batch(data, KEY, jnp.asarray(i, jnp.int32), 8)
         np.testing.assert_array_equal(again.image, forward[i].image)
         np.testing.assert_array_equal(again.label, forward[i].label)
-    assert not np.array_equal(draw(*data, jax.random.key(0), 0, 8).label, forward[0].label)
+    assert not np.array_equal(draw(data, jax.random.key(0), 0, 8).label, forward[0].label)
 
 
 def test_sharded_over_devices_gives_the_same(data):
     mesh = Mesh(np.array(jax.devices()), ("data",))
     everywhere, rows = (NamedSharding(mesh, PartitionSpec(*spec)) for spec in ((), ("data",)))
     assert mesh.size == 4
-    images, labels = jax.device_put(data, everywhere)
-    sharded = jax.jit(batches.batch, static_argnums=4, out_shardings=rows)(images, labels, KEY, 5, 8)
+    replicated = jax.device_put(data, everywhere)
+    sharded = jax.jit(batches.batch, static_argnums=3, out_shardings=rows)(replicated, KEY, 5, 8)
     assert len(sharded.image.sharding.device_set) == 4
     assert sharded.image.addressable_shards[0].data.shape == (2, 4, 4, 3)
-    one = draw(*data, KEY, 5, 8)
+    one = draw(data, KEY, 5, 8)
     np.testing.assert_array_equal(sharded.image, one.image)
     np.testing.assert_array_equal(sharded.label, one.label)
 
 
 def test_inside_a_scan_the_step_is_the_number(data):
     def body(step, _):
-        return step + 1, batches.batch(*data, KEY, step, 8).label
+        return step + 1, batches.batch(data, KEY, step, 8).label
 
     _, labels = jax.jit(lambda: jax.lax.scan(body, jnp.zeros((), jnp.int32), None, length=5))()
     np.testing.assert_array_equal(labels, np.stack([batches.indices(37, KEY, i, 8) for i in range(5)]))

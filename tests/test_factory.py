@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import pytest
 
-from jaxdog import factory
+from jaxdog import factory, sections
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py"))
@@ -69,7 +69,7 @@ def test_every_config_says_what_it_is_and_refuses_unknown_variants(path: pathlib
         ("discriminator.name", None, "config.discriminator.name is missing; choices: biggan"),
         ("discriminator.name", "dcgan", "config.discriminator.name is 'dcgan'; choices: biggan"),
         ("game.name", "chess", "config.game.name is 'chess'; choices: gan"),
-        ("game.loss.name", "hing", "'hing'; choices: hinge, least_squares, non_saturating"),
+        ("game.loss.name", "hing", "'hing'; choices: cross_entropy, hinge, least_squares, non_saturating"),
         ("augment.rotate", {"degrees": 3}, "config.augment.rotate is 'rotate'; choices: flip, uniform_noise"),
         ("data.source", "web", "config.data.source is 'web'; choices: folder, kaggle, tfds, toy"),
         ("data.crop.name", "oval", "config.data.crop.name is 'oval'; choices: box_square"),
@@ -97,7 +97,7 @@ def test_an_int_is_good_where_a_float_is_asked() -> None:
 
 def test_classes_must_be_those_of_the_photos() -> None:
     data = factory.check(changed("data.classes", 7)).data
-    with pytest.raises(factory.ConfigError, match="is 7, .* have 10 classes .*--config.data.classes=10"):
+    with pytest.raises(sections.ConfigError, match="is 7, .* have 10 classes .*--config.data.classes=10"):
         factory.source(data)
 
 

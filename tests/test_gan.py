@@ -22,7 +22,7 @@ class Painter(nn.Module):
     """A generator of 4x4 pictures with a batch norm and spectral norm."""
 
     @nn.compact
-    def __call__(self, z: jax.Array, label: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, z: jax.Array, label: jax.Array, train: bool, key: jax.Array) -> jax.Array:
         h = layers.Dense(8, name="first")(jnp.concatenate([z, jax.nn.one_hot(label, CLASSES)], 1), train)
         h = layers.BatchNorm(name="norm")(h[:, None, None, :], train)[:, 0, 0]
         return jnp.tanh(layers.Dense(48, name="last")(h, train)).reshape(-1, 4, 4, 3)
@@ -32,10 +32,10 @@ class Judge(nn.Module):
     """A discriminator with spectral norm and no batch norm."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, label: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, label: jax.Array, train: bool) -> system.Verdict:
         h = jnp.concatenate([x.reshape(x.shape[0], -1), jax.nn.one_hot(label, CLASSES)], 1)
         h = nn.relu(layers.Dense(8, name="first")(h, train))
-        return layers.Dense(1, name="last")(h, train)[:, 0]
+        return system.Verdict(layers.Dense(1, name="last")(h, train)[:, 0])
 
 
 def game(**changes: Any) -> gan.Game:
@@ -50,11 +50,18 @@ def game(**changes: Any) -> gan.Game:
         augment=(),
         d_steps=1,
         accumulate=1,
+        judge="jointly",
+        fakes="fresh",
+        fake_labels="uniform",
+        g_reals=False,
+        breeds=0.0,
         ema_decay=0.5,
         ema_start=0,
         ema_stats="average",
         latent=partial(sampling.latent, dim=Z),
         sample_norm="running",
+        refresh=(2, 4),
+        finish=lambda image: image,
     )
     return default._replace(**changes)
 
@@ -62,7 +69,8 @@ def game(**changes: Any) -> gan.Game:
 def batch(b: int, seed: int = 0) -> system.Batch:
     image_key, label_key = jax.random.split(jax.random.key(seed))
     image = jax.random.uniform(image_key, (b, 4, 4, 3), minval=-1.0)
-    return system.Batch(image, jax.random.randint(label_key, (b,), 0, CLASSES))
+    label = jax.random.randint(label_key, (b,), 0, CLASSES)
+    return system.Batch(image, label, jnp.full((b, 2), 4), jnp.zeros(b, jnp.int32), jnp.zeros(b))
 
 
 def start(played: system.System, b: int = 8) -> gan.State:
@@ -116,10 +124,8 @@ def test_running_statistics_come_from_the_generator_step_alone(plain: system.Sys
     after, _ = plain.step(state, batch(8), jax.random.key(2))
     before, now = (x.g.stats["batch_stats"]["norm"]["mean"] for x in (state, after))
     _, g_key = jax.random.split(jax.random.fold_in(jax.random.key(2), 0))
-    z, label = gan._noise(game(), jax.random.split(g_key, 1)[0], 8)
-    _, stats = Painter().apply(
-        {"params": state.g.params, **state.g.stats}, z, label, train=True, mutable=list(state.g.stats)
-    )
+    noise = gan._keys(game(), g_key).noise[0]
+    _, _, stats = gan._fakes(game(), state.g, state.g.params, noise, batch(8), update=True)
     np.testing.assert_allclose(now, stats["batch_stats"]["norm"]["mean"], rtol=1e-5)
     assert not np.array_equal(before, now)
 
@@ -131,15 +137,15 @@ def test_accumulation_equals_one_large_batch() -> None:
     real, noise = batch(16), batch(16, seed=9)
 
     def loss(params: Any, inputs: tuple[system.Batch, system.Batch]) -> Any:
-        (image, label), (other, other_label) = inputs
-        logit, stats = Judge().apply(
+        (image, label, *_), (other, other_label, *_) = inputs
+        verdict, stats = Judge().apply(
             {"params": params, **state.d.stats},
             jnp.concatenate([image, other]),
             jnp.concatenate([label, other_label]),
             train=True,
             mutable=list(state.d.stats),
         )
-        terms = large.loss.d(*jnp.split(logit, 2))
+        terms = large.loss.d(jax.random.key(0), *jnp.split(verdict.logit, 2))
         return jnp.mean(terms[0] + terms[1]), (stats, {"loss": jnp.mean(terms[0] + terms[1])})
 
     def learn(played: gan.Game) -> tuple[system.Net, system.Scalars]:
@@ -173,7 +179,9 @@ def test_average_is_the_mean_of_old_average_and_new_parameters(plain: system.Sys
 
 
 def test_augmentations_change_what_the_discriminator_sees() -> None:
-    black = gan.gan(game(augment=(lambda key, image: jnp.full_like(image, -1.0),)))
+    black = gan.gan(
+        game(augment=(lambda key, batch: batch._replace(image=jnp.full_like(batch.image, -1.0)),))
+    )
     state = start(black)
     one, _ = jax.jit(black.step)(state, batch(8, seed=1), jax.random.key(2))
     two, _ = jax.jit(black.step)(state, batch(8, seed=1)._replace(image=batch(8, 5).image), jax.random.key(2))
@@ -199,7 +207,7 @@ def test_batch_statistics_at_sampling_depend_on_the_batch() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sample_norm": "mean"}, "sample.norm is 'mean'; choices: 'running', 'batch'"),
+        ({"sample_norm": "mean"}, "sample_norm is 'mean'; choices: 'running', 'batch', 'refreshed'"),
         ({"d_steps": 0}, "game.d_steps is 0, and must be at least 1"),
         ({"accumulate": 0}, "game.accumulate is 0, and must be at least 1"),
     ],

@@ -12,12 +12,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # A module imports only modules of lower rows. A new module is entered here.
 LAYERS = (
     {"system", "models.convolution"},
-    {"losses", "augment", "optim", "ema", "models.layers"}
+    {"resample", "colour"},
+    {"losses", "augment", "denoise", "finish", "optim", "ema", "models.layers"}
     | {"data.crop", "data.photos", "metrics.archives", "metrics.inception", "metrics.fid"}
     | {"metrics.neighbours", "metrics.copies", "metrics.inception_score", "metrics.kid"},
-    {"models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"}
+    {"sampling", "sections", "models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"}
     | {"metrics.mifid", "metrics.prdc", "metrics.nasnet"},
-    {"systems.gan", "sampling", "checkpoint", "writers", "plots", "metrics.features", "metrics.per_class"}
+    {"systems.gan", "checkpoint", "writers", "plots", "metrics.features", "metrics.per_class"}
     | {"metrics.nasnet_weights", "metrics.forensics", "data.pictures", "data.cheats"},
     {"factory"},
     {"devices", "networks"},

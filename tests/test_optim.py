@@ -10,14 +10,39 @@ from jaxdog import optim
 
 def test_linear_end_is_constant_and_then_falls_to_zero() -> None:
     schedule = optim.linear_end(steps=100, learning_rate=0.5, fraction=0.2)
-    assert [float(schedule(i)) for i in (0, 50, 80)] == [0.5, 0.5, 0.5]
-    np.testing.assert_allclose([schedule(90), schedule(100)], [0.25, 0.0], atol=1e-7)
+    assert [float(schedule(i, 0.0)) for i in (0, 50, 80)] == [0.5, 0.5, 0.5]
+    np.testing.assert_allclose([schedule(90, 0.0), schedule(100, 0.0)], [0.25, 0.0], atol=1e-7)
 
 
 def test_cosine_is_half_a_wave_down_to_its_final_share() -> None:
     schedule = optim.cosine(steps=100, learning_rate=2.0, final=0.1)
     expected = [2.0 * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * i / 100))) for i in (0, 25, 50, 100)]
-    np.testing.assert_allclose([schedule(i) for i in (0, 25, 50, 100)], expected, rtol=1e-6)
+    np.testing.assert_allclose([schedule(i, 0.0) for i in (0, 25, 50, 100)], expected, rtol=1e-6)
+
+
+def test_exponential_falls_in_stairs_as_torchs_does() -> None:
+    schedule = optim.exponential(steps=100, learning_rate=1e-3, decay=0.99, every=5)
+    expected = [1e-3 * 0.99 ** (i // 5) for i in range(12)]
+    np.testing.assert_allclose([schedule(i, 0.0) for i in range(12)], expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="every is 0 updates"):
+        optim.exponential(10, 1e-3, 0.99, 0)
+
+
+def test_clock_cosine_follows_the_hours_after_its_first_epoch() -> None:
+    rate = optim.clock_cosine(steps=100, learning_rate=8e-4, hours=10.0, first_rate=2e-4, first_updates=3)
+    np.testing.assert_allclose([rate(i, 1.0) for i in (0, 2)], [2e-4, 2e-4])
+    expected = [0.5 * 8e-4 * (1 + np.cos(np.pi * t / 10)) for t in (0.0, 2.5, 8.95)]
+    np.testing.assert_allclose([rate(3, t) for t in (0.0, 2.5, 8.95)], expected, rtol=1e-4)
+    np.testing.assert_allclose(rate(3, 12.0), 0.0, atol=1e-10)
+    with pytest.raises(ValueError, match="hours is 0"):
+        optim.clock_cosine(10, 1e-3, 0, 1e-3, 0)
+
+
+def test_adam_reads_the_clock() -> None:
+    optimizer = optim.adam(optim.clock_cosine(0, 1.0, 2.0, 0.0, 0), 0.0, 0.9, 1e-8, 0.0)
+    params = jnp.ones(1)
+    updates, _ = optimizer.update(jnp.ones(1), optimizer.init(params), params, hours=1.0)
+    np.testing.assert_allclose(updates, -0.5, rtol=1e-5)
 
 
 def test_linear_end_refuses_a_share_outside_0_to_1() -> None:

@@ -114,8 +114,8 @@ def listed(n: int, broken: tuple[int, ...] = (), key: str = "listed") -> photos.
 
 
 def same(a: photos.Crops, b: photos.Crops) -> bool:
-    arrays = all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in zip(a[:3], b[:3], strict=True))
-    return arrays and a[3:] == b[3:]
+    arrays = all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in zip(a[:5], b[:5], strict=True))
+    return arrays and a[5:] == b[5:]
 
 
 def test_crops_are_in_the_order_of_photos_and_boxes(tmp_path):
@@ -277,3 +277,14 @@ def test_logs_are_the_librarys(caplog, tmp_path):
     with caplog.at_level(logging.WARNING, logger="jaxdog"):
         photos.crops(listed(100, broken=(3,)), corner, "corner", tmp_path)
     assert [record.name for record in caplog.records] == ["jaxdog.data.photos"]
+
+
+def test_a_recipe_can_say_how_large_a_squashed_crop_was_and_of_which_kind(tmp_path):
+    def recipe(photo, boxes):
+        square = photo[:8, :8]
+        return [square, photos.Kept(square, (30, 70), 2)]
+
+    for _ in range(2):  # made, and then from the cache
+        made = photos.crops(listed(2), recipe, "two", tmp_path)
+        np.testing.assert_array_equal(made.extent, [[8, 8], [30, 70]] * 2)
+        np.testing.assert_array_equal(made.kind, [0, 2] * 2)

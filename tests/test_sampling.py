@@ -113,3 +113,13 @@ def test_to_uint8_rounds_and_clips():
     step = 2 / 255
     image = jnp.array([-3.0, -1.0, -1 + 0.4 * step, -1 + 0.6 * step, 1 - 0.4 * step, 1.0, 3.0])
     np.testing.assert_array_equal(sampling.to_uint8(image), [0, 0, 0, 1, 255, 255, 255])
+
+
+@pytest.mark.parametrize("policy", sampling.POLICIES)
+def test_breeds_can_be_left_out(policy):
+    drawn = np.asarray(sampling.labels(300, 5, policy, KEY, without=(1, 4)))
+    np.testing.assert_array_equal(np.unique(drawn), [0, 2, 3])
+    assert np.bincount(drawn).max() < 2 * 100
+    for without in ((5,), (0, 1, 2, 3, 4)):
+        with pytest.raises(ValueError, match="there are breeds 0 to 4, and one must stay"):
+            sampling.labels(3, 5, policy, KEY, without)

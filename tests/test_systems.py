@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from jaxdog import checkpoint, devices, factory, sampling, system, train
+from jaxdog import checkpoint, devices, factory, sampling, sections, system, train
+from jaxdog.data import batches
 from tests import test_factory
 
 CLASSES = 3
@@ -22,19 +23,19 @@ class Ran(NamedTuple):
     """One system after its first and after its second step, on 4 devices."""
 
     phase: system.Phase
-    config: factory.Checked
-    data: train.Data
+    config: sections.Checked
+    data: batches.Data
     functions: train.Compiled
     first: Any
     second: Any
     scalars: dict[str, list[np.ndarray]]
 
 
-def toy_data(config: factory.Checked, over: Mesh) -> train.Data:
+def toy_data(config: sections.Checked, over: Mesh) -> batches.Data:
     rng = np.random.default_rng(0)
     size = config.data.size
     images = rng.integers(0, 256, (40, size, size, 3), np.uint8)
-    data = train.Data(images, rng.integers(0, CLASSES, 40).astype(np.int32))
+    data = batches.resident(images, rng.integers(0, CLASSES, 40).astype(np.int32))
     return devices.put(data, devices.everywhere(over))
 
 
@@ -49,9 +50,9 @@ def ran(request: pytest.FixtureRequest) -> Ran:
     first = jax.tree.map(np.asarray, state)
     scalars: dict[str, list[np.ndarray]] = {}
     for _ in range(2):
-        state, numbers = functions.dispatch(state, data)
+        state, numbers = functions.dispatch(state, data, 0.0)
         for name, x in numbers.items():
-            scalars.setdefault(name, []).append(np.asarray(x))
+            scalars.setdefault(name, []).append(np.asarray(x)[0])
     return Ran(phase, config, data, functions, first, state, scalars)
 
 
@@ -77,7 +78,7 @@ def test_every_parameter_moves(ran: Ran) -> None:
 
 
 def test_the_step_is_compiled_once(ran: Ran) -> None:
-    assert ran.functions.step._cache_size() == 1
+    assert ran.functions.dispatch._cache_size() == 1
 
 
 def test_checkpoint_round_trip(ran: Ran, tmp_path: pathlib.Path) -> None:
@@ -102,9 +103,9 @@ def test_one_device_agrees_with_four(ran: Ran) -> None:
     alone = Mesh(np.array(jax.devices()[:1]), ("data",))
     data = devices.put(ran.data, devices.everywhere(alone))
     functions = train.compiled(ran.phase, seed=0, steps_per_dispatch=1, over=alone)
-    state, scalars = functions.dispatch(functions.init(data), data)
+    state, scalars = functions.dispatch(functions.init(data), data, 0.0)
     for name, values in ran.scalars.items():
-        np.testing.assert_allclose(scalars[name], values[0], rtol=1e-3, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(scalars[name][0], values[0], rtol=1e-3, atol=1e-4, err_msg=name)
     images = [
         np.asarray(functions.grid(state, np.arange(4, dtype=np.int32) % CLASSES)),
     ]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from flax import struct
 
-from jaxdog import checkpoint, devices, factory, system, train, writers
+from jaxdog import checkpoint, devices, sections, system, train, writers
+from jaxdog.data import batches
 
 
 @struct.dataclass
@@ -46,7 +47,9 @@ def counter(bad_at: int = -1, signal_at: int = -1) -> system.System:
     return system.System(init, step, sample)
 
 
-LOOP = factory.Loop(steps=12, max_hours=0.0, steps_per_dispatch=2, log_every=4, grid_every=6, grid_images=4)
+LOOP = sections.Loop(
+    steps=12, max_hours=0.0, memory_gb=0.0, steps_per_dispatch=2, log_every=4, grid_every=6, grid_images=4
+)
 
 
 def phase(steps: int = 12, **options: Any) -> system.Phase:
@@ -76,7 +79,7 @@ def make(folder: pathlib.Path, phases: Any = None, **changes: Any) -> train.Run:
         checkpoint_every=4,
         seed=0,
         classes=2,
-        data=devices.put(train.Data(images, np.zeros(20, np.int32)), devices.everywhere(over)),
+        data=devices.put(batches.resident(images, np.zeros(20, np.int32)), devices.everywhere(over)),
         over=over,
         writer=writers.Writer(folder, step=checkpoints.latest() or 0),
         checkpoints=checkpoints,
@@ -155,21 +158,7 @@ def test_one_compilation_of_the_step(tmp_path: pathlib.Path, monkeypatch: pytest
     compiled = train.compiled
     monkeypatch.setattr(train, "compiled", lambda *args: made.append(compiled(*args)) or made[-1])
     train.train(make(tmp_path))
-    assert len(made) == 1 and made[0].step._cache_size() == 1
-
-
-def test_scan_and_single_steps_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    over = devices.mesh()
-    data = devices.put(
-        train.Data(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, np.int32)), devices.everywhere(over)
-    )
-    functions = train.compiled(phase(), 0, 4, over)
-    one, scalars = functions.dispatch(functions.init(data), data)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    two, scanned = functions.dispatch(functions.init(data), data)
-    assert int(two.step) == 4
-    np.testing.assert_allclose(one.total, two.total, rtol=1e-6)
-    np.testing.assert_allclose(np.stack(scalars["loss/d"]), scanned["loss/d"], rtol=1e-6)
+    assert len(made) == 1 and made[0].dispatch._cache_size() == 1
 
 
 def test_phases_follow_each_other_and_resume_inside_the_second(tmp_path: pathlib.Path) -> None:

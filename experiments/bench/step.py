@@ -51,15 +51,15 @@ def phase_of(args: argparse.Namespace) -> Any:
     return factory.phases(factory.check(config), classes=CLASSES)[0]
 
 
-def pictures() -> train.Data:
+def pictures() -> batches.Data:
     """Random pictures as many and as large as the real ones."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (PICTURES, 64, 64, 3), np.uint8)
     label = rng.integers(0, CLASSES, PICTURES, np.int32)
-    return devices.put(train.Data(image, label), devices.everywhere(devices.mesh()))
+    return devices.put(batches.resident(image, label), devices.everywhere(devices.mesh()))
 
 
-def ours(args: argparse.Namespace, data: train.Data) -> tuple[Callable[[], Any], dict[str, int]]:
+def ours(args: argparse.Namespace, data: batches.Data) -> tuple[Callable[[], Any], dict[str, int]]:
     """(a turn of `steps` training steps, parameter counts)."""
     functions = train.compiled(phase_of(args), 0, args.steps, devices.mesh())
     state = functions.init(data)
@@ -70,20 +70,20 @@ def ours(args: argparse.Namespace, data: train.Data) -> tuple[Callable[[], Any],
 
     def turn() -> None:
         nonlocal state
-        state, scalars = functions.dispatch(state, data)
+        state, scalars = functions.dispatch(state, data, 0.0)
         jax.block_until_ready((state, scalars))
 
     return turn, counts
 
 
-def inputs_only(args: argparse.Namespace, data: train.Data) -> Callable[[], Any]:
+def inputs_only(args: argparse.Namespace, data: batches.Data) -> Callable[[], Any]:
     """A turn of `steps` batches gathered and mirrored, and nothing else."""
 
     @jax.jit
-    def one(data: train.Data, i: jax.Array) -> jax.Array:
+    def one(data: batches.Data, i: jax.Array) -> jax.Array:
         key = jax.random.key(0)
-        batch = batches.batch(data.image, data.label, key, i, args.batch)
-        return augment.flip(jax.random.fold_in(key, i), batch.image)
+        batch = batches.batch(data, key, i, args.batch)
+        return augment.flip(jax.random.fold_in(key, i), batch).image
 
     def turn() -> None:
         for i in range(args.steps):

@@ -5,6 +5,7 @@ positions of one batch only. Positions are uint32, so a run may see at most 2^32
 """
 
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,23 +17,39 @@ from jaxdog.system import Array, Key
 ROUNDS = 8  # Feistel rounds; the small factors of a small n mix slowly
 
 
-def batch(images: Array, labels: Array, key: Key, i: Array | int, batch_size: int) -> system.Batch:
+class Data(NamedTuple):
+    """The training set on the devices, replicated."""
+
+    image: Any  # [n, s, s, c] uint8
+    label: Any  # [n] int32
+    extent: Any  # [n, 2] int32, as in system.Batch
+    kind: Any  # [n] int32
+
+
+def resident(image: Any, label: Any, extent: Any = None, kind: Any = None) -> Data:
+    """A training set on the host; without extents the pictures [n, s, s, c] were square, of one kind."""
+    n, side = len(image), image.shape[1]
+    extent = np.full((n, 2), side, np.int32) if extent is None else extent
+    return Data(image, label, extent, np.zeros(n, np.int32) if kind is None else kind)
+
+
+def batch(data: Data, key: Key, i: Array | int, batch_size: int, hours: Array | float = 0.0) -> system.Batch:
     """Batch i: position p = i * batch_size + j of an endless sequence of epochs, each a permutation.
 
     Args:
-      images: [n, h, w, c] uint8.
-      labels: [n] int32.
+      data: the training set.
       key: the order of the run.
       i: [] integer, the batch's number, below 2^32 / batch_size.
       batch_size: b; it need not divide n: a batch may end one epoch and begin the next.
+      hours: [] time trained so far.
 
     Returns:
-      image [b, h, w, c] float32 = x / 127.5 - 1, label [b].
+      Its rows of `data`, the pictures as float32 = x / 127.5 - 1.
     """
-    chosen = indices(images.shape[0], key, i, batch_size)
-    image = images.at[chosen].get(mode="promise_in_bounds").astype(jnp.float32)
-    image = (image - 127.5) / 127.5  # x / 127.5 - 1 could come out as 1.0000001
-    return system.Batch(image, labels.at[chosen].get(mode="promise_in_bounds"))
+    chosen = indices(data.image.shape[0], key, i, batch_size)
+    rows = Data(*(jnp.asarray(x).at[chosen].get(mode="promise_in_bounds") for x in data))
+    image = (rows.image.astype(jnp.float32) - 127.5) / 127.5  # x / 127.5 - 1 could come out as 1.0000001
+    return system.Batch(image, rows.label, rows.extent, rows.kind, jnp.full(batch_size, hours, jnp.float32))
 
 
 def indices(n: int, key: Key, i: Array | int, batch_size: int) -> Array:

@@ -25,11 +25,12 @@ from PIL import Image, ImageOps
 log = logging.getLogger(__name__)
 
 Box = tuple[int, int, int, int]  # xmin, ymin, xmax, ymax in pixels; xmax and ymax are outside the box
-Recipe = Callable[[np.ndarray, Sequence[Box]], list[np.ndarray]]  # photo, boxes -> crops uint8 [s, s, 3]
+
 
 MAX_BROKEN = 0.01  # share of a source's photos that may be unreadable
+ARRAYS = ("image", "label", "photo", "extent", "kind")  # of Crops, in a cache file
 STALE_SECONDS = 3600  # a temporary file this old belongs to nobody any more
-FORMAT = 1  # grows when the layout of a cache file changes
+FORMAT = 2  # grows when the layout of a cache file changes
 
 
 class BrokenPhoto(OSError):
@@ -54,12 +55,26 @@ class Source(NamedTuple):
     notes: tuple[str, ...] = ()  # facts about the source worth a line in the run's log
 
 
+class Kept(NamedTuple):
+    """A crop that is kept squashed, or one of several kinds."""
+
+    image: np.ndarray  # uint8 [s, s, 3]
+    extent: tuple[int, int]  # height and width in pixels before it was squashed
+    kind: int = 0
+
+
+# photo uint8 [h, w, 3], boxes -> its crops: uint8 [s, s, 3], or Kept where there is more to say.
+Recipe = Callable[[np.ndarray, Sequence[Box]], Sequence[np.ndarray | Kept]]
+
+
 class Crops(NamedTuple):
     """What a recipe made of a source."""
 
     image: np.ndarray  # uint8 [n, s, s, 3]
     label: np.ndarray  # int32 [n], index into breeds
     photo: np.ndarray  # int32 [n], index into names
+    extent: np.ndarray  # int32 [n, 2], height and width in pixels before the crop was squashed
+    kind: np.ndarray  # int32 [n], which of the recipe's crops it is
     names: tuple[str, ...]  # file name of every photo of the source
     breeds: tuple[str, ...]
     broken: tuple[str, ...]  # 'name: reason' of each photo that could not be read
@@ -128,7 +143,7 @@ def crops(
 
     Args:
       source: where the photos come from.
-      recipe: (photo uint8 [h, w, 3], boxes) -> list of uint8 [s, s, 3], all of one size.
+      recipe: (photo uint8 [h, w, 3], boxes) -> its crops, all of one size.
       recipe_key: names the recipe and its settings (see `crop.key`); with `source.key` it is the
         cache's key.
       cache_dir: folder of the caches, made if it is missing; None: nothing is kept.
@@ -166,29 +181,29 @@ def _make(source: Source, recipe: Recipe, workers: int | None) -> Crops:
     n = len(source.photos)
     if n == 0:
         raise ValueError(f"The source {source.key} has no photos.")
-    names, images, labels, photos, broken = [], [], [], [], []
+    names, made, labels, photos, broken = [], [], [], [], []
     pool = concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
         results = pool.map(lambda i: _crops_of(source, recipe, i), range(n))
         for i, result in enumerate(
             tqdm.tqdm(results, "cropping photos", n, unit="photo", leave=False, disable=None)
         ):
-            name, label, made, reason = result
+            name, label, kept, reason = result
             names.append(name)
-            images += made
-            labels += [label] * len(made)
-            photos += [i] * len(made)
+            made += kept
+            labels += [label] * len(kept)
+            photos += [i] * len(kept)
             if reason:
                 broken.append(f"{name}: {reason}")
                 _check_broken(broken, n, source.key)
     finally:
         pool.shutdown(cancel_futures=True)
-    if not images:
+    if not made:
         raise ValueError(
             f"The recipe made no crop of any of the {n} photos of {source.key}: its filters "
             "(smallest side, aspect) drop every box. Loosen them."
         )
-    sizes = sorted({image.shape[:2] for image in images})
+    sizes = sorted({crop.image.shape[:2] for crop in made})
     if len(sizes) > 1:
         (h, w), (h2, w2) = sizes[0], sizes[-1]
         raise ValueError(
@@ -196,16 +211,18 @@ def _make(source: Source, recipe: Recipe, workers: int | None) -> Crops:
             "brought to one size."
         )
     return Crops(
-        np.stack(images),
+        np.stack([crop.image for crop in made]),
         np.asarray(labels, np.int32),
         np.asarray(photos, np.int32),
+        np.asarray([crop.extent for crop in made], np.int32),
+        np.asarray([crop.kind for crop in made], np.int32),
         tuple(names),
         source.breeds,
         tuple(broken),
     )
 
 
-def _crops_of(source: Source, recipe: Recipe, i: int) -> tuple[str, int, list[np.ndarray], str]:
+def _crops_of(source: Source, recipe: Recipe, i: int) -> tuple[str, int, list[Kept], str]:
     """Name, label, crops of photo i, and why it could not be read ('' if it could)."""
     name, label = f"photo {i}", 0
     try:
@@ -214,7 +231,9 @@ def _crops_of(source: Source, recipe: Recipe, i: int) -> tuple[str, int, list[np
         pixels = photo.read()
     except OSError as error:
         return name, label, [], str(error) or type(error).__name__
-    return name, label, recipe(pixels, photo.boxes), ""
+    made = recipe(pixels, photo.boxes)
+    kept = [crop if isinstance(crop, Kept) else Kept(crop, (crop.shape[0], crop.shape[1])) for crop in made]
+    return name, label, kept, ""
 
 
 def _check_broken(broken: list[str], n: int, key: str) -> None:
@@ -245,7 +264,8 @@ def _save(path: pathlib.Path, made: Crops, source_key: str, recipe_key: str) -> 
     try:
         with os.fdopen(handle, "wb") as file:
             encoded = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-            np.savez(file, meta=encoded, label=made.label, photo=made.photo, image=made.image)
+            arrays = {name: getattr(made, name) for name in ARRAYS}
+            np.savez(file, meta=encoded, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -261,5 +281,6 @@ def _load(path: pathlib.Path, source_key: str, recipe_key: str) -> Crops:
         found = (meta["format"], meta["source"], meta["recipe"])
         if found != (FORMAT, source_key, recipe_key):
             raise ValueError(f"it holds {found}, not {(FORMAT, source_key, recipe_key)}")
-        arrays = file["image"], file["label"], file["photo"]
-    return Crops(*arrays, tuple(meta["names"]), tuple(meta["breeds"]), tuple(meta["broken"]))
+        arrays = {name: file[name] for name in ARRAYS}
+    names, breeds, broken = (tuple(meta[name]) for name in ("names", "breeds", "broken"))
+    return Crops(**arrays, names=names, breeds=breeds, broken=broken)

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxdog import system
 from jaxdog.models import layers
 
 Array = jax.Array
@@ -71,7 +72,7 @@ class GeneratorBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """z [b, latent_dim], label [b] int32 in [0, classes), train -> [b, size, size, 3] float32 in [-1, 1].
+    """z [b, latent_dim], label [b] int32 in [0, classes), train, key [b] -> [b, size, size, 3] in [-1, 1].
 
     Every norm is conditioned on the class (a shared learnt embedding, or the one-hot label itself: then the
     dense layers of each norm are embeddings of its own), joined by this block's slice of z if hierarchical.
@@ -107,7 +108,7 @@ class Generator(nn.Module):
         return slots
 
     @nn.compact
-    def __call__(self, z: Array, label: Array, train: bool) -> Array:
+    def __call__(self, z: Array, label: Array, train: bool, key: Array | None = None) -> Array:
         shape = shape_of(self.size)
         heights = [shape.bottom * 2**i for i in range(1, len(shape.g))]
         _check_attention(self.attention, heights)
@@ -171,7 +172,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """x [b, size, size, 3] in [-1, 1], label [b] int32 in [0, classes), train -> logits [b] float32.
+    """x [b, size, size, 3] in [-1, 1], label [b] int32 in [0, classes), train -> system.Verdict.
 
     Projection discriminator (Miyato & Koyama 2018): linear(h) + <embed(label), h>, with h the last feature
     map, summed over height and width.
@@ -192,11 +193,11 @@ class Discriminator(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> Array:
+    def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
         h = self.features(x, train).astype(jnp.float32).sum((1, 2))
         score = layers.Dense(1, self.head_bias, name="linear")(h, train)[:, 0]
         embed = layers.Embed(self.classes, h.shape[-1], self.embed_spectral, name="embed")
-        return score + jnp.sum(embed(label, train) * h, -1)
+        return system.Verdict(score + jnp.sum(embed(label, train) * h, -1))
 
     def features(self, x: Array, train: bool) -> Array:
         """The last feature map after its activation, [b, h, w, c]."""

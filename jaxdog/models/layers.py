@@ -5,8 +5,10 @@ spectral norms stay float32. `train=True` means batch statistics, and updates of
 caller made mutable: `SPECTRAL` holds singular vectors, `BATCH_STATS` running means and variances.
 """
 
+import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -34,6 +36,29 @@ upsample_nearest, avg_pool, max_pool = (
 orthogonal = (
     nn.initializers.orthogonal()
 )  # columns of [kh*kw*in, out]: torch's orthogonal_ on [out, in*kh*kw]
+
+
+def zero_bias(key: Array, shape: tuple[int, ...]) -> Array:
+    """Bias [out] of a kernel of `shape` [..., in, out]: zeros."""
+    del key
+    return jnp.zeros(shape[-1:])
+
+
+class TorchDefault(NamedTuple):
+    """How torch starts a layer: kernel and bias uniform within 1 / sqrt(fan)."""
+
+    fan: str = "in"  # "out" for transposed convolutions, whose weights torch reads the other way round
+
+    def kernel(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """[..., in, out]."""
+        return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0) / math.sqrt(self._fan(shape))
+
+    def bias(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """[out] of a kernel of `shape` [..., in, out]."""
+        return jax.random.uniform(key, shape[-1:], minval=-1.0, maxval=1.0) / math.sqrt(self._fan(shape))
+
+    def _fan(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape[:-2]) * shape[-2 if self.fan == "in" else -1]
 
 
 def activation(name: str, slope: float = 0.2) -> Callable[[Array], Array]:
@@ -85,27 +110,71 @@ def spectral_normed(layer: nn.Module, kernel: Array, matrix: Array, train: bool,
 
 
 class Conv(nn.Module):
-    """Convolution, stride 1, zeros around: [b, h, w, c] -> [b, h, w, features], resampled as `conv` says."""
+    """Convolution, zeros around: [b, h, w, c] -> [b, h', w', features], h' and w' as `resample` says.
+
+    resample:
+      none        stride 1
+      up, down    stride 1; nearest to twice the height before, 2x2 means after
+      strided     4x4, half the height: torch's Conv2d(c, features, 4, 2, 1)
+      transposed  4x4, twice the height: torch's ConvTranspose2d(c, features, 4, 2, 1)
+      expand      from 1x1 to size x size: torch's ConvTranspose2d(c, features, size, 1, 0)
+      collapse    from size x size to 1x1: torch's Conv2d(c, features, size, 1, 0)
+
+    The matrix that spectral norm sees is [size * size * c, features] throughout, as in torch.
+
+    `equalised` multiplies the kernel by sqrt(2 / n) whenever it is used, n being the numbers that one number
+    of the output is made of: kernels that start as N(0, 1) give variance 1, and one learning rate suits
+    layers of all sizes (Karras et al. 2018, sec. 4.1).
+    """
 
     features: int
     size: int = 3  # height and width of the kernel
     bias: bool = True
     spectral: bool = True
-    resample: str = "none"  # "up": nearest to twice the height before; "down": 2x2 means after
+    resample: str = "none"
     dtype: Dtype = jnp.float32
     kernel_init: Init = orthogonal
+    bias_init: Init = zero_bias  # (key, the kernel's shape) -> [features]
     eps: float = 1e-8
+    equalised: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
+        if self.equalised:
+            inputs = x.shape[-1] * (1 if self.resample == "expand" else self.size**2)
+            kernel = kernel * math.sqrt(2.0 / inputs)
         if self.spectral:
             kernel = spectral_normed(self, kernel, kernel.reshape(-1, self.features), train, self.eps)
-        y = conv(x.astype(self.dtype), kernel.astype(self.dtype), self.resample)
+        y = RESAMPLED.get(self.resample, partial(conv, resample=self.resample))(
+            x.astype(self.dtype), kernel.astype(self.dtype)
+        )
         if self.bias:
-            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            bias = self.param("bias", self.bias_init, kernel.shape)
             y = y + bias.astype(self.dtype)[None, None, None, :]
         return y
+
+
+def _expand(x: Array, kernel: Array) -> Array:
+    if x.shape[1:3] != (1, 1):
+        raise ValueError(f"expand begins with pictures of 1x1, got {x.shape[1]}x{x.shape[2]}")
+    return jnp.einsum("bc,ijck->bijk", x[:, 0, 0], kernel)
+
+
+def _collapse(x: Array, kernel: Array) -> Array:
+    if x.shape[1:3] != kernel.shape[:2]:
+        raise ValueError(
+            f"a kernel of {kernel.shape[0]}x{kernel.shape[1]} cannot collapse {x.shape[1]}x{x.shape[2]}"
+        )
+    return jnp.einsum("bijc,ijck->bk", x, kernel)[:, None, None, :]
+
+
+RESAMPLED: dict[str, Callable[[Array, Array], Array]] = {
+    "strided": convolution.strided,
+    "transposed": convolution.transposed,
+    "expand": _expand,
+    "collapse": _collapse,
+}
 
 
 class Dense(nn.Module):
@@ -116,6 +185,7 @@ class Dense(nn.Module):
     spectral: bool = True
     dtype: Dtype = jnp.float32
     kernel_init: Init = orthogonal
+    bias_init: Init = zero_bias  # (key, the kernel's shape) -> [features]
     eps: float = 1e-8
 
     @nn.compact
@@ -125,7 +195,7 @@ class Dense(nn.Module):
             kernel = spectral_normed(self, kernel, kernel, train, self.eps)
         y = x.astype(self.dtype) @ kernel.astype(self.dtype)
         if self.bias:
-            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
+            bias = self.param("bias", self.bias_init, kernel.shape).astype(self.dtype)
             y = y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
         return y
 
@@ -238,6 +308,58 @@ class ConditionalBatchNorm(nn.Module):
             both = dense(2 * c, "gain_and_bias")
             return both[:, :c], both[:, c:]
         return dense(c, "gain"), dense(c, "bias")
+
+
+class PixelNorm(nn.Module):
+    """x / sqrt(mean over channels of x^2 + eps), [b, h, w, c] (Karras et al. 2018, sec. 4.2)."""
+
+    eps: float = 1e-8
+
+    def __call__(self, x: Array) -> Array:
+        x32 = x.astype(jnp.float32)
+        return (x32 * lax.rsqrt(jnp.mean(jnp.square(x32), -1, keepdims=True) + self.eps)).astype(x.dtype)
+
+
+class MinibatchStd(nn.Module):
+    """[b, h, w, c] -> [b, h, w, c + 1]: the mean standard deviation in a group (Karras et al. 2018, sec. 3).
+
+    Item i's group holds the items i + k b / group. `centred` hands the features on without their group's
+    mean, as a program of 2019 did that subtracted it in place: only what sets a picture apart is left.
+    """
+
+    group: int = 0  # items of a group; 0: the whole batch
+    centred: bool = False
+    eps: float = 1e-8
+
+    def __call__(self, x: Array) -> Array:
+        b, h, w, c = x.shape
+        group = self.group or b
+        if b % group:
+            raise ValueError(f"minibatch stddev: a batch of {b} cannot be cut into groups of {group}")
+        grouped = x.reshape(group, b // group, h, w, c).astype(jnp.float32)
+        deviation = grouped - grouped.mean(0, keepdims=True)
+        std = jnp.sqrt(jnp.square(deviation).mean(0) + self.eps).mean((1, 2, 3))  # [b / group]
+        spread = jnp.broadcast_to(jnp.tile(std, group)[:, None, None, None], (b, h, w, 1)).astype(x.dtype)
+        kept = deviation.reshape(x.shape).astype(x.dtype) if self.centred else x
+        return jnp.concatenate([kept, spread], -1)
+
+
+class Noise(nn.Module):
+    """x + weight * noise, one N(0, 1) map per picture, a weight per channel from 0 (Karras et al. 2019).
+
+    `place` tells the layers of one network apart: a picture's key gives each of them other noise.
+    """
+
+    place: int
+
+    @nn.compact
+    def __call__(self, x: Array, key: Array) -> Array:
+        _, h, w, c = x.shape
+        weight = self.param("weight", nn.initializers.zeros_init(), (c,)).astype(x.dtype)
+        # Latents are drawn from the key itself, numbers from 0 on are folded in when latents are drawn again.
+        own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(key, 1_000_000 + self.place)
+        noise = jax.vmap(lambda key: jax.random.normal(key, (h, w, 1)))(own).astype(x.dtype)
+        return x + weight[None, None, None, :] * noise
 
 
 # Attention --------------------------------------------------------------------------------------------------

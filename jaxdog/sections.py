@@ -1,0 +1,194 @@
+"""A config's sections as typed records, and how a section fills a record or a function's arguments.
+
+A function's own parameters are its section's fields: a new option is a new parameter.
+"""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+
+class ConfigError(ValueError):
+    """A config's field is unknown, missing, of the wrong type, or out of its choices."""
+
+
+# ------------------------------------------------------------------ sections and signatures
+
+
+def build(function: Callable[..., Any], section: Mapping[str, Any], path: str, **given: Any) -> Any:
+    """Calls `function` with a section's fields and what is `given`, checking names and types first."""
+    return bind(function, section, path, (), **given)()
+
+
+def bind(
+    function: Callable[..., Any], section: Mapping[str, Any], path: str, later: tuple[str, ...], **given: Any
+) -> Callable[..., Any]:
+    """`function` with a section's fields and what is `given` filled in; the `later` arguments stay open."""
+    fields = {name: value for name, value in section.items() if name != "name"}
+    known = sorted(set(inspect.signature(function).parameters) - {"parent", "name", *later, *given})
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise ConfigError(f"{path}.{unknown[0]} is no field of {path}; fields: {', '.join(known)}")
+    missing = sorted(set(known) - set(fields))
+    if missing:
+        raise ConfigError(f"{path}.{missing[0]} is missing; {path} needs: {', '.join(known)}")
+    hints = inspect.get_annotations(function)
+    for name, value in fields.items():
+        check_type(f"{path}.{name}", value, hints.get(name, Any))
+    return partial(function, **fields, **given)
+
+
+def check_type(path: str, value: Any, hint: Any) -> None:
+    """Raises ConfigError unless `value` fits a plain annotation; an int fits a float."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    plain = tuple(typing.get_origin(kind) or kind for kind in allowed)
+    if not all(kind in (int, float, str, bool, tuple) for kind in plain):
+        return
+    fits = isinstance(value, plain) or (float in plain and isinstance(value, int))
+    if not fits or (isinstance(value, bool) and bool not in plain):
+        names = " or ".join(kind.__name__ for kind in plain)
+        raise ConfigError(f"{path} is {value!r} ({type(value).__name__}), and must be of type {names}")
+
+
+def choose(table: Mapping[str, Any], name: str, path: str) -> Any:
+    """The row of a table, or a ConfigError that names the rows."""
+    if name not in table:
+        raise ConfigError(f"{path} is {name!r}; choices: {', '.join(sorted(table))}")
+    return table[name]
+
+
+def named(
+    table: Mapping[str, Callable[..., Any]], section: Mapping[str, Any], path: str, **given: Any
+) -> Any:
+    if "name" not in section:
+        raise ConfigError(f"{path}.name is missing; choices: {', '.join(sorted(table))}")
+    return build(choose(table, section["name"], f"{path}.name"), section, path, **given)
+
+
+# ------------------------------------------------------------------ the sections that stand for themselves
+
+
+class Data(NamedTuple):
+    """config.data: which photos, and which crops of them."""
+
+    source: str  # "tfds" | "kaggle" | "folder" | "toy"
+    path: str  # tfds: where the prepared set is or goes ("": its default place); kaggle, folder: the folder
+    archives: str  # tfds: a folder with the official images.tar, annotation.tar, lists.tar; "": download
+    toy_photos: int  # toy: how many are drawn
+    classes: int  # breeds; 0: as many as the source has
+    size: int  # of the generated pictures as they are scored and handed in, pixels on a side
+    store_size: int  # of the crops as they are kept; more than game.size where augmentations cut or turn them
+    crop: Mapping[str, Any]
+    cache_dir: str
+    workers: int  # threads that decode; 0: one per core
+
+
+class Game(NamedTuple):
+    """config.game: how the two players meet."""
+
+    name: str
+    size: int  # of the pictures that the networks see, pixels on a side
+    batch_size: int  # real pictures of one discriminator step
+    latent_dim: int
+    loss: Mapping[str, Any]
+    d_steps: int
+    accumulate: int
+    judge: str  # "jointly" | "apart": real and generated pictures in one call of the discriminator, or in two
+    fakes: str  # "fresh" | "reused": the generator's latents are its own, or the discriminator's last ones
+    fake_labels: str  # "uniform" | "real": breeds drawn, or those of the real pictures beside them
+    g_reals: bool  # a relativistic generator step gets real pictures of its own
+    breeds: float  # weight of the breeds' cross-entropy; 0: none
+
+
+class Average(NamedTuple):
+    """config.ema: the averaged generator."""
+
+    decay: float
+    start: int  # steps
+    stats: str  # "average" | "copy"
+
+
+class Sample(NamedTuple):
+    """config.sample: how pictures are drawn for evaluation and submission."""
+
+    truncation: float  # 0: none
+    method: str  # "threshold" | "resample" | "truncnorm"
+    labels: str  # "uniform" | "balanced"
+    without: tuple  # numbers of the breeds that are not drawn
+    norm: str  # "running" | "batch" | "refreshed": whose batch statistics
+    batch_size: int  # norm "batch", "refreshed": pictures that share statistics
+    refresh: int  # norm "refreshed": over so many pictures
+    finish: Mapping[str, Any]  # what is done to each picture, in order
+
+
+class Checkpoint(NamedTuple):
+    """config.checkpoint: what is kept."""
+
+    every: int  # steps
+    keep_last: int
+    keep_best: int
+
+
+class Loop(NamedTuple):
+    """config.train: how long, and how often what. Counts are in steps."""
+
+    steps: int
+    max_hours: float  # 0: no limit
+    memory_gb: float  # a run that takes more stops; 0: no limit
+    steps_per_dispatch: int
+    log_every: int
+    grid_every: int
+    grid_images: int
+
+
+class Evaluation(NamedTuple):
+    """config.eval: what is measured, when and against what."""
+
+    every_kimg: float  # thousand real pictures between evaluations; 0: only at the end
+    samples: int  # pictures of an evaluation during training
+    batch_size: int
+    weights: str  # "published" | "random" | a file or folder
+    resampler: str  # of the real side: "lanczos" | "tf1-bilinear"
+    eps: float  # of MiFID
+    best: str  # the metric that picks the best checkpoint: "fid768" | "fid2048"
+    final: tuple  # what is measured of the pictures of images.zip: rows of features.METRICS
+
+
+class Submission(NamedTuple):
+    """config.submit: the pictures of images.zip."""
+
+    images: int
+
+
+SECTIONS = {
+    "data": Data,
+    "ema": Average,
+    "sample": Sample,
+    "checkpoint": Checkpoint,
+    "train": Loop,
+    "eval": Evaluation,
+    "submit": Submission,
+}
+
+
+class Checked(NamedTuple):
+    """A whole config, every section of it checked."""
+
+    name: str
+    seed: int
+    dtype: str
+    data: Data
+    game: Any  # the record of its kind of game
+    ema: Average
+    sample: Sample
+    checkpoint: Checkpoint
+    train: Loop
+    eval: Evaluation
+    submit: Submission
+    generator: Mapping[str, Any]
+    discriminator: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    augment: Mapping[str, Any]
