@@ -38,9 +38,24 @@ def environment() -> dict[str, str]:
     return {**os.environ, "JAX_PLATFORMS": "cpu", **settings}
 
 
-def run(*words: str, code: int = 0) -> str:
+# Loaded by every Python that finds it on its path: whoever opens a connection fails.
+OFFLINE = """
+import socket
+def refuse(self, address):
+    raise RuntimeError(f"a connection to {address}, in a run that must not use the network")
+socket.socket.connect = refuse
+"""
+
+
+def run(*words: str, code: int = 0, **more: str) -> str:
     done = subprocess.run(
-        words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600, check=False
+        words,
+        cwd=ROOT,
+        env={**environment(), **more},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
@@ -71,9 +86,13 @@ def arrays(workdir: pathlib.Path, step: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, cache: pathlib.Path) -> pathlib.Path:
-    """A run from drawn dogs to report, uninterrupted."""
+    """A run from drawn dogs to report, uninterrupted, and without a network, as the competition demanded."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    run(*command(workdir, cache))
+    (workdir.parent / "sitecustomize.py").write_text(OFFLINE)
+    offline = {"PYTHONPATH": str(workdir.parent)}
+    probe = "import socket; socket.create_connection(('127.0.0.1', 9))"
+    assert "must not use the network" in run(sys.executable, "-c", probe, code=1, **offline)
+    run(*command(workdir, cache), **offline)
     return workdir
 
 

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,6 +144,33 @@ def test_hours_stop_a_run_and_count_across_sessions(tmp_path: pathlib.Path) -> N
     again = make(tmp_path, settings=LOOP._replace(max_hours=1e-9))
     step, _, seconds = train._begin(again)
     assert step == 2 and seconds > 0.0
+
+
+def test_a_run_that_takes_too_much_memory_stops_with_the_numbers(tmp_path: pathlib.Path) -> None:
+    run = make(tmp_path / "a", settings=LOOP._replace(memory_gb=0.01))
+    with pytest.raises(
+        train.TrainingError, match=r"has taken \d+\.\d\d GB by step 4, .*memory_gb = 0.01; .*smaller"
+    ):
+        train.train(run)
+    crops = make(tmp_path / "b", settings=LOOP._replace(memory_gb=1e-6))
+    with pytest.raises(ValueError, match=r"the crops alone take 0.00 GB, more than train.memory_gb = 1e-06"):
+        train.train(crops)
+
+
+def test_steps_see_the_hours_trained_in_this_session_and_those_before(tmp_path: pathlib.Path) -> None:
+    """Rates that follow the clock read it from the batch; here a step just keeps it."""
+    played = counter()
+
+    def step(state: State, batch: system.Batch, key: jax.Array) -> tuple[State, system.Scalars]:
+        state, scalars = played.step(state, batch, key)
+        return state.replace(total=batch.hours[0]), scalars
+
+    phases = [system.Phase("clock", played._replace(step=step), 12, batch_size=4)]
+    begun = time.monotonic()
+    first = train.train(make(tmp_path, phases, settings=LOOP._replace(max_hours=1e-9)))
+    assert first.step == 2 and 0.0 <= first.state.total < first.seconds / 3600
+    again = train.train(make(tmp_path, phases))
+    assert first.seconds / 3600 <= again.state.total <= (time.monotonic() - begun) / 3600
 
 
 def test_nan_stops_with_the_step_and_the_last_good_checkpoint(tmp_path: pathlib.Path) -> None:

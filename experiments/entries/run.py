@@ -1,0 +1,231 @@
+"""Every entry of 2019 for equal time, or equal pictures, on the same photos, scored alike.
+
+    python experiments/entries/run.py --weights FOLDER --archives FOLDER --minutes 3 --narrow
+    python experiments/entries/run.py --only lsgan_sn,biggan --kimg 100 --weights published
+
+Each entry runs in a process of its own (its memory is its own), is scored as it begins and as it ends, and
+leaves rows/NAME.json and grids/NAME.png beside this file; table.json, table.md and figure.png are made of all
+rows that are there, so that entries can be run one by one. Runs live below --runs.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT))
+
+# Whose, and what it scored in 2019: public, private (lower is better); None: not known or none.
+ENTRIES: dict[str, tuple[str, float | None, float | None]] = {
+    "lsgan_sn": ("hirune924", 38.92, 118.93),
+    "happy_gan": ("leonshangguan", 38.70, 95.85),
+    "sn_dcgan_style": ("johannl", 38.26, 96.42),
+    "progan": ("Theo Viel, 6th", 30.33, 82.78),
+    "rals_ac_biggan": ("yabae, 2nd", 15.82, 58.36),
+    "dog_biggan": ("Dmitry Vorobiev, 5th", 14.96, 86.28),
+    "biggan_deep": ("said not to work", None, None),
+    "leaky_biggan": ("tikutiku, 1st", 31.10, 55.42),
+    "biggan96_style": ("bestfitting, 4th", 12.46, 77.81),
+    "biggan": ("ours, plain", None, None),
+}
+# --narrow: widths and batches that two cores can train in minutes; "" is for all.
+NARROW: dict[str, dict[str, Any]] = {
+    "lsgan_sn": {"generator.channels": 16, "discriminator.channels": 16},
+    "happy_gan": {"generator.channels": 16, "discriminator.channels": 16},
+    "sn_dcgan_style": {"generator.channels": 16, "discriminator.channels": 16},
+    "rals_ac_biggan": {"generator.channels": 16, "discriminator.channels": 16, "game.batch_size": 32},
+    "dog_biggan": {"generator.channels": 12, "discriminator.channels": 16},
+    "biggan_deep": {"generator.channels": 32, "discriminator.channels": 32, "game.batch_size": 32},
+    "leaky_biggan": {"generator.channels": 12, "discriminator.channels": 14},
+    "biggan96_style": {"generator.channels": 8, "discriminator.channels": 8},
+    "biggan": {"generator.channels": 16, "discriminator.channels": 16},
+}
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", default=",".join(ENTRIES), help="entries, separated by commas")
+    parser.add_argument("--minutes", type=float, default=0.0, help="of training for each; 0: see --kimg")
+    parser.add_argument("--kimg", type=float, default=0.0, help="thousand real pictures for each")
+    parser.add_argument("--narrow", action="store_true", help="widths for a CPU")
+    parser.add_argument("--samples", type=int, default=1000, help="pictures of both scores")
+    parser.add_argument("--batch", type=int, default=8, help="pictures in flight through Inception")
+    parser.add_argument("--weights", default="published", help="as eval.weights")
+    parser.add_argument("--archives", default="", help="as data.archives")
+    parser.add_argument("--runs", default="runs/entries", help="where the runs live")
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=JSON", help="changes to every config")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if bool(args.minutes) == bool(args.kimg):
+        parser.error("give either --minutes or --kimg")
+    unknown = sorted(set(args.only.split(",")) - set(ENTRIES))
+    if unknown:
+        parser.error(f"{unknown[0]} is no entry; entries: {', '.join(ENTRIES)}")
+    return args
+
+
+def config_of(name: str, args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """The entry's config with what this comparison changes, and those changes."""
+    config = importlib.import_module(f"configs.{name}").get_config()
+    changes = {
+        "data.archives": args.archives,
+        "train.max_hours": args.minutes / 60.0,
+        "train.grid_every": 0,
+        "train.log_every": 10,
+        "train.steps_per_dispatch": 5,
+        "checkpoint.every": 1_000_000,
+        "eval.every_kimg": 0.0,
+        "eval.samples": args.samples,
+        "eval.batch_size": args.batch,
+        "eval.weights": args.weights,
+        **(NARROW.get(name, {}) if args.narrow else {}),
+        **dict((field, json.loads(value)) for field, _, value in (x.partition("=") for x in args.set)),
+    }
+    config.update_from_flattened_dict(changes)
+    if args.kimg:
+        steps = round(args.kimg * 1000 / config.game.batch_size / 10) * 10
+        config.update_from_flattened_dict({"train.steps": steps})
+    return config, changes
+
+
+def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Trains and scores one entry in this process; its row of the table."""
+    import jax
+    import numpy as np
+    import PIL.Image
+
+    from jaxdog import evaluate, factory, job, plots, train, writers
+
+    config, changes = config_of(name, args)
+    checked = factory.check(config)
+    cache = pathlib.Path(checked.data.cache_dir).expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+    folder = pathlib.Path(args.runs) / name
+    shutil.rmtree(folder, ignore_errors=True)
+    made = job.make(checked, folder, cache, training=True, scoring=True)
+    label = job.labels(made, args.samples, train.EVALUATE)
+    key = train.key_for(checked.seed, train.EVALUATE)
+
+    def score(phase: Any, state: Any) -> dict[str, Any]:
+        metrics = ("mifid", "prdc")
+        return made.evaluator().score_system(phase.system, state, key, label, metrics, job.batch_size(made))
+
+    with writers.Writer(folder, step=0) as writer:
+        run = job.training(made, writer)
+        first = made.phases[0]
+        before = score(first, train.compiled(first, checked.seed, 1, made.over).init(run.data))
+        outcome = train.train(run)
+    last = made.phases[train.phase_at(made.phases, outcome.step)]
+    after = score(last, outcome.state)
+    few = evaluate.generate(last.system, outcome.state, key, label[:120], made.over, job.batch_size(made))
+    log = writers.read_jsonl(folder / writers.LOG)
+    pictures = HERE / "grids" / f"{name}.png"
+    pictures.parent.mkdir(exist_ok=True)
+    PIL.Image.fromarray(plots.grid(few[:60], columns=12)).save(pictures)
+    return {
+        "name": name,
+        "seconds": outcome.seconds,
+        "steps": outcome.step,
+        "images": train.images_at(made.phases, outcome.step),
+        "images_per_second": float(np.median([line["images_per_second"] for line in log])),
+        "memory_gb": train.memory_gb(),
+        "before": before,
+        "after": after,
+        "losses": [
+            {k: v for k, v in line.items() if k == "step" or k.startswith(("loss", "logit"))} for line in log
+        ],
+        "changes": changes,
+        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| system | whose | 2019 public / private | images seen | images/s | fid768: start, end | "
+        "fid2048: start, end | MiFID, end | recall | GB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        who, public, private = ENTRIES[row["name"]]
+        then = " / ".join("-" if x is None else f"{x:.2f}" for x in (public, private))
+        before, after = row["before"], row["after"]
+        fid = next(name for name in after if name.endswith(("fid2048", "fid2048_approx")))
+        mifid = next(name for name in after if "mifid" in name)
+        small = next(name for name in after if name.endswith("fid768"))
+        recall = next((after[name] for name in after if name.startswith("recall")), float("nan"))
+        lines.append(
+            f"| {row['name']} | {who} | {then} | {row['images']:,} | {row['images_per_second']:.1f} | "
+            f"{before[small]:.2f}, {after[small]:.2f} | {before[fid]:.0f}, {after[fid]:.0f} | "
+            f"{after[mifid]:.0f} | {recall:.3f} | {row['memory_gb']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def figure(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """Both players' losses of every entry over its pictures."""
+    from matplotlib.figure import Figure
+
+    columns = 5
+    deep = -(-len(rows) // columns)
+    drawn = Figure(figsize=(3.2 * columns, 2.6 * deep), layout="constrained")
+    for i, row in enumerate(rows):
+        axes = drawn.add_subplot(deep, columns, i + 1)
+        for name in ("loss/d", "loss/g"):
+            points = [(line["step"], line[name]) for line in row["losses"] if name in line]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name, linewidth=0.8)
+        axes.set_title(row["name"], fontsize=9)
+        axes.tick_params(labelsize=7)
+        if i == 0:
+            axes.legend(fontsize=7)
+    drawn.savefig(path, dpi=100)
+
+
+def collect() -> None:
+    """All rows that are there -> table.json, table.md, figure.png."""
+    found = {path.stem: json.loads(path.read_text()) for path in (HERE / "rows").glob("*.json")}
+    rows = [found[name] for name in ENTRIES if name in found]
+    slim = [{k: v for k, v in row.items() if k != "losses"} for row in rows]
+    (HERE / "table.json").write_text(json.dumps(slim, indent=1) + "\n")
+    (HERE / "table.md").write_text(table(rows))
+    figure(rows, HERE / "figure.png")
+    print(table(rows))
+
+
+def main() -> None:
+    """Runs the entries one after the other, and makes the table."""
+    args = parse()
+    if args.one:
+        row = one(args.one, args)
+        path = HERE / "rows" / f"{args.one}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(row, indent=1, default=float) + "\n")
+        return
+    failed = []
+    for name in args.only.split(","):
+        begun = time.monotonic()
+        done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", name], check=False)
+        print(f"{name}: {'done' if done.returncode == 0 else 'FAILED'}, {time.monotonic() - begun:.0f} s")
+        failed += [name] if done.returncode else []
+    collect()
+    if failed:
+        sys.exit(f"these entries failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
