@@ -26,6 +26,11 @@ def batch_of(image, extent=None, kind=None) -> system.Batch:
     )
 
 
+def run(function, first, *settings, **named):
+    """function(KEY, first, ...), compiled as one program."""
+    return jax.jit(lambda key, first: function(key, first, *settings, **named))(KEY, first)
+
+
 def counted(b: int) -> jax.Array:
     return jnp.arange(b * 4 * 6 * 3, dtype=jnp.float32).reshape(b, 4, 6, 3) / 1000
 
@@ -62,7 +67,7 @@ def straight(steps: np.ndarray) -> np.ndarray:
 
 def test_flip_mirrors_each_picture_left_to_right_or_not_at_all():
     image = counted(64)
-    got = np.asarray(jax.jit(augment.flip)(KEY, batch_of(image)).image)
+    got = np.asarray(run(augment.flip, batch_of(image)).image)
     kept = np.array([np.array_equal(a, b) for a, b in zip(got, image, strict=True)])
     mirrored = np.array([np.array_equal(a, b[:, ::-1]) for a, b in zip(got, image, strict=True)])
     assert (kept ^ mirrored).all()
@@ -72,29 +77,29 @@ def test_flip_mirrors_each_picture_left_to_right_or_not_at_all():
 def test_flip_probabilities():
     image = counted(8)
     batch = batch_of(image)
-    np.testing.assert_array_equal(augment.flip(KEY, batch, p=0.0).image, image)
-    np.testing.assert_array_equal(augment.flip(KEY, batch, p=1.0).image, image[:, :, ::-1])
-    np.testing.assert_array_equal(augment.flip(KEY, augment.flip(KEY, batch)).image, image)
+    np.testing.assert_array_equal(run(augment.flip, batch, p=0.0).image, image)
+    np.testing.assert_array_equal(run(augment.flip, batch, p=1.0).image, image[:, :, ::-1])
+    np.testing.assert_array_equal(run(augment.flip, run(augment.flip, batch)).image, image)
 
 
 def test_flip_of_another_key_flips_others():
     batch = batch_of(counted(64))
     other = augment.flip(jax.random.key(4), batch)
-    assert not np.array_equal(augment.flip(KEY, batch).image, other.image)
+    assert not np.array_equal(run(augment.flip, batch).image, other.image)
 
 
 def test_uniform_noise_adds_at_most_scale_to_every_value_of_its_own():
     batch = batch_of(counted(16))
-    added = np.asarray(augment.uniform_noise(KEY, batch, 1 / 128).image - batch.image)
+    added = np.asarray(run(augment.uniform_noise, batch, 1 / 128).image - batch.image)
     assert added.min() > -1e-6 and added.max() < 1 / 128 + 1e-6
     assert abs(added.mean() - 1 / 256) < 1e-3 / 4
     zeros = batch._replace(image=batch.image * 0)
-    assert np.unique(np.asarray(augment.uniform_noise(KEY, zeros, 1.0).image)).size > 0.99 * zeros.image.size
+    assert np.unique(np.asarray(run(augment.uniform_noise, zeros, 1.0).image)).size > 0.99 * zeros.image.size
 
 
 def test_normal_noise_has_the_deviation_asked_for():
     batch = batch_of(jnp.full((8, 16, 16, 3), 0.9))
-    added = np.asarray(augment.normal_noise(KEY, batch, 0.25).image) - 0.9
+    added = np.asarray(run(augment.normal_noise, batch, 0.25).image) - 0.9
     assert abs(added.std() - 0.25) < 0.01 and abs(added.mean()) < 0.01
     assert abs(np.mean(np.abs(added) < 0.25) - 0.6827) < 0.02  # within one deviation
     assert np.unique(added).size > 0.9 * added.size
@@ -127,7 +132,7 @@ def torchvision_regions(n: int, h: int, w: int, scale, ratio) -> np.ndarray:
 
 def our_regions(n: int, h: int, w: int, scale, ratio) -> np.ndarray:
     extent = jnp.broadcast_to(jnp.array([h, w], jnp.int32), (n, 2))
-    return np.concatenate(augment.resized_crop_region(KEY, extent, scale, ratio), 1)
+    return np.concatenate(run(augment.resized_crop_region, extent, scale, ratio), 1)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +164,8 @@ def test_regions_of_pictures_into_which_nothing_fits(h, w):
 def test_resized_crops_of_dogs_against_pillow(real_data):
     photos = test_resample.dogs(real_data, 6, 96)
     batch = batch_of(test_resample.picture(photos))
-    got = augment.random_resized_crop(KEY, batch, 64, 0.3, 1.0)
-    corner, sides = augment.resized_crop_region(KEY, batch.extent, (0.3, 1.0), (3 / 4, 4 / 3))
+    got = run(augment.random_resized_crop, batch, 64, 0.3, 1.0)
+    corner, sides = run(augment.resized_crop_region, batch.extent, (0.3, 1.0), (3 / 4, 4 / 3))
     np.testing.assert_array_equal(got.extent, sides)
     for photo, (y, x), (h, w), one in zip(photos, corner, sides, got.image, strict=True):
         cut = Image.fromarray(photo[y : y + h, x : x + w])
@@ -172,8 +177,8 @@ def test_resized_crops_of_dogs_against_pillow(real_data):
 def test_resized_crops_of_squashed_pictures_take_the_same_part():
     extent = np.array([[200, 50], [64, 96], [333, 500]])
     batch = batch_of(places(3, 96), extent)
-    corner, sides = augment.resized_crop_region(KEY, batch.extent, (0.5, 0.9), (3 / 4, 4 / 3))
-    middle, steps = lines(augment.random_resized_crop(KEY, batch, 64, 0.5, 0.9).image)
+    corner, sides = run(augment.resized_crop_region, batch.extent, (0.5, 0.9), (3 / 4, 4 / 3))
+    middle, steps = lines(run(augment.random_resized_crop, batch, 64, 0.5, 0.9).image)
     np.testing.assert_allclose(middle, 2 * (corner + sides / 2) / extent - 1, atol=2e-3)
     np.testing.assert_allclose(straight(steps), 2 * sides / extent / 64, rtol=2e-3)
 
@@ -184,7 +189,7 @@ def test_resized_crops_of_squashed_pictures_take_the_same_part():
 def test_squares_lie_along_the_long_side():
     b = 600
     extent = np.where(np.arange(b)[:, None] % 2, [[80, 200]], [[150, 100]])
-    got = augment.random_square(KEY, batch_of(places(b, 96), extent), 64)
+    got = run(augment.random_square, batch_of(places(b, 96), extent), 64)
     middle, steps = lines(got.image)
     np.testing.assert_allclose(straight(steps)[::2], [[2 * 100 / 150 / 64, 2 / 64]] * (b // 2), rtol=2e-3)
     np.testing.assert_allclose(straight(steps)[1::2], [[2 / 64, 2 * 80 / 200 / 64]] * (b // 2), rtol=2e-3)
@@ -198,15 +203,15 @@ def test_squares_lie_along_the_long_side():
 
 def test_central_squares():
     extent = np.full((64, 2), [100, 300])
-    middle, _ = lines(augment.random_square(KEY, batch_of(places(64, 96), extent), 64, central=1.0).image)
+    middle, _ = lines(run(augment.random_square, batch_of(places(64, 96), extent), 64, central=1.0).image)
     assert np.abs(middle).max() < 2e-3
-    middle, _ = lines(augment.random_square(KEY, batch_of(places(64, 96), extent), 64, central=0.5).image)
+    middle, _ = lines(run(augment.random_square, batch_of(places(64, 96), extent), 64, central=0.5).image)
     assert 16 < (np.abs(middle[:, 1]) < 2e-3).sum() < 48
 
 
 def test_enlarged_squares_of_dogs_against_pillow(real_data):
     photos = test_resample.dogs(real_data, 4, 96)
-    got = augment.random_square(KEY, batch_of(test_resample.picture(photos)), 64, zoom=72 / 64).image
+    got = run(augment.random_square, batch_of(test_resample.picture(photos)), 64, zoom=72 / 64).image
     found = []
     for photo, one in zip(photos, test_resample.levels(got), strict=True):
         whole = np.asarray(Image.fromarray(photo).resize((72, 72), Image.Resampling.BILINEAR)).astype(int)
@@ -223,7 +228,7 @@ def test_enlarged_squares_of_dogs_against_pillow(real_data):
 def test_other_kinds_are_squashed_whole():
     image = test_resample.smooth(3, 64)
     batch = batch_of(image, np.full((3, 2), [100, 200]), [0, 1, 0])
-    got = augment.random_square(KEY, batch, 32, kinds=(1,), filter="box")
+    got = run(augment.random_square, batch, 32, kinds=(1,), filter="box")
     want = image.reshape(3, 32, 2, 32, 2, 3).mean((2, 4))
     np.testing.assert_allclose(got.image[::2], want[::2], atol=1e-6)
     assert np.abs(got.image[1] - want[1]).max() > 0.1
@@ -249,7 +254,7 @@ def test_scaled_dogs_against_opencv(real_data):
     cv2 = pytest.importorskip("cv2", reason="opencv is an oracle (make oracles)")
     photos = test_resample.dogs(real_data, 2, 128)
     batch = batch_of(test_resample.picture(photos))
-    got = augment.shift_scale_rotate(KEY, batch, 64, scale_min=0.9, scale_max=0.9)
+    got = run(augment.shift_scale_rotate, batch, 64, scale_min=0.9, scale_max=0.9)
     for photo, one in zip(photos, test_resample.levels(got.image), strict=True):
         matrix = cv2.getRotationMatrix2D((64.0, 64.0), 0.0, 0.9)
         mode = dict(flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
@@ -265,7 +270,7 @@ def test_each_kind_has_its_own_limits():
     limits = dict(
         shift=(0.0, 0.0, 0.06), scale_min=(1.0, 0.9, 1.0), scale_max=(1.0, 1.1, 1.0), degrees=(0.0, 8.0, 0.0)
     )
-    got = np.asarray(jax.jit(lambda batch: augment.shift_scale_rotate(KEY, batch, 32, **limits))(batch).image)
+    got = np.asarray(run(augment.shift_scale_rotate, batch, 32, **limits).image)
     np.testing.assert_array_equal(got[kind == 0], batch.image[:300])
     middle, steps = lines(got)
     slope = 16 * steps
@@ -285,18 +290,18 @@ def test_doubled_pixels_come_back_exactly(real_data):
     photos = test_resample.picture(test_resample.dogs(real_data, 3, 64))
     doubled = jnp.repeat(jnp.repeat(photos, 2, 1), 2, 2)
     batch = batch_of(doubled, kind=[0, 0, 1])
-    got = augment.shift_scale_rotate(KEY, batch, 64, degrees=(0.0, 8.0), zoom=(1.0, 1.125), zoom_p=(0.0, 0.5))
+    got = run(augment.shift_scale_rotate, batch, 64, degrees=(0.0, 8.0), zoom=(1.0, 1.125), zoom_p=(0.0, 0.5))
     np.testing.assert_array_equal(got.image[:2], photos[:2])
     assert np.abs(got.image[2] - photos[2]).max() > 0.1
 
 
 def test_zoomed_pictures_are_cut_from_anywhere():
     batch = batch_of(places(200, 32))
-    got = augment.shift_scale_rotate(KEY, batch, 32, zoom=1.25, zoom_p=1.0).image
+    got = run(augment.shift_scale_rotate, batch, 32, zoom=1.25, zoom_p=1.0).image
     middle, steps = lines(got)
     np.testing.assert_allclose(straight(steps), 2 / 32 / 1.25, rtol=5e-3)
     assert 0.19 < middle.max() < 0.201 and -0.201 < middle.min() < -0.19  # +-(1 - 1 / 1.25)
-    some, _ = lines(augment.shift_scale_rotate(KEY, batch, 32, zoom=1.25, zoom_p=0.25).image)
+    some, _ = lines(run(augment.shift_scale_rotate, batch, 32, zoom=1.25, zoom_p=0.25).image)
     assert 25 < (np.abs(some[:, 0]) > 1e-3).sum() < 75
 
 
@@ -309,8 +314,8 @@ def test_jitter_in_every_order_against_torchvision(real_data):
     photos = test_resample.dogs(real_data, 1, 32).repeat(len(order), 0)
     factor = np.random.default_rng(0).uniform(0.6, 1.5, (len(order), 4))
     factor[:, 3] -= 1.05
-    image = augment.jittered(
-        test_resample.picture(photos), jnp.float32(factor), jnp.asarray(np.argsort(order, 1))
+    image = jax.jit(augment.jittered)(
+        test_resample.picture(photos), jnp.float32(factor), np.argsort(order, 1)
     )
     names = ("adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_hue")
     for photo, steps, amounts, got in zip(photos, order, factor, 0.5 * image + 0.5, strict=True):
@@ -323,7 +328,7 @@ def test_jitter_in_every_order_against_torchvision(real_data):
 def test_jitter_draws_for_each_picture():
     image = np.full((2000, 2, 2, 3), -0.5, np.float32)
     image[..., 0] = -0.4
-    got = np.asarray(augment.colour_jitter(KEY, batch_of(image), brightness=0.2, p=0.5).image)
+    got = np.asarray(run(augment.colour_jitter, batch_of(image), brightness=0.2, p=0.5).image)
     factor = (got[:, 0, 0, 0] + 1) / 0.6
     changed = factor[np.abs(factor - 1) > 1e-6]
     assert abs(len(changed) - 1000) < 90  # 4 standard deviations
@@ -339,7 +344,7 @@ def test_jitter_limits_of_contrast_saturation_and_hue():
     spread = image.reshape(400, -1).std(1)
 
     def jitter(**settings):
-        return np.asarray(augment.colour_jitter(KEY, batch_of(image), **settings).image)
+        return np.asarray(run(augment.colour_jitter, batch_of(image), **settings).image)
 
     grey = np.array([0.299, 0.587, 0.114], np.float32)
     ratio = (jitter(contrast_min=0.9, contrast_max=1.2) @ grey).std((1, 2)) / (image @ grey).std((1, 2))
@@ -358,4 +363,4 @@ def test_jitter_limits_of_contrast_saturation_and_hue():
 def test_no_jitter_leaves_even_what_is_out_of_range():
     batch = batch_of(test_resample.smooth(4, 8) * 1.5)
     settings = dict(brightness=0.2, contrast_min=0.9, contrast_max=1.2, saturation=0.3, hue=0.01)
-    np.testing.assert_array_equal(augment.colour_jitter(KEY, batch, **settings, p=0.0).image, batch.image)
+    np.testing.assert_array_equal(run(augment.colour_jitter, batch, **settings, p=0.0).image, batch.image)
