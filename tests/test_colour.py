@@ -77,9 +77,9 @@ def test_grey_is_pillows(photos):
 
 
 def test_hue_turns_red_to_green_to_blue_and_leaves_grey():
-    red = jnp.array([1.0, -1.0, -1.0])[None, None, None]
-    for turn, want in ((1 / 3, [-1, 1, -1]), (-1 / 3, [-1, -1, 1]), (0.5, [-1, 1, 1]), (1.0, [1, -1, -1])):
-        np.testing.assert_allclose(colour.hue(red, jnp.array([turn]))[0, 0, 0], want, atol=1e-5)
+    primary = jnp.eye(3)[None] * 2.0 - 1.0  # [1, 3, 3]: red, green, blue
+    for turn, want in ((1 / 3, jnp.roll(primary, 1, 2)), (-1 / 3, jnp.roll(primary, -1, 2)), (0.5, -primary)):
+        np.testing.assert_allclose(colour.hue(primary[None], jnp.array([turn]))[0], want, atol=1e-5)
     grey = jnp.full((1, 2, 2, 3), 0.3)
     np.testing.assert_array_equal(colour.hue(grey, jnp.array([0.3])), grey)
 
