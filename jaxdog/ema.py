@@ -23,7 +23,13 @@ def start(params: PyTree, stats: PyTree) -> Average:
 
 
 def update(
-    average: Average, params: PyTree, stats: PyTree, step: system.Array, decay: float, begin: int, keep: str
+    average: Average,
+    params: PyTree,
+    stats: PyTree,
+    step: system.Array,
+    decay: float | system.Array,
+    begin: int,
+    keep: str,
 ) -> Average:
     """One update after the generator's step number `step` (counted from 1).
 

@@ -119,12 +119,15 @@ def shorten_rows(longest: Mapping[str, float]) -> optax.GradientTransformation:
     """
 
     def init(params: Any) -> optax.EmptyState:
-        del params
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        found = {name for path in paths for name in _names(path)}
+        if missing := sorted(set(longest) - found):
+            raise ValueError(f"longest_rows names {missing[0]!r}; there are {', '.join(sorted(found))}")
         return optax.EmptyState()
 
-    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         def cut(path: tuple[Any, ...], u: Array, p: Array) -> Array:
-            limits = [longest[name] for name in map(jax.tree_util.keystr, path) if name in longest]
+            limits = [longest[name] for name in _names(path) if name in longest]
             if not limits:
                 return u
             length = jnp.linalg.norm(p + u, axis=-1, keepdims=True)
@@ -133,6 +136,10 @@ def shorten_rows(longest: Mapping[str, float]) -> optax.GradientTransformation:
         return jax.tree_util.tree_map_with_path(cut, updates, params), state
 
     return optax.GradientTransformation(init, update)
+
+
+def _names(path: tuple[Any, ...]) -> list[str]:
+    return [jax.tree_util.keystr((key,), simple=True) for key in path]
 
 
 def adam_per_leaf(
@@ -145,3 +152,26 @@ def adam_per_leaf(
     parts = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
     scaled = per_leaf(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
     return optax.chain(*parts, scaled, scale_by_rate(schedule), shorten_rows(longest_rows))
+
+
+def keras_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """Adam as Keras 2 computes it, without its rate: eps beside the root of the uncorrected second moment.
+
+    The form at the end of section 2 in Kingma and Ba 2015. It is another optimiser where gradients are as
+    small as eps: early steps are far shorter than those of `adam`.
+    """
+
+    def init(params: Any) -> optax.ScaleByAdamState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, jax.tree.map(jnp.copy, zeros))
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
+        del params
+        count = state.count + 1
+        mu = jax.tree.map(lambda m, g: b1 * m + (1.0 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1.0 - b2) * jnp.square(g), state.nu, updates)
+        scale = jnp.sqrt(1.0 - b2**count) / (1.0 - b1**count)
+        steps = jax.tree.map(lambda m, v: scale * m / (jnp.sqrt(v) + eps), mu, nu)
+        return steps, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)

@@ -89,6 +89,13 @@ def compiled(phase: system.Phase, seed: int, steps_per_dispatch: int, over: Mesh
     return Compiled(init, dispatch, grid)
 
 
+def entered(phase: system.Phase, state: Any, over: Mesh) -> Any:
+    """The first state of a phase that is not the first, from the last state of the one before."""
+    assert phase.enter is not None
+    # What a phase adds is on all devices, as the rest is.
+    return jax.jit(phase.enter, donate_argnums=0, out_shardings=devices.everywhere(over))(state)
+
+
 class Run(NamedTuple):
     """Everything the loop needs."""
 
@@ -301,7 +308,7 @@ def train(run: Run) -> Outcome:
             if state is None:
                 state = functions.init(run.data)
             elif step == begin and phase.enter is not None:
-                state = jax.jit(phase.enter, donate_argnums=0)(state)
+                state = entered(phase, state, run.over)
             while step < end and not reason:
                 if step % run.settings.log_every == 0:
                     hours = _agreed(progress.seconds() / 3600.0)

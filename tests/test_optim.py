@@ -66,3 +66,31 @@ def test_adam_equals_torch(weight_decay: float) -> None:
         updates, state = optimizer.update(3 * ours**2 * (i + 1), state, ours)
         ours = optax.apply_updates(ours, updates)
     np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_rows_of_named_parameters_are_shortened_and_no_others() -> None:
+    params = {"embed": {"kernel": jnp.array([[0.6, 0.0], [0.0, 0.9]])}, "other": jnp.array([[3.0, 4.0]])}
+    optimizer = optim.shorten_rows({"embed": 1.0})
+    steps = {"embed": {"kernel": jnp.array([[0.3, 0.0], [1.2, 0.7]])}, "other": jnp.ones((1, 2))}
+    updates, _ = optimizer.update(steps, optimizer.init(params), params)
+    after = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(after["embed"]["kernel"], [[0.9, 0.0], [0.6, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(after["other"], [[4.0, 5.0]])
+    with pytest.raises(ValueError, match="longest_rows names 'embd'; there are embed, kernel, other"):
+        optim.shorten_rows({"embd": 1.0}).init(params)
+
+
+def test_each_array_has_a_count_of_its_own() -> None:
+    """An array that joins with a fresh state makes Adam's first step, beside one that makes its tenth."""
+    optimizer = optim.per_leaf(optax.scale_by_adam(b1=0.5, b2=0.9))
+    params = {"old": jnp.zeros(1)}
+    state = optimizer.init(params)
+    for _ in range(9):
+        _, state = optimizer.update({"old": jnp.ones(1)}, state)
+    both = {"old": state["old"], **optimizer.init({"new": jnp.zeros(1)})}
+    updates, both = optimizer.update({"old": jnp.zeros(1), "new": jnp.full(1, -7.0)}, both)
+    assert int(both["old"].count) == 10 and int(both["new"].count) == 1
+    np.testing.assert_allclose(updates["new"], -1.0, rtol=1e-5)
+    mu, nu = 0.5 - 0.5**10, 0.9 - 0.9**10
+    expected = mu / (1 - 0.5**10) / np.sqrt(nu / (1 - 0.9**10))
+    np.testing.assert_allclose(updates["old"], expected, rtol=1e-5)

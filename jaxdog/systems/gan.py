@@ -62,7 +62,7 @@ class Game(NamedTuple):
     fake_labels: str  # breeds of generated pictures: "uniform", or those of the "real" ones beside them
     g_reals: bool  # a relativistic generator step gets real pictures of its own
     breeds: float  # weight of the breeds' cross-entropy: of real ones for the one, of fakes for the other
-    ema_decay: float
+    ema_decay: float | Array
     ema_start: int  # steps before which the average is pegged to the generator
     ema_stats: str  # "average" | "copy"
     latent: Callable[[Array], Array]  # key [b] -> z [b, latent_dim], for sampling
