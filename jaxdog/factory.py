@@ -16,9 +16,9 @@ import optax
 from flax import linen as nn
 
 from jaxdog import augment, losses, optim, sampling, sections, system
-from jaxdog.data import batches, crop, dogs, photos, toy
+from jaxdog.data import batches, crop, dogs, photos, recipes, toy
 from jaxdog.metrics import features
-from jaxdog.models import biggan
+from jaxdog.models import biggan, dcgan, style_dcgan
 from jaxdog.systems import gan
 
 Config = ml_collections.ConfigDict
@@ -30,8 +30,17 @@ LOSSES = {
     "cross_entropy": losses.cross_entropy,
     "relativistic_average": losses.relativistic_average,
 }
-GENERATORS = {"biggan": biggan.Generator}
-DISCRIMINATORS = {"biggan": biggan.Discriminator}
+GENERATORS = {
+    "biggan": biggan.Generator,
+    "dcgan": dcgan.Generator,
+    "style_dcgan": style_dcgan.Generator,
+}
+DISCRIMINATORS = {
+    "biggan": biggan.Discriminator,
+    "dcgan": dcgan.Discriminator,
+    "style_dcgan": style_dcgan.Discriminator,
+}
+RECIPES = {**crop.RECIPES, **recipes.RECIPES}
 OPTIMIZERS = {"adam": optim.adam}
 SCHEDULES = {
     "constant": optim.constant,
@@ -41,7 +50,12 @@ SCHEDULES = {
     "clock_cosine": optim.clock_cosine,
 }
 FINISHES: dict[str, Callable[..., Any]] = {}
-AUGMENTS = {"flip": augment.flip, "uniform_noise": augment.uniform_noise}
+AUGMENTS = {
+    "random_resized_crop": augment.random_resized_crop,
+    "flip": augment.flip,
+    "uniform_noise": augment.uniform_noise,
+    "normal_noise": augment.normal_noise,
+}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 CHOICES = {
@@ -117,7 +131,7 @@ def recipe(data: sections.Data) -> photos.Recipe:
     """The crop recipe of config.data.crop at config.data.size."""
 
     section = dict(data.crop)
-    function = sections.choose(crop.RECIPES, section.get("name", ""), "config.data.crop.name")
+    function = sections.choose(RECIPES, section.get("name", ""), "config.data.crop.name")
     return sections.bind(function, section, "config.data.crop", ("photo", "boxes"), size=data.store_size)
 
 

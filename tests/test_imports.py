@@ -17,7 +17,8 @@ LAYERS = (
     | {"data.crop", "data.photos", "metrics.archives", "metrics.inception", "metrics.fid"}
     | {"metrics.neighbours", "metrics.copies", "metrics.inception_score", "metrics.kid"},
     {"sampling", "sections", "models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"}
-    | {"metrics.mifid", "metrics.prdc", "metrics.nasnet"},
+    | {"metrics.mifid", "metrics.prdc", "metrics.nasnet"}
+    | {"models.dcgan", "models.style_dcgan", "data.recipes"},
     {"systems.gan", "checkpoint", "writers", "plots", "metrics.features", "metrics.per_class"}
     | {"metrics.nasnet_weights", "metrics.forensics", "data.pictures", "data.cheats"},
     {"factory"},

@@ -1,0 +1,52 @@
+"""Crop recipes that keep a crop's extent: what is stored squashed, and cut in its true shape at run time.
+
+As in `crop.py`: `(photo uint8 [h, w, 3], boxes, *, size, ...) -> list`, every keyword a plain value.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from jaxdog.data import crop, photos
+
+
+def box(
+    photo: np.ndarray,
+    boxes: Sequence[photos.Box],
+    *,
+    size: int,
+    which: str = "all",
+    margin: int = 0,
+    min_side: int = 1,
+    min_aspect: float = 0.0,
+    max_aspect: float = float("inf"),
+    resampler: str = "lanczos",
+) -> list[photos.Kept]:
+    """The plain rectangle of each box that passes the filters, squashed to size x size.
+
+    Args:
+      photo: uint8 [h, w, 3].
+      boxes: in pixels; clipped to the photo first.
+      size: side of the crops.
+      which: "all" boxes, the "first" or the "last" one only.
+      margin: pixels added on each of the four sides and clipped to the photo.
+      min_side: boxes whose short side (before the margin) has fewer pixels are dropped.
+      min_aspect, max_aspect: boxes whose h / w (before the margin) is outside these limits are dropped. A
+        limit t on |h - w| / min(h, w) is the pair 1 / (1 + t), 1 + t.
+      resampler: one of crop.RESAMPLERS.
+    """
+    h, w, _ = photo.shape
+    kept = []
+    for chosen in crop.select(boxes, h, w, which):
+        xmin, ymin, xmax, ymax = crop.clip(chosen, h, w)
+        bw, bh = xmax - xmin, ymax - ymin
+        if min(bw, bh) < max(min_side, 1) or not min_aspect <= bh / bw <= max_aspect:
+            continue
+        rectangle = crop.clip(crop.add_margin((xmin, ymin, xmax, ymax), int(margin)), h, w)
+        pixels = crop.take(photo, rectangle)
+        extent = (pixels.shape[0], pixels.shape[1])
+        kept.append(photos.Kept(crop.resize(pixels, size, size, resampler), extent))
+    return kept
+
+
+RECIPES: dict[str, Callable[..., list[photos.Kept]]] = {"box": box}

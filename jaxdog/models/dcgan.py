@@ -1,0 +1,132 @@
+"""DCGAN (Radford, Metz, Chintala 2016) for small pictures, as entries of 2019 varied it.
+
+Transposed convolutions up, strided ones down, no classes. What the entries chose otherwise from each other
+is a field: which norm and where, spectral norm, how the discriminator begins and ends. All weights start as
+torch's own, which is what those programs did.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxdog import system
+from jaxdog.models import layers
+
+Array = jax.Array
+Dtype = Any
+
+NORMS = ("batch", "pixel")
+
+
+class Generator(nn.Module):
+    """z [b, latent_dim], label [b], train, key [b] -> [b, size, size, 3] in [-1, 1]; only z is looked at.
+
+    The smallest map is one transposed convolution of z; each width after the first doubles the height.
+    """
+
+    widths: tuple[int, ...]  # channels of the smallest map, then of each larger one
+    latent_dim: int
+    classes: int
+    size: int = 64
+    norm: str = "batch"  # "batch": with affine, before each activation; "pixel": after each but the first
+    spectral: bool = False
+    rgb_bias: bool = True  # of the last convolution, the only one that may have a bias
+    activation: str = "relu"
+    slope: float = 0.2  # of a leaky activation
+    dtype: Dtype = jnp.float32
+
+    def bottom(self) -> int:
+        """The height of the smallest map."""
+        times = 2 ** (len(self.widths) - 1)
+        if self.size % times:
+            raise ValueError(
+                f"{len(self.widths)} widths double the height {len(self.widths) - 1} times, and "
+                f"size {self.size} is no multiple of {times}"
+            )
+        return self.size // times
+
+    @nn.compact
+    def __call__(self, z: Array, label: Array, train: bool, key: Array | None = None) -> Array:
+        if self.norm not in NORMS:
+            raise ValueError(f"norm is {self.norm!r}; choices: {', '.join(NORMS)}")
+        # In torch all of these are transposed, the last too: its 3x3 kernel is ours turned by 180 degrees.
+        init = layers.TorchDefault("out")
+        conv = partial(
+            layers.Conv,
+            spectral=self.spectral,
+            kernel_init=init.kernel,
+            bias_init=init.bias,
+            dtype=self.dtype,
+        )
+        act = layers.activation(self.activation, self.slope)
+        height = self.bottom()
+        h = z[:, None, None, :]
+        for i, width in enumerate(self.widths):
+            size, resample = (4, "transposed") if i else (height, "expand")
+            h = conv(width, size, bias=False, resample=resample, name=f"conv{i}")(h, train)
+            if self.norm == "batch":
+                h = layers.BatchNorm(affine=True, name=f"norm{i}")(h, train)
+            h = act(h)
+            if self.norm == "pixel" and i:
+                h = layers.PixelNorm()(h)
+        rgb = conv(3, 3, bias=self.rgb_bias, dtype=jnp.float32, name="rgb")
+        return jnp.tanh(rgb(h.astype(jnp.float32), train))
+
+
+class Discriminator(nn.Module):
+    """x [b, size, size, 3] in [-1, 1], label [b] (not looked at), train -> system.Verdict."""
+
+    widths: tuple[int, ...]  # channels after each convolution; each halves the height, but perhaps the first
+    classes: int
+    size: int = 64
+    stem: str = "strided"  # the first convolution: 4x4 of stride 2, or "none": 3x3, the height stays
+    normed: tuple[int, ...] = ()  # the convolutions, from 0, that a batch norm with affine follows
+    spectral: bool = False  # on all convolutions but the first
+    pool: bool = False  # 2x2 maxima between the last map and its activation
+    minibatch_std: bool = False  # the whole batch's, as a channel before the last convolution
+    slope: float = 0.2  # of the leaky activation
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
+        h = self.features(x, train).astype(jnp.float32)
+        if self.minibatch_std:
+            h = layers.MinibatchStd()(h)
+        init = layers.TorchDefault().kernel
+        head = layers.Conv(1, h.shape[1], False, self.spectral, "collapse", kernel_init=init, name="head")
+        return system.Verdict(head(h, train)[:, 0, 0, 0])
+
+    def features(self, x: Array, train: bool) -> Array:
+        """The last map after its activation, [b, h, w, widths[-1]]."""
+        self._check()
+        act = layers.activation("leaky_relu", self.slope)
+        h = x
+        for i, width in enumerate(self.widths):
+            resample = "strided" if i else self.stem
+            conv = layers.Conv(
+                width,
+                4 if resample == "strided" else 3,
+                bias=False,
+                spectral=self.spectral and i > 0,
+                resample=resample,
+                dtype=self.dtype,
+                kernel_init=layers.TorchDefault().kernel,
+                name=f"conv{i}",
+            )
+            h = conv(h, train)
+            if i in self.normed:
+                h = layers.BatchNorm(affine=True, name=f"norm{i}")(h, train)
+            if self.pool and i == len(self.widths) - 1:
+                h = layers.max_pool(h)
+            h = act(h)
+        return h
+
+    def _check(self) -> None:
+        if self.stem not in ("strided", "none"):
+            raise ValueError(f"stem is {self.stem!r}; choices: strided, none")
+        strange = [i for i in self.normed if not 0 <= i < len(self.widths)]
+        if strange:
+            raise ValueError(f"normed names convolution {strange[0]}; there are 0 to {len(self.widths) - 1}")

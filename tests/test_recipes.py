@@ -1,0 +1,94 @@
+"""Crops that keep their extent, on photos whose pixels say where they are: photo[y, x] = (x, y, 7)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxdog import augment, system
+from jaxdog.data import crop, recipes
+
+
+def coordinates(h: int, w: int) -> np.ndarray:
+    y, x = np.mgrid[:h, :w]
+    return np.stack([x, y, np.full_like(x, 7)], -1).astype(np.uint8)
+
+
+def extents(boxes: list[tuple[int, int, int, int]], **settings) -> list[tuple[int, int]]:
+    return [kept.extent for kept in recipes.box(coordinates(100, 120), boxes, size=16, **settings)]
+
+
+def test_a_box_is_squashed_and_its_extent_kept():
+    photo = np.random.default_rng(0).integers(0, 256, (100, 120, 3), np.uint8)
+    (kept,) = recipes.box(photo, [(10, 20, 42, 36)], size=32, resampler="bilinear")
+    assert kept.extent == (16, 32) and kept.kind == 0
+    expected = Image.fromarray(photo[20:36, 10:42]).resize((32, 32), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(kept.image, np.asarray(expected))
+
+
+def test_a_square_box_of_the_right_size_is_cut_out_pixel_for_pixel():
+    (kept,) = recipes.box(coordinates(100, 120), [(10, 20, 42, 52)], size=32)
+    np.testing.assert_array_equal(kept.image, coordinates(100, 120)[20:52, 10:42])
+
+
+def test_the_margin_ends_with_the_photo():
+    (kept,) = recipes.box(coordinates(100, 120), [(2, 20, 30, 98)], size=16, margin=4)
+    assert kept.extent == (100 - 16, 34)
+    assert extents([(-5, -9, 200, 100)], margin=4) == [(100, 120)]
+    assert extents([]) == [(100, 120)]  # no box: the whole photo
+
+
+def test_boxes_are_chosen_before_they_are_filtered():
+    wide, square = (0, 0, 80, 40), (10, 10, 60, 60)
+    assert extents([wide, square]) == [(40, 80), (50, 50)]
+    assert extents([wide, square], which="first", max_aspect=1.25, min_aspect=0.8) == []
+    assert extents([square, wide], which="first", max_aspect=1.25, min_aspect=0.8) == [(50, 50)]
+    assert extents([wide, square], which="last") == [(50, 50)]
+    with pytest.raises(ValueError, match="which is 'biggest'; it can be 'all', 'first', 'last'"):
+        extents([wide], which="biggest")
+
+
+def test_limits_hold_before_the_margin_and_are_themselves_allowed():
+    assert extents([(0, 0, 64, 63)], min_side=64, margin=4) == []
+    assert extents([(0, 0, 64, 64)], min_side=64) == [(64, 64)]
+    assert extents([(50, 50, 50, 60)]) == []  # empty
+
+
+def test_a_limit_on_the_difference_is_a_pair_of_aspects():
+    """|h - w| / min(h, w) <= 0.25, of every small box, is 0.8 <= h / w <= 1.25 to the last bit."""
+    for h in range(1, 50):
+        for w in range(1, 50):
+            kept = extents([(0, 0, w, h)], min_aspect=0.8, max_aspect=1.25)
+            assert bool(kept) == (4 * abs(h - w) <= min(h, w)), (h, w)
+
+
+def test_the_settings_make_the_key():
+    recipe = functools.partial(recipes.box, size=32, margin=4)
+    assert crop.key(recipe) == (
+        f"box-v{crop.VERSION}(margin=4,max_aspect=inf,min_aspect=0.0,min_side=1,resampler='lanczos',"
+        "size=32,which='all')"
+    )
+
+
+def test_stored_squashed_and_cut_is_near_to_cut_from_the_photo():
+    """Of a smooth photo: the region that is drawn on the extent is found again in the stored crop."""
+    y, x = np.mgrid[:300, :400]
+    wave = 127 + 100 * np.sin(x / 40) * np.cos(y / 25)
+    photo = np.stack([wave, x * 255 / 400, y * 255 / 300], -1).astype(np.uint8)
+    left, top, right, bottom = 40, 30, 340, 240
+    (kept,) = recipes.box(photo, [(left, top, right, bottom)], size=128)
+    assert kept.extent == (210, 300)
+    image = jnp.asarray(kept.image[None], jnp.float32) / 127.5 - 1
+    batch = system.Batch(image, jnp.zeros(1, int), jnp.array([kept.extent]), jnp.zeros(1, int), jnp.zeros(1))
+    for i in range(3):
+        key = jax.random.key(i)
+        got = augment.random_resized_crop(key, batch, 64, 0.8, 1.0).image[0]
+        (corner,), (sides,) = augment.resized_crop_region(key, batch.extent, (0.8, 1.0), (3 / 4, 4 / 3))
+        ymin, xmin = int(corner[0]) + top, int(corner[1]) + left
+        region = Image.fromarray(photo).crop((xmin, ymin, xmin + int(sides[1]), ymin + int(sides[0])))
+        expected = np.asarray(region.resize((64, 64), Image.Resampling.BILINEAR)) / 127.5 - 1
+        difference = 127.5 * np.abs(np.asarray(got) - expected)  # in grey levels
+        assert difference.mean() < 1.0 and difference.max() < 8.0
