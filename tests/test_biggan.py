@@ -146,10 +146,10 @@ def first(x: jax.Array):
     return torch.tensor(np.asarray(x).transpose(0, 3, 1, 2).copy())
 
 
-def close_gradients(module, gradients, copier) -> None:
-    """Each parameter's gradient to 1e-3 of its largest entry, or of 1e-3 of the largest of all."""
+def close_gradients(module, gradients, copier, least: float = 1e-3) -> None:
+    """Each parameter's gradient to 1e-3 of its largest entry, or of `least` of the largest of all."""
     expected = {name: p.grad.numpy() for name, p in module.named_parameters()}
-    floor = 1e-3 * max(np.abs(g).max() for g in expected.values())
+    floor = least * max(np.abs(g).max() for g in expected.values())
     for name, got in ours_as(module, gradients, copier).items():
         scale = max(np.abs(expected[name]).max(), floor)
         assert np.abs(got - expected[name]).max() <= 1e-3 * scale, name
