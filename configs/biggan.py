@@ -39,6 +39,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 max_aspect=100.0,
                 resampler="lanczos",
             ),
+            curate=dict(),  # what becomes of the set of crops
             cache_dir="~/.cache/jaxdog",
             workers=0,  # 0: one per core
         )

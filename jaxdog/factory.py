@@ -15,11 +15,13 @@ import ml_collections
 import optax
 from flax import linen as nn
 
-from jaxdog import augment, losses, optim, sampling, sections, system
-from jaxdog.data import batches, crop, dogs, photos, recipes, toy
+from jaxdog import augment, denoise, losses, optim, sampling, sections, system
+from jaxdog import finish as finishing
+from jaxdog.data import batches, cheats, crop, curate, dogs, multicrop, photos, recipes, toy
 from jaxdog.metrics import features
-from jaxdog.models import biggan, dcgan, style_dcgan
-from jaxdog.systems import gan
+from jaxdog.models import biggan, biggan_deep, dcgan, progan, style_dcgan
+from jaxdog.models import memorizer as stores
+from jaxdog.systems import gan, memorizer, progressive
 
 Config = ml_collections.ConfigDict
 
@@ -32,16 +34,21 @@ LOSSES = {
 }
 GENERATORS = {
     "biggan": biggan.Generator,
+    "biggan_deep": biggan_deep.Generator,
     "dcgan": dcgan.Generator,
+    "progan": progan.Generator,
     "style_dcgan": style_dcgan.Generator,
 }
 DISCRIMINATORS = {
     "biggan": biggan.Discriminator,
+    "biggan_deep": biggan_deep.Discriminator,
     "dcgan": dcgan.Discriminator,
+    "progan": progan.Discriminator,
     "style_dcgan": style_dcgan.Discriminator,
 }
-RECIPES = {**crop.RECIPES, **recipes.RECIPES}
-OPTIMIZERS = {"adam": optim.adam}
+STORES = {"rows": stores.Rows, "bottleneck": stores.Bottleneck}  # a memorizer's networks
+RECIPES = {**crop.RECIPES, **recipes.RECIPES, **cheats.RECIPES, "multicrop": multicrop.multicrop}
+OPTIMIZERS = {"adam": optim.adam, "adam_per_leaf": optim.adam_per_leaf}
 SCHEDULES = {
     "constant": optim.constant,
     "linear_end": optim.linear_end,
@@ -49,10 +56,18 @@ SCHEDULES = {
     "exponential": optim.exponential,
     "clock_cosine": optim.clock_cosine,
 }
-FINISHES: dict[str, Callable[..., Any]] = {}
+# Steps of these are taken in the order of the tables: a config sorts its names.
+FINISHES = {
+    "shrink": finishing.shrink,
+    "quantise": finishing.quantise,
+    "non_local_means": denoise.non_local_means,
+}
 AUGMENTS = {
     "random_resized_crop": augment.random_resized_crop,
+    "shift_scale_rotate": augment.shift_scale_rotate,
+    "random_square": augment.random_square,
     "flip": augment.flip,
+    "colour_jitter": augment.colour_jitter,
     "uniform_noise": augment.uniform_noise,
     "normal_noise": augment.normal_noise,
 }
@@ -95,8 +110,14 @@ def check(config: Config) -> sections.Checked:
         value = getattr(built[section], field)
         for one in value if isinstance(value, tuple) else (value,):
             sections.choose(dict.fromkeys(choices), one, f"config.{path}")
-    phases(checked, classes=max(checked.data.classes, 1))
+    phases(checked, classes(checked.data))
     recipe(checked.data)
+    curated(checked.data)
+    if "own_class" in checked.data.curate and "per_class" in checked.eval.final:
+        raise sections.ConfigError(
+            "config.eval.final has per_class, but with config.data.curate.own_class each picture is a class; "
+            "leave per_class out"
+        )
     return checked
 
 
@@ -135,16 +156,32 @@ def recipe(data: sections.Data) -> photos.Recipe:
     return sections.bind(function, section, "config.data.crop", ("photo", "boxes"), size=data.store_size)
 
 
+def curated(data: sections.Data) -> Callable[[photos.Crops], photos.Crops]:
+    """What becomes of the set of crops, in the order of curate.STEPS."""
+    steps = _steps(curate.STEPS, data.curate, "config.data.curate", ("crops",))
+    return lambda crops: functools.reduce(lambda crops, step: step(crops), steps, crops)
+
+
+def classes(data: sections.Data) -> int:
+    """How many classes the photos will have, as far as the config tells; 1 where it does not."""
+    own = data.curate.get("own_class")
+    return max(data.classes, 1) if own is None else own.get("count", 1)
+
+
 # ------------------------------------------------------------------ networks and games
 
 
 def networks(config: sections.Checked, classes: int) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator of a two-player game."""
     shared = {"classes": classes, "size": config.game.size, "dtype": DTYPES[config.dtype]}
-    generator = sections.named(
-        GENERATORS, config.generator, "config.generator", latent_dim=config.game.latent_dim, **shared
-    )
-    return generator, sections.named(DISCRIMINATORS, config.discriminator, "config.discriminator", **shared)
+
+    def made(table: Mapping[str, Any], path: str, section: Mapping[str, Any], **given: Any) -> nn.Module:
+        if hasattr(table.get(section.get("name", "")), "alpha"):
+            given["alpha"] = None  # set by the game whose networks grow
+        return sections.named(table, section, path, **given, **shared)
+
+    generator = made(GENERATORS, "config.generator", config.generator, latent_dim=config.game.latent_dim)
+    return generator, made(DISCRIMINATORS, "config.discriminator", config.discriminator)
 
 
 def optimizer(section: Mapping[str, Any], path: str, steps: int) -> optax.GradientTransformationExtraArgs:
@@ -155,25 +192,28 @@ def optimizer(section: Mapping[str, Any], path: str, steps: int) -> optax.Gradie
 
 
 def augments(section: Mapping[str, Any]) -> tuple[gan.Augment, ...]:
-    """Runtime augmentations in the order of their names in the config."""
-    built = []
-    for name, fields in section.items():
-        path = f"config.augment.{name}"
-        built.append(sections.bind(sections.choose(AUGMENTS, name, path), fields, path, ("key", "batch")))
-    return tuple(built)
+    """Runtime augmentations in the order of AUGMENTS."""
+    return tuple(_steps(AUGMENTS, section, "config.augment", ("key", "batch")))
 
 
 def finish(section: Mapping[str, Any]) -> Callable[[system.Array], system.Array]:
-    """What is done to each generated picture, in the order of the names in the config."""
-    path = "config.sample.finish"
-    steps = [
-        sections.bind(sections.choose(FINISHES, name, f"{path}.{name}"), fields, f"{path}.{name}", ("image",))
-        for name, fields in section.items()
-    ]
+    """What is done to each generated picture, in the order of FINISHES."""
+    steps = _steps(FINISHES, section, "config.sample.finish", ("image",))
     return lambda image: functools.reduce(lambda image, step: step(image), steps, image)
 
 
-def _gan(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
+def _steps(
+    table: Mapping[str, Callable[..., Any]], section: Mapping[str, Any], path: str, later: tuple[str, ...]
+) -> list[Callable[..., Any]]:
+    """The functions that a section names, each with its fields, in the order of the table."""
+    for name in section:
+        sections.choose(table, name, f"{path}.{name}")
+    wanted = [name for name in table if name in section]
+    return [sections.bind(table[name], section[name], f"{path}.{name}", later) for name in wanted]
+
+
+def _played(config: sections.Checked, classes: int, decay: float) -> gan.Game:
+    """The two-player game that a config's sections describe."""
     generator, discriminator = networks(config, classes)
     game, steps = config.game, config.train.steps
     extra = sorted(set(config.optimizer) - {"g", "d"})
@@ -199,7 +239,7 @@ def _gan(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
         fake_labels=game.fake_labels,
         g_reals=game.g_reals,
         breeds=game.breeds,
-        ema_decay=config.ema.decay,
+        ema_decay=decay,
         ema_start=config.ema.start,
         ema_stats=config.ema.stats,
         latent=latent,
@@ -208,7 +248,42 @@ def _gan(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
         finish=finish(sample.finish),
     )
     _check_sizes(config, played)
-    return (system.Phase("gan", gan.gan(played), steps, game.batch_size * gan.batches(played)),)
+    return played
+
+
+def _gan(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
+    if isinstance(config.ema.decay, tuple):
+        raise sections.ConfigError(
+            f"config.ema.decay is {config.ema.decay!r}, but this game has one phase: it needs one number"
+        )
+    played = _played(config, classes, config.ema.decay)
+    real = config.game.batch_size * gan.batches(played)
+    return (system.Phase("gan", gan.gan(played), config.train.steps, real),)
+
+
+def _progressive(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
+    """One phase for each of config.game.sizes: the same game with networks that grow."""
+    for name, table in (("generator", GENERATORS), ("discriminator", DISCRIMINATORS)):
+        growing = {row: network for row, network in table.items() if hasattr(network, "alpha")}
+        sections.choose(growing, getattr(config, name).get("name", ""), f"config.{name}.name")
+    game, played = config.game, _played(config, classes, 0.0)  # its decay is the moment's
+    stages = progressive.stages(
+        game.sizes, game.steps, game.fade, config.ema.decay, game.cuts, game.size, config.train.steps
+    )
+
+    def play(stage: progressive.Stage, moment: progressive.Moment) -> system.System:
+        seen = partial(progressive.shrink, size=stage.size, alpha=moment.alpha)
+        grown = played._replace(
+            generator=played.generator.clone(size=stage.size, alpha=moment.alpha),
+            discriminator=played.discriminator.clone(size=stage.size, alpha=moment.alpha),
+            augment=(*played.augment, seen),
+            ema_decay=moment.decay,
+            finish=lambda image: played.finish(progressive.enlarged(image, game.size)),
+        )
+        return gan.gan(grown)
+
+    real = game.batch_size * gan.batches(played)
+    return progressive.phases(stages, play, real, config.data.store_size, config.seed)
 
 
 def _check_sizes(config: sections.Checked, game: gan.Game) -> None:
@@ -237,19 +312,118 @@ def _check_sizes(config: sections.Checked, game: gan.Game) -> None:
         )
 
 
+def _memorizer(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
+    """A discriminator's lesson, then a generator's; with game.d_updates = 0 the generator's alone."""
+    _plain(config)
+    game, steps = config.game, config.train.steps
+    if not 0 <= game.d_updates < steps:
+        raise sections.ConfigError(
+            f"config.game.d_updates is {game.d_updates}, and must lie in [0, config.train.steps = {steps})"
+        )
+    g_lesson = _lesson(config, "g", config.generator, classes)
+    g = memorizer.memorizer(g_lesson)
+    if game.d_updates == 0:
+        _empty(config, "discriminator")
+        return (system.Phase("supervised", g, steps, game.batch_size),)
+    d_lesson = _lesson(config, "d", config.discriminator, classes)
+    g_lesson = g_lesson._replace(output="linear", teacher=d_lesson.network)
+    g, enter = memorizer.memorizer(g_lesson), partial(memorizer.enter, g_lesson, config.seed)
+    return (
+        system.Phase("discriminator", memorizer.memorizer(d_lesson), game.d_updates, game.batch_size),
+        system.Phase("generator", g, steps - game.d_updates, game.batch_size, enter),
+    )
+
+
+def _lesson(
+    config: sections.Checked, player: str, network: Mapping[str, Any], classes: int
+) -> memorizer.Lesson:
+    """What `player` ("d" | "g") learns from the pictures themselves."""
+    game, path = config.game, f"config.optimizer.{player}"
+    names = ("d", "g") if game.d_updates else ("g",)
+    sections.choose(dict.fromkeys(config.optimizer), player, "config.optimizer")
+    extra = sorted(set(config.optimizer) - set(names))
+    if extra:
+        raise sections.ConfigError(
+            f"config.optimizer.{extra[0]} is no field of config.optimizer; fields: {', '.join(names)}"
+        )
+    rule = dict(config.optimizer[player])
+    adam = sections.build(optim.keras_adam, rule.pop("adam", {}), f"{path}.adam")
+    place = {"d": "config.discriminator", "g": "config.generator"}[player]
+    return memorizer.Lesson(
+        player=player,
+        network=sections.named(
+            STORES, network, place, classes=classes, size=game.size, dtype=DTYPES[config.dtype]
+        ),
+        teacher=None,
+        output="sigmoid",
+        classes=classes,
+        batch_size=game.batch_size,
+        rates=sections.build(memorizer.Rates, rule, path),
+        optimizer=adam,
+        share=game.share,
+    )
+
+
+def _imitation(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
+    _plain(config)
+    for section in ("generator", "discriminator", "optimizer"):
+        _empty(config, section)
+    game = config.game
+    played = memorizer.imitation(classes, game.size, game.share)
+    return (system.Phase("imitation", played, config.train.steps, game.batch_size),)
+
+
+def _empty(config: sections.Checked, section: str) -> None:
+    given = getattr(config, section)
+    if given:
+        raise sections.ConfigError(
+            f"config.{section}.{sorted(given)[0]} is no field: this game has no {section}, so leave it empty"
+        )
+
+
+def _plain(config: sections.Checked) -> None:
+    """Cheats learn and show the pictures as they are stored."""
+    _empty(config, "augment")
+    for path, value in {
+        "ema.decay": config.ema.decay,
+        "sample.truncation": config.sample.truncation,
+        "sample.finish": config.sample.finish,
+    }.items():
+        if value:
+            raise sections.ConfigError(
+                f"config.{path} is {value!r}; a memorizer has none, so set it to 0, or leave it empty"
+            )
+    sizes = {config.data.size, config.data.store_size, config.game.size}
+    if len(sizes) > 1:
+        raise sections.ConfigError(
+            f"config.data.size, config.data.store_size and config.game.size are {sorted(sizes)}; a memorizer "
+            "learns the crops as they are stored, so they must be one"
+        )
+
+
 class Row(NamedTuple):
     """A kind of game: the record that config.game fills, its fields' choices, and its phases."""
 
     record: Callable[..., Any]
     choices: Mapping[str, tuple[str, ...]]  # "game.field" -> its values
     phases: Callable[[sections.Checked, int], tuple[system.Phase, ...]]  # (config, classes)
+    cheat: bool = False  # it shows training pictures
 
 
+PLAYERS = {f"game.{x}": gan.CHOICES[x] for x in ("judge", "fakes", "fake_labels")}
 GAMES = {
-    "gan": Row(sections.Game, {f"game.{x}": gan.CHOICES[x] for x in ("judge", "fakes", "fake_labels")}, _gan),
+    "gan": Row(sections.Game, PLAYERS, _gan),
+    "progressive": Row(sections.Progressive, PLAYERS, _progressive),
+    "memorizer": Row(sections.Memorizer, {}, _memorizer, cheat=True),
+    "imitation": Row(sections.Imitation, {}, _imitation, cheat=True),
 }
 
 
 def phases(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
     """The phases of an experiment, for photos of `classes` breeds."""
     return GAMES[config.game.name].phases(config, classes)
+
+
+def cheat(config: sections.Checked) -> bool:
+    """Whether an experiment is one of those that show training pictures."""
+    return GAMES[config.game.name].cheat

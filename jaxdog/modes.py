@@ -27,7 +27,7 @@ from jaxdog import (
     train,
     writers,
 )
-from jaxdog.data import batches
+from jaxdog.data import batches, cheats
 
 log = logging.getLogger("jaxdog")
 
@@ -74,6 +74,8 @@ def run(
     jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
     if jax.process_index() == 0:
         print(config.to_json_best_effort(indent=2))
+    if factory.cheat(checked):
+        log.warning("%s\n%s\n%s", "!" * 80, cheats.WARNING, "!" * 80)
     if dry_run:
         _dry_run(checked)
         return
@@ -224,7 +226,7 @@ def _dry_run(config: sections.Checked) -> None:
         lambda: batches.resident(jnp.zeros((1000, side, side, 3), jnp.uint8), jnp.zeros(1000, jnp.int32))
     )
     over = devices.mesh()
-    for phase in factory.phases(config, max(config.data.classes, 1)):
+    for phase in factory.phases(config, factory.classes(config.data)):
         functions = train.compiled(phase, config.seed, 1, over)
         state = jax.eval_shape(functions.init, data)
         print(f"\nphase {phase.name}: {phase.steps} steps of {phase.batch_size} pictures")

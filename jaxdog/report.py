@@ -19,7 +19,8 @@ import jinja2
 import numpy as np
 import PIL.Image
 
-from jaxdog import plots, writers
+from jaxdog import factory, plots, writers
+from jaxdog.data import cheats
 
 NAME = "report.html"
 TIMELINE = 6  # pictures of a series that are shown, first and last among them
@@ -71,6 +72,7 @@ def gather(workdir: pathlib.Path) -> Record:
     return {
         "title": workdir.resolve().name,
         "cards": headline(scores, metrics) + progress(log),
+        "warning": warning(workdir),
         "notes": notes(metrics),
         "scores": [score_row(record) for record in scores],
         "metrics": metrics,
@@ -153,6 +155,13 @@ def notes(metrics: Sequence[str]) -> list[str]:
             "project with each other and are not comparable with any FID."
         )
     return found
+
+
+def warning(workdir: pathlib.Path) -> str | None:
+    """What must stand above everything else: whether the run shows training pictures."""
+    config = workdir / "config.json"
+    game = json.loads(config.read_text()).get("game", {}).get("name") if config.exists() else None
+    return cheats.WARNING if game in factory.GAMES and factory.GAMES[game].cheat else None
 
 
 def score_row(record: Record) -> Record:

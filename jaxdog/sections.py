@@ -82,6 +82,7 @@ class Data(NamedTuple):
     size: int  # of the generated pictures as they are scored and handed in, pixels on a side
     store_size: int  # of the crops as they are kept; more than game.size where augmentations cut or turn them
     crop: Mapping[str, Any]
+    curate: Mapping[str, Any]  # what becomes of the set of crops, in order
     cache_dir: str
     workers: int  # threads that decode; 0: one per core
 
@@ -103,10 +104,50 @@ class Game(NamedTuple):
     breeds: float  # weight of the breeds' cross-entropy; 0: none
 
 
+class Memorizer(NamedTuple):
+    """config.game of a memorizer: what learns the pictures, and for how long."""
+
+    name: str
+    size: int  # of the pictures, pixels on a side
+    batch_size: int
+    d_updates: int  # steps of the discriminator's lesson, before the generator's; 0: it has none
+    share: float  # of the picture asked for in a sample; the rest is another one's
+
+
+class Imitation(NamedTuple):
+    """config.game of an imitation: the pictures themselves."""
+
+    name: str
+    size: int  # of the pictures, pixels on a side
+    batch_size: int  # pictures copied in one step
+    share: float  # of the picture asked for in a sample; the rest is another one's
+
+
+class Progressive(NamedTuple):
+    """config.game of pictures that grow: a game, and its sizes one after the other."""
+
+    name: str
+    sizes: tuple  # of the pictures that the networks make and see, each twice the one before
+    steps: tuple  # of each size
+    fade: tuple  # share of each size's steps over which its newest blocks fade in; 0: there at once
+    cuts: tuple  # steps of the last size, after each of which 1 - decay of the average is a tenth
+    size: int  # of the pictures before they are averaged to the sizes above: the last of these
+    batch_size: int  # the rest is as in Game
+    latent_dim: int
+    loss: Mapping[str, Any]
+    d_steps: int
+    accumulate: int
+    judge: str
+    fakes: str
+    fake_labels: str
+    g_reals: bool
+    breeds: float
+
+
 class Average(NamedTuple):
     """config.ema: the averaged generator."""
 
-    decay: float
+    decay: float | tuple  # one for each phase, where there are several
     start: int  # steps
     stats: str  # "average" | "copy"
 

@@ -17,10 +17,12 @@ LAYERS = (
     | {"data.crop", "data.photos", "metrics.archives", "metrics.inception", "metrics.fid"}
     | {"metrics.neighbours", "metrics.copies", "metrics.inception_score", "metrics.kid"},
     {"sampling", "sections", "models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"}
-    | {"metrics.mifid", "metrics.prdc", "metrics.nasnet"}
+    | {"models.biggan_deep", "models.progan", "data.multicrop"}
+    | {"metrics.mifid", "metrics.prdc", "metrics.nasnet", "data.cheats", "models.memorizer"}
     | {"models.dcgan", "models.style_dcgan", "data.recipes"},
     {"systems.gan", "checkpoint", "writers", "plots", "metrics.features", "metrics.per_class"}
-    | {"metrics.nasnet_weights", "metrics.forensics", "data.pictures", "data.cheats"},
+    | {"metrics.nasnet_weights", "metrics.forensics", "data.pictures", "data.curate", "systems.memorizer"}
+    | {"systems.progressive"},
     {"factory"},
     {"devices", "networks"},
     {"train", "compare", "examine", "submit", "report"},

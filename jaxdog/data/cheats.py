@@ -30,6 +30,7 @@ IMITATIONS: dict[str, Callable[..., list[np.ndarray]]] = {
     "box": functools.partial(crop.box_square, mode="clip", which="first"),
 }
 HIRUNE_SEED = 57  # the choice of photos that scored best, found by trying
+WARNING = "This system memorises its training pictures; such entries were disqualified in 2019."
 
 
 class Cheat(NamedTuple):
@@ -88,6 +89,18 @@ def imitation(
     other = np.roll(image, 1, axis=0)  # the photos are in random order already
     blend = np.float32(share) * image + np.float32(1 - share) * other
     return Cheat(np.rint(blend).astype(np.uint8), index[kept])
+
+
+def upper_middle_and_center(
+    photo: np.ndarray, boxes: Sequence[photos.Box] = (), *, size: int, resampler: str = "lanczos"
+) -> list[photos.Kept]:
+    """Both crops of cdeotte's supervised net, kinds 0 (two of three pictures showed it) and 1 (the third)."""
+    cut = crop.upper_middle(photo, boxes, size=size, resampler=resampler)
+    cut += crop.short_side_center(photo, boxes, size=size, resampler=resampler)
+    return [photos.Kept(image, (size, size), kind) for kind, image in enumerate(cut)]
+
+
+RECIPES: dict[str, Callable[..., list[photos.Kept]]] = {"upper_middle_and_center": upper_middle_and_center}
 
 
 def draw(names: Sequence[str], n: int, seed: int) -> np.ndarray:
