@@ -59,10 +59,14 @@ def get_config(variant: str = "full") -> ConfigDict:
             condition_spectral=True,
             condition_joint=False,
             condition_bias=False,
+            condition_init="orthogonal",
+            style_layers=0,  # 0: no style
+            blur=False,
             final_norm=True,
             activation="relu",
             slope=0.2,  # of a leaky activation
             conv_bias=True,
+            linear_bias=True,
         )
     )
     config.discriminator = ConfigDict(
@@ -73,8 +77,12 @@ def get_config(variant: str = "full") -> ConfigDict:
             attention_key_ratio=4,
             preactivate_first=False,
             last_downsample=False,
+            last_width=0,  # as at this size
+            stddev_group=0,  # no spread within the batch
+            stddev_centred=False,
             embed_spectral=True,
             head_bias=True,
+            classify=False,
             activation="relu",
             slope=0.2,
             conv_bias=True,

@@ -56,10 +56,14 @@ def get_config(variant: str = "full") -> ConfigDict:
             condition_spectral=True,
             condition_joint=False,
             condition_bias=False,
+            condition_init="orthogonal",
+            style_layers=0,
+            blur=False,
             final_norm=True,
             activation="relu",
             slope=0.2,
             conv_bias=True,
+            linear_bias=True,
         )
     )
     config.discriminator = ConfigDict(
@@ -70,8 +74,12 @@ def get_config(variant: str = "full") -> ConfigDict:
             attention_key_ratio=4,
             preactivate_first=False,
             last_downsample=False,
+            last_width=0,
+            stddev_group=0,
+            stddev_centred=False,
             embed_spectral=True,
             head_bias=True,
+            classify=False,
             activation="relu",
             slope=0.2,
             conv_bias=True,

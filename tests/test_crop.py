@@ -68,6 +68,23 @@ def test_what_cannot_grow_is_squashed_or_padded():
     np.testing.assert_array_equal(black, np.pad(photo[4:36], ((0, 0), (8, 8), (0, 0))))
 
 
+@pytest.mark.parametrize(
+    ("mode", "rows"),
+    [
+        ("grow", [(27, 47), (0, 20), (80, 100), (27, 48)]),
+        ("grow_high", [(28, 48), (0, 20), (83, 100), (27, 48)]),
+        ("grow_evenly", [(28, 47), (0, 15), (85, 100), (27, 48)]),
+    ],
+)
+def test_three_ways_to_grow_differ_by_an_odd_pixel_and_at_the_borders(mode, rows):
+    """9 pixels missing: in the middle, at the top, at the bottom; 8 missing in the middle."""
+    wide = [(30, 32, 50, 43), (30, 2, 50, 13), (30, 87, 50, 98), (30, 31, 51, 44)]
+    got = [crop.grow(box, 100, 100, mode) for box in wide]
+    assert [(box[1], box[3]) for box in got] == rows
+    tall = [crop.grow((ymin, xmin, ymax, xmax), 100, 100, mode) for xmin, ymin, xmax, ymax in wide]
+    assert [(box[0], box[2]) for box in tall] == rows
+
+
 def test_pad_is_centred_on_the_box_and_may_leave_the_photo():
     photo, box = coordinates(60, 60), (2, 10, 12, 50)  # the square is x from -13 to 27
     (black,) = crop.box_square(photo, [box], size=40, mode="pad", pad_mode="black")
@@ -145,7 +162,7 @@ def test_filters_see_the_box_without_its_margin():
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        (dict(mode="grwo"), "mode is 'grwo'; it can be 'grow', 'pad', 'clip', 'center'"),
+        (dict(mode="grwo"), "mode is 'grwo'; it can be 'grow', 'grow_high', 'grow_evenly', 'pad'"),
         (dict(mode="pad"), "pad_mode is 'none'; it can be 'reflect', 'black'"),
         (dict(mode="clip", pad_mode="black"), "pad_mode is 'black'; it can be 'none'"),
         (dict(which="second"), "which is 'second'; it can be 'all', 'first', 'last'"),

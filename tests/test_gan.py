@@ -1,4 +1,4 @@
-"""The two-player step on small networks: who changes when, accumulation, averages, sampling."""
+"""The two-player step on small networks: who changes when, accumulation, averages, sampling, other rules."""
 
 from functools import partial
 from typing import Any
@@ -21,21 +21,40 @@ Z, CLASSES = 4, 3
 class Painter(nn.Module):
     """A generator of 4x4 pictures with a batch norm and spectral norm."""
 
+    spectral: bool = True
+
     @nn.compact
     def __call__(self, z: jax.Array, label: jax.Array, train: bool, key: jax.Array) -> jax.Array:
-        h = layers.Dense(8, name="first")(jnp.concatenate([z, jax.nn.one_hot(label, CLASSES)], 1), train)
+        dense = partial(layers.Dense, spectral=self.spectral)
+        h = dense(8, name="first")(jnp.concatenate([z, jax.nn.one_hot(label, CLASSES)], 1), train)
         h = layers.BatchNorm(name="norm")(h[:, None, None, :], train)[:, 0, 0]
-        return jnp.tanh(layers.Dense(48, name="last")(h, train)).reshape(-1, 4, 4, 3)
+        return jnp.tanh(dense(48, name="last")(h, train)).reshape(-1, 4, 4, 3)
 
 
 class Judge(nn.Module):
     """A discriminator with spectral norm and no batch norm."""
 
+    spectral: bool = True
+    norm: bool = False
+
     @nn.compact
     def __call__(self, x: jax.Array, label: jax.Array, train: bool) -> system.Verdict:
         h = jnp.concatenate([x.reshape(x.shape[0], -1), jax.nn.one_hot(label, CLASSES)], 1)
-        h = nn.relu(layers.Dense(8, name="first")(h, train))
-        return system.Verdict(layers.Dense(1, name="last")(h, train)[:, 0])
+        dense = partial(layers.Dense, spectral=self.spectral)
+        h = dense(8, name="first")(h, train)
+        h = layers.BatchNorm(name="norm")(h, train) if self.norm else h
+        return system.Verdict(dense(1, name="last")(nn.relu(h), train)[:, 0])
+
+
+class Reader(nn.Module):
+    """A discriminator that sees brightness and label, and guesses the same breeds for any picture."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, label: jax.Array, train: bool) -> system.Verdict:
+        weight = self.param("weight", lambda key: jnp.array([1.0, 10.0]))
+        guess = self.param("guess", nn.initializers.zeros_init(), (CLASSES,))
+        logit = weight[0] * x.mean((1, 2, 3)) + weight[1] * label**2
+        return system.Verdict(logit, jnp.broadcast_to(guess[None], (x.shape[0], CLASSES)))
 
 
 def game(**changes: Any) -> gan.Game:
@@ -77,6 +96,18 @@ def start(played: system.System, b: int = 8) -> gan.State:
     return played.init(jax.random.key(1), batch(b))
 
 
+def stirred(state: gan.State) -> gan.State:
+    """Kernels that are not orthogonal any more: to those that are, one power iteration is as good as two."""
+
+    def stir(net: system.Net) -> system.Net:
+        leaves, tree = jax.tree.flatten(net.params)
+        keys = jax.random.split(jax.random.key(4), len(leaves))
+        moved = [x + jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
+        return net.replace(params=jax.tree.unflatten(tree, moved))
+
+    return state.replace(g=stir(state.g), d=stir(state.d))
+
+
 @pytest.fixture(scope="module")
 def plain() -> system.System:
     played = gan.gan(game())
@@ -107,7 +138,7 @@ def test_same_key_same_step_and_another_step_number_other_noise(plain: system.Sy
 
 def test_spectral_norm_iterates_once_for_each_network_and_step(plain: system.System) -> None:
     """After a step, u is one power iteration of the parameters that the step began with."""
-    state = start(plain)
+    state = stirred(start(plain))
     after, _ = plain.step(state, batch(8), jax.random.key(2))
     for before, net in ((state.d, after.d), (state.g, after.g)):
         kernel = np.asarray(before.params["first"]["kernel"])
@@ -215,3 +246,148 @@ def test_batch_statistics_at_sampling_depend_on_the_batch() -> None:
 def test_impossible_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         gan.gan(game(**changes))
+
+
+# Other rules ------------------------------------------------------------------------------------------------
+
+SEEN = losses.Loss(
+    d=lambda key, real, fake: (real, fake), g=lambda key, real, fake: real + 0.0 * fake, relative=True
+)  # its scalars are the logits that each player was shown
+
+
+def after(changes: dict[str, Any], b: int = 8) -> tuple[gan.State, gan.State, system.Scalars]:
+    """(state before, state after, scalars) of one step of a game with these changes."""
+    played = gan.gan(game(**changes))
+    state = start(played)
+    return state, *jax.jit(played.step)(state, batch(b), jax.random.key(2))
+
+
+def test_apart_and_jointly_differ_only_in_what_the_batch_shares() -> None:
+    together, alone = ({"judge": judge, "generator": Painter(False)} for judge in ("jointly", "apart"))
+    plain = {"discriminator": Judge(spectral=False)}
+    _, one, scalars = after({**together, **plain})
+    _, two, others = after({**alone, **plain})
+    chex.assert_trees_all_close((one, scalars), (two, others), rtol=1e-4, atol=1e-6)
+    normed = {"discriminator": Judge(spectral=False, norm=True)}
+    _, _, scalars = after({**together, **normed})
+    _, _, others = after({**alone, **normed})
+    assert abs(scalars["loss/d"] - others["loss/d"]) > 1e-3
+
+
+def test_apart_the_spectral_norm_iterates_for_each_verdict() -> None:
+    played = gan.gan(game(judge="apart"))
+    before = stirred(start(played))
+    now, _ = jax.jit(played.step)(before, batch(8), jax.random.key(2))
+    kernel = np.asarray(before.d.params["first"]["kernel"])
+    u = np.asarray(before.d.stats[layers.SPECTRAL]["first"]["u"])
+    for _ in range(2):
+        v = kernel @ u / np.linalg.norm(kernel @ u)
+        u, once = v @ kernel / np.linalg.norm(v @ kernel), u
+    assert not np.allclose(u, once, atol=1e-2)
+    np.testing.assert_allclose(now.d.stats[layers.SPECTRAL]["first"]["u"], u, atol=1e-6)
+
+
+def test_apart_a_batch_norm_keeps_what_it_saw_last() -> None:
+    """Its running mean has moved twice, by the real pictures first."""
+    changes = {
+        "judge": "apart",
+        "discriminator": Judge(spectral=False, norm=True),
+        "generator": Painter(False),
+    }
+    before, now, _ = after(changes)
+    d_key, _ = jax.random.split(jax.random.fold_in(jax.random.key(2), 0))
+    keys = gan._keys(game(), jax.random.fold_in(d_key, 0))
+    real = batch(8)
+    image, label, _ = gan._fakes(
+        game(**changes), before.g, before.g.params, keys.noise[0], real, update=False
+    )
+    mean = 0.0
+    for seen, breed in ((real.image, real.label), (image, label)):
+        h = jnp.concatenate([seen.reshape(8, -1), jax.nn.one_hot(breed, CLASSES)], 1)
+        mean = 0.9 * mean + 0.1 * (h @ before.d.params["first"]["kernel"]).mean(0)
+    np.testing.assert_allclose(now.d.stats["batch_stats"]["norm"]["mean"], mean, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("fakes", "same"), [("reused", True), ("fresh", False)])
+def test_reused_fakes_are_those_of_the_last_discriminator_step(fakes: str, same: bool) -> None:
+    """A discriminator that does not learn says the same of them again."""
+    shown = losses.Loss(d=lambda key, real, fake: (real, fake), g=lambda key, real, fake: fake)
+    plain = {"generator": Painter(False), "discriminator": Judge(False), "d_optimizer": optax.sgd(0.0)}
+    _, _, scalars = after({**plain, "fakes": fakes, "loss": shown, "d_steps": 2}, b=16)
+    assert np.isclose(scalars["loss/g"], scalars["logit/fake"], atol=1e-5) == same
+
+
+def test_fakes_may_have_the_labels_of_the_real_pictures() -> None:
+    real = batch(30)._replace(label=jnp.arange(30, dtype=jnp.int32) % 2)
+    drawn = []
+    for labels in ("real", "uniform"):
+        played = game(fake_labels=labels)
+        state = start(gan.gan(played))
+        image, label, _ = gan._fakes(played, state.g, state.g.params, jax.random.key(6), real, update=False)
+        keys = jax.random.split(jax.random.split(jax.random.key(6), 3)[2], 30)
+        z = jax.random.normal(jax.random.split(jax.random.key(6), 3)[0], (30, Z))
+        painted: Any = Painter().apply(
+            {"params": state.g.params, **state.g.stats}, z, label, train=True, key=keys
+        )
+        np.testing.assert_allclose(image, painted, atol=1e-5)
+        drawn.append(np.bincount(label, minlength=CLASSES))
+    np.testing.assert_array_equal(drawn[0], [15, 15, 0])
+    assert drawn[1].sum() == 30 and drawn[1][2] > 0
+
+
+@pytest.mark.parametrize("d_steps", [1, 2])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_relativistic_generator_may_get_real_pictures_of_its_own(d_steps: int, own: bool) -> None:
+    changes = {"loss": SEEN, "g_reals": own, "d_steps": d_steps, "discriminator": Reader()}
+    still = {"d_optimizer": optax.sgd(0.0)}
+    count = d_steps + own
+    assert gan.batches(game(**changes)) == count
+    assert gan.batches(game(**changes, accumulate=3)) == 3 * count
+    assert gan.batches(game(g_reals=True, d_steps=d_steps)) == d_steps  # not a relativistic one
+    _, _, scalars = after({**changes, **still}, b=8 * count)
+    parts = gan._parts(batch(8 * count), count, 1)
+    expected = [float(parts.image[i].mean() + 10 * (parts.label[i] ** 2).mean()) for i in range(count)]
+    np.testing.assert_allclose(scalars["logit/real"], expected[d_steps - 1], rtol=1e-4)
+    np.testing.assert_allclose(scalars["loss/g"], expected[-1], rtol=1e-4)
+
+
+def test_classifier_learns_from_real_pictures_and_the_generator_is_told_about_its_own() -> None:
+    """Of a guess that starts at 0 and is the same for all, entropies and gradient are closed forms."""
+    plain = {"discriminator": Reader(), "d_optimizer": optax.sgd(1.0), "fake_labels": "real"}
+    _, now, scalars = after({**plain, "breeds": 0.3})
+    _, _, without = after(plain)
+    shares = np.bincount(batch(8).label, minlength=CLASSES) / 8
+    guess = -0.3 * (1 / CLASSES - shares)
+    np.testing.assert_allclose(now.d.params["guess"], guess, atol=1e-6)
+    np.testing.assert_allclose(scalars["loss/breed_real"], np.log(CLASSES), rtol=1e-6)
+    np.testing.assert_allclose(scalars["accuracy/breed_real"], shares[0], rtol=1e-6)
+    np.testing.assert_allclose(scalars["loss/d"] - without["loss/d"], 0.3 * np.log(CLASSES), rtol=1e-3)
+    entropy = np.log(np.exp(guess).sum()) - shares @ guess
+    np.testing.assert_allclose(scalars["loss/breed_fake"], entropy, rtol=1e-5)
+    np.testing.assert_allclose(scalars["accuracy/breed_fake"], shares[np.argmax(guess)], rtol=1e-6)
+    np.testing.assert_allclose(scalars["loss/g"] - without["loss/g"], 0.3 * entropy, rtol=1e-3)
+    assert not any("breed" in name for name in without)
+
+
+def test_a_classifier_is_needed_for_the_loss_of_breeds() -> None:
+    with pytest.raises(ValueError, match="game.breeds is 0.1, but this discriminator does not classify"):
+        after({"breeds": 0.1})
+
+
+def test_refreshed_statistics_are_those_of_fresh_pictures() -> None:
+    """The mean of the first layer over z ~ N(0, 1) and uniform breeds, by hand."""
+    played = gan.gan(game(generator=Painter(False), sample_norm="refreshed", refresh=(120, 64)))
+    assert played.prepare is not None and gan.gan(game()).prepare is None
+    state = start(played)
+    ready = jax.jit(played.prepare)(state, jax.random.key(5))
+    first = state.ema.params["first"]
+    expected = np.asarray(first["kernel"])[Z:].mean(0) + np.asarray(first["bias"])
+    found = ready.ema.stats["batch_stats"]["norm"]
+    np.testing.assert_allclose(found["mean"], expected, atol=0.12)
+    kernel = np.asarray(first["kernel"])
+    spread = np.square(kernel[:Z]).sum(0) + kernel[Z:].var(0)
+    np.testing.assert_allclose(found["var"], spread, rtol=0.2)
+    assert not np.allclose(state.ema.stats["batch_stats"]["norm"]["mean"], expected, atol=0.12)
+    chex.assert_trees_all_equal((ready.g, ready.d, ready.ema.params), (state.g, state.d, state.ema.params))
+    keys = sampling.image_keys(jax.random.key(3), 2)
+    chex.assert_shape(played.sample(ready, keys, jnp.zeros(2, jnp.int32)), (2, 4, 4, 3))

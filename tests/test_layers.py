@@ -233,12 +233,14 @@ def test_conditional_norm_options_show_in_the_parameters():
 # Attention --------------------------------------------------------------------------------------------------
 
 
-def test_attention_starts_as_the_identity_and_rejects_odd_widths():
+def test_attention_starts_as_the_identity_and_rounds_its_widths_down():
     layer, x = layers.SelfAttention(), normal(18, 2, 4, 4, 16)
     variables = layer.init(KEY, x, True)
     chex.assert_trees_all_equal(layer.apply(variables, x, True), x)
-    with pytest.raises(ValueError, match="attention over 12 channels: key_ratio 8"):
-        layer.init(KEY, jnp.zeros((1, 4, 4, 12)), True)
+    with pytest.raises(ValueError, match="attention over 7 channels: key_ratio is 8"):
+        layer.init(KEY, jnp.zeros((1, 4, 4, 7)), True)
+    uneven = layer.init(KEY, jnp.zeros((1, 4, 4, 19)), True)["params"]
+    assert uneven["query"]["kernel"].shape[-1] == 2 and uneven["value"]["kernel"].shape[-1] == 9
 
 
 def test_attention_by_hand_for_each_pixel():

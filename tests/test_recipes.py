@@ -92,3 +92,21 @@ def test_stored_squashed_and_cut_is_near_to_cut_from_the_photo():
         expected = np.asarray(region.resize((64, 64), Image.Resampling.BILINEAR)) / 127.5 - 1
         difference = 127.5 * np.abs(np.asarray(got) - expected)  # in grey levels
         assert difference.mean() < 1.0 and difference.max() < 8.0
+
+
+def test_each_box_comes_with_its_photo_and_half_of_all_crops_are_photos():
+    photo = coordinates(100, 120)
+    boxes = [(10, 40, 50, 60), (30, 2, 50, 13)]
+    made = recipes.box_and_photo(photo, boxes, size=40)
+    assert [kept.kind for kept in made] == [recipes.BOX, recipes.PHOTO] * 2
+    assert [kept.extent for kept in made] == [(40, 40), (100, 120), (15, 20), (100, 120)]
+    np.testing.assert_array_equal(made[0].image, photo[30:70, 10:50])  # 10 pixels higher, 10 lower
+    np.testing.assert_array_equal(made[2].image, crop.resize(photo[0:15, 30:50], 40, 40, "lanczos"))
+    np.testing.assert_array_equal(made[1].image, crop.resize(photo, 40, 40, "lanczos"))
+    np.testing.assert_array_equal(made[1].image, made[3].image)
+
+
+def test_a_photo_without_boxes_counts_as_one_and_empty_boxes_as_none():
+    made = recipes.box_and_photo(coordinates(30, 60), [], size=8)
+    assert [(kept.kind, kept.extent) for kept in made] == [(0, (30, 60)), (1, (30, 60))]
+    assert recipes.box_and_photo(coordinates(30, 60), [(5, 5, 5, 20)], size=8) == []

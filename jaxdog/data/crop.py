@@ -23,7 +23,7 @@ _PILLOW = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 RESAMPLERS = (*_PILLOW, "area", "tf1-bilinear")
-MODES = ("grow", "pad", "clip", "center")
+MODES = ("grow", "grow_high", "grow_evenly", "pad", "clip", "center")
 PAD_MODES = ("none", "reflect", "black")
 WHICH = ("all", "first", "last")
 
@@ -72,6 +72,8 @@ def box_square(
       mode: how a box becomes a square.
         "grow": its short side grows inside the photo, evenly, then on the side that has room left;
           what stays non-square where the photo ends is padded by `pad_mode` or, with "none", squashed;
+        "grow_high": the same, but what lacks room on the right or below is not made up for on the other side;
+        "grow_evenly": the same, but it grows on both sides only as far as the nearer border allows;
         "pad": a square around the box's centre, which may leave the photo; `pad_mode` fills it;
         "clip": the plain box, squashed;
         "center": short side to `size`, the middle of the long side.
@@ -88,7 +90,7 @@ def box_square(
     """
     _choose("mode", mode, MODES)
     _choose(
-        "pad_mode", pad_mode, PAD_MODES if mode == "grow" else PAD_MODES[1:] if mode == "pad" else ("none",)
+        "pad_mode", pad_mode, PAD_MODES if mode in GROWTHS else PAD_MODES[1:] if mode == "pad" else ("none",)
     )
     h, w, _ = photo.shape
     out = []
@@ -101,8 +103,8 @@ def box_square(
         if mode == "center":
             out.append(fit_center(take(photo, box), size, resampler))
             continue
-        if mode == "grow":
-            box = grow(box, h, w)
+        if mode in GROWTHS:
+            box = grow(box, h, w, mode)
         if mode == "pad" or pad_mode != "none":
             box = square(box)
         out.append(resize(take(photo, box, pad_mode), size, size, resampler))
@@ -225,16 +227,18 @@ def square(box: Box) -> Box:
     return xmin, ymin, xmax, ymin + (xmax - xmin)
 
 
-def grow(box: Box, h: int, w: int) -> Box:
+def grow(box: Box, h: int, w: int, mode: str = "grow") -> Box:
     """The box with its short side grown towards the long one, as far as a photo of h x w allows.
 
-    Both ends grow by half; what one end lacks because the photo ends there, the other takes over.
+    Both ends grow by half; what one end lacks because the photo ends there, the other takes over, both of
+    them ("grow"), the high one only ("grow_high"), or neither of them ("grow_evenly").
     """
     xmin, ymin, xmax, ymax = box
+    along = GROWTHS[mode]
     if xmax - xmin < ymax - ymin:
-        xmin, xmax = _grow_axis(xmin, xmax, ymax - ymin, w)
+        xmin, xmax = along(xmin, xmax, ymax - ymin, w)
     else:
-        ymin, ymax = _grow_axis(ymin, ymax, xmax - xmin, h)
+        ymin, ymax = along(ymin, ymax, xmax - xmin, h)
     return xmin, ymin, xmax, ymax
 
 
@@ -244,6 +248,22 @@ def _grow_axis(low: int, high: int, target: int, limit: int) -> tuple[int, int]:
     low = low - (target - (high - low) + 1) // 2
     low = min(max(low, 0), limit - target)
     return low, low + target
+
+
+def _grow_high(low: int, high: int, target: int, limit: int) -> tuple[int, int]:
+    """Half of what is missing, rounded down, is added at the low end, the rest at the high end."""
+    missing = target - (high - low)
+    before = min(low, missing // 2)
+    return low - before, high + min(limit - high, missing - before)
+
+
+def _grow_evenly(low: int, high: int, target: int, limit: int) -> tuple[int, int]:
+    """As many pixels at both ends; an odd one that is missing stays away."""
+    more = min((target - (high - low)) // 2, low, limit - high)
+    return low - more, high + more
+
+
+GROWTHS = {"grow": _grow_axis, "grow_high": _grow_high, "grow_evenly": _grow_evenly}
 
 
 # ------------------------------------------------------------------------------------- pixels
@@ -279,12 +299,18 @@ def _mirror(i: np.ndarray, n: int) -> np.ndarray:
 
 def fit_center(image: np.ndarray, size: int, resampler: str) -> np.ndarray:
     """Short side resized to `size`, the middle `size` of the long side; uint8 [size, size, 3]."""
+    image = fit_short(image, size, resampler)
+    h, w, _ = image.shape
+    top, left = round((h - size) / 2), round((w - size) / 2)
+    return image[top : top + size, left : left + size]
+
+
+def fit_short(image: np.ndarray, size: int, resampler: str) -> np.ndarray:
+    """Short side resized to `size`, the long side in proportion, its fraction of a pixel cut off."""
     h, w, _ = image.shape
     short = min(h, w)
     h, w = (size if side == short else int(size * side / short) for side in (h, w))
-    image = resize(image, h, w, resampler)
-    top, left = round((h - size) / 2), round((w - size) / 2)
-    return image[top : top + size, left : left + size]
+    return resize(image, h, w, resampler)
 
 
 def resize(image: np.ndarray, h: int, w: int, resampler: str) -> np.ndarray:

@@ -49,4 +49,28 @@ def box(
     return kept
 
 
-RECIPES: dict[str, Callable[..., list[photos.Kept]]] = {"box": box}
+BOX, PHOTO = 0, 1  # kinds of box_and_photo
+
+
+def box_and_photo(
+    photo: np.ndarray, boxes: Sequence[photos.Box], *, size: int, resampler: str = "lanczos"
+) -> list[photos.Kept]:
+    """For each box two crops squashed to size x size: the box of kind BOX, the whole photo of kind PHOTO.
+
+    The boxes' short sides grow evenly, as far as the nearer border of the photo allows. A photo is kept as
+    often as it has boxes, so that each kind is half of all crops.
+    """
+    h, w, _ = photo.shape
+    kept = []
+    for chosen in crop.select(boxes, h, w, "all"):
+        xmin, ymin, xmax, ymax = crop.clip(chosen, h, w)
+        if min(xmax - xmin, ymax - ymin) < 1:
+            continue
+        grown = crop.take(photo, crop.grow((xmin, ymin, xmax, ymax), h, w, "grow_evenly"))
+        for kind, pixels in ((BOX, grown), (PHOTO, photo)):
+            squashed = crop.resize(pixels, size, size, resampler)
+            kept.append(photos.Kept(squashed, (pixels.shape[0], pixels.shape[1]), kind))
+    return kept
+
+
+RECIPES: dict[str, Callable[..., list[photos.Kept]]] = {"box": box, "box_and_photo": box_and_photo}

@@ -283,6 +283,7 @@ class ConditionalBatchNorm(nn.Module):
     joint: bool = False
     bias: bool = False  # bias of the dense layers
     kernel_init: Init = orthogonal
+    bias_init: Init = zero_bias
     momentum: float = 0.9
     eps: float = 1e-5
 
@@ -301,8 +302,8 @@ class ConditionalBatchNorm(nn.Module):
         """(gain without its offset [b, c], bias [b, c]) from the condition [b, k]."""
 
         def dense(features: int, name: str) -> Array:
-            layer = Dense(features, self.bias, self.spectral, kernel_init=self.kernel_init, name=name)
-            return layer(condition, train)
+            own = partial(Dense, kernel_init=self.kernel_init, bias_init=self.bias_init)
+            return own(features, self.bias, self.spectral, name=name)(condition, train)
 
         if self.joint:
             both = dense(2 * c, "gain_and_bias")
@@ -327,13 +328,13 @@ class MinibatchStd(nn.Module):
     mean, as a program of 2019 did that subtracted it in place: only what sets a picture apart is left.
     """
 
-    group: int = 0  # items of a group; 0: the whole batch
+    group: int = 0  # items of a group; 0: the whole batch, as in a batch that is smaller than a group
     centred: bool = False
     eps: float = 1e-8
 
     def __call__(self, x: Array) -> Array:
         b, h, w, c = x.shape
-        group = self.group or b
+        group = min(self.group or b, b)
         if b % group:
             raise ValueError(f"minibatch stddev: a batch of {b} cannot be cut into groups of {group}")
         grouped = x.reshape(group, b // group, h, w, c).astype(jnp.float32)
@@ -368,8 +369,8 @@ class Noise(nn.Module):
 class SelfAttention(nn.Module):
     """x + gain * attention(x), [b, h, w, c] -> [b, h, w, c], gain from 0 (Zhang et al. 2018, as in BigGAN).
 
-    Query and key have c / key_ratio channels, value c / 2; key and value are max-pooled 2x2; no scaling.
-    The softmax is float32.
+    Query and key have c / key_ratio channels, value c / 2, both rounded down; key and value are max-pooled
+    2x2; no scaling. The softmax is float32.
     """
 
     key_ratio: int = 8
@@ -378,9 +379,9 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         b, h, w, c = x.shape
-        if c % self.key_ratio or c % 2:
+        if c < max(self.key_ratio, 2):
             raise ValueError(
-                f"attention over {c} channels: key_ratio {self.key_ratio} and 2 must divide them"
+                f"attention over {c} channels: key_ratio is {self.key_ratio}, take at least as many"
             )
 
         def project(y: Array, features: int, name: str) -> Array:
