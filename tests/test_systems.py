@@ -34,10 +34,12 @@ class Ran(NamedTuple):
 
 
 def toy_data(config: sections.Checked, over: Mesh) -> batches.Data:
+    """Noise as it would be stored: of three kinds, cut from rectangles."""
     rng = np.random.default_rng(0)
-    size = config.data.size
+    size = config.data.store_size
     images = rng.integers(0, 256, (40, size, size, 3), np.uint8)
-    data = batches.resident(images, rng.integers(0, CLASSES, 40).astype(np.int32))
+    label, kind = rng.integers(0, CLASSES, 40, np.int32), rng.integers(0, 3, 40, np.int32)
+    data = batches.resident(images, label, rng.integers(64, 200, (40, 2), np.int32), kind)
     return devices.put(data, devices.everywhere(over))
 
 
