@@ -14,6 +14,14 @@ jax.config.update("jax_disable_most_optimizations", True)  # the tests' time is 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On several processes a file stays together, for its dear fixtures; the table of systems is dealt out."""
+    for item in items:
+        row = getattr(item, "callspec", None)
+        system = f":{row.id}" if row is not None and item.path.stem == "test_systems" else ""
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{system}"))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> pathlib.Path:
     """The folder with real photos and weights, if this machine has it."""

@@ -37,18 +37,23 @@ ENTRIES: dict[str, tuple[str, float | None, float | None]] = {
     "biggan96_style": ("bestfitting, 4th", 12.46, 77.81),
     "biggan": ("ours, plain", None, None),
 }
-# --narrow: widths and batches that two cores can train in minutes; "" is for all.
+# --narrow: widths and batches that two cores can train in minutes.
 NARROW: dict[str, dict[str, Any]] = {
-    "lsgan_sn": {"generator.channels": 16, "discriminator.channels": 16},
-    "happy_gan": {"generator.channels": 16, "discriminator.channels": 16},
-    "sn_dcgan_style": {"generator.channels": 16, "discriminator.channels": 16},
+    "lsgan_sn": {"generator.widths": (128, 128, 64, 32, 16), "discriminator.widths": (16, 32, 64, 128)},
+    "happy_gan": {
+        "generator.widths": (256, 128, 64, 32, 16),
+        "discriminator.widths": (16, 32, 64, 128, 256),
+    },
+    "sn_dcgan_style": {"generator.widths": (128, 64, 32, 16), "discriminator.widths": (16, 32, 64, 128)},
+    "progan": {"generator.channels": 64, "discriminator.channels": 64},
     "rals_ac_biggan": {"generator.channels": 16, "discriminator.channels": 16, "game.batch_size": 32},
     "dog_biggan": {"generator.channels": 12, "discriminator.channels": 16},
-    "biggan_deep": {"generator.channels": 32, "discriminator.channels": 32, "game.batch_size": 32},
+    "biggan_deep": {"generator.channels": 16, "discriminator.channels": 16},
     "leaky_biggan": {"generator.channels": 12, "discriminator.channels": 14},
     "biggan96_style": {"generator.channels": 8, "discriminator.channels": 8},
     "biggan": {"generator.channels": 16, "discriminator.channels": 16},
 }
+GROWING = (0.05, 0.1, 0.15, 0.2, 0.5)  # of progan's steps at 4, 8, 16, 32 and 64 px
 
 
 def parse() -> argparse.Namespace:
@@ -60,6 +65,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=0.0, help="of training for each; 0: see --kimg")
     parser.add_argument("--kimg", type=float, default=0.0, help="thousand real pictures for each")
     parser.add_argument("--narrow", action="store_true", help="widths for a CPU")
+    parser.add_argument(
+        "--progan_steps", type=int, default=1000, help="of all sizes, with --minutes --narrow"
+    )
     parser.add_argument("--samples", type=int, default=1000, help="pictures of both scores")
     parser.add_argument("--batch", type=int, default=8, help="pictures in flight through Inception")
     parser.add_argument("--weights", default="published", help="as eval.weights")
@@ -94,10 +102,18 @@ def config_of(name: str, args: argparse.Namespace) -> tuple[Any, dict[str, Any]]
         **dict((field, json.loads(value)) for field, _, value in (x.partition("=") for x in args.set)),
     }
     config.update_from_flattened_dict(changes)
+    more = {}
+    steps = config.train.steps
     if args.kimg:
-        steps = round(args.kimg * 1000 / config.game.batch_size / 10) * 10
-        config.update_from_flattened_dict({"train.steps": steps})
-    return config, changes
+        more["train.steps"] = steps = round(args.kimg * 1000 / config.game.batch_size / 100) * 100
+    if config.game.name == "progressive" and (args.kimg or args.narrow):
+        steps = steps if args.kimg else args.progan_steps
+        more |= {"train.steps": steps, "game.steps": tuple(round(share * steps) for share in GROWING)}
+    for player in ("g", "d"):
+        if config.optimizer[player].schedule.name == "clock_cosine" and args.minutes:
+            more[f"optimizer.{player}.schedule.hours"] = args.minutes / 60.0 * 10.0 / 8.95  # as then
+    config.update_from_flattened_dict(more)
+    return config, {**changes, **more}
 
 
 def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
