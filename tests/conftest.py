@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On several processes a file stays together, for its dear fixtures; the table of systems is dealt out."""
+    """On several processes a file stays together, for its dear fixtures; the systems are dealt out."""
     for item in items:
         row = getattr(item, "callspec", None)
         system = f":{row.id}" if row is not None and item.path.stem == "test_systems" else ""
