@@ -128,7 +128,7 @@ class Generator(nn.Module):
 
     Every norm is conditioned on the class (a shared learnt embedding, or the one-hot label itself: then the
     dense layers of each norm are embeddings of its own), joined by this block's slice of z if hierarchical.
-    With `style_layers` a gain and bias from a style follow on every norm; that many dense layers make it of z.
+    With `style_layers`, that many dense layers make a style of z, whose gain and bias follow on every norm.
     """
 
     channels: int
