@@ -19,7 +19,7 @@ import jinja2
 import numpy as np
 import PIL.Image
 
-from jaxdog import factory, plots, writers
+from jaxdog import games, plots, writers
 from jaxdog.data import cheats
 
 NAME = "report.html"
@@ -161,7 +161,7 @@ def warning(workdir: pathlib.Path) -> str | None:
     """What must stand above everything else: whether the run shows training pictures."""
     config = workdir / "config.json"
     game = json.loads(config.read_text()).get("game", {}).get("name") if config.exists() else None
-    return cheats.WARNING if game in factory.GAMES and factory.GAMES[game].cheat else None
+    return cheats.WARNING if game in games.GAMES and games.GAMES[game].cheat else None
 
 
 def score_row(record: Record) -> Record:

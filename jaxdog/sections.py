@@ -68,6 +68,16 @@ def named(
     return build(choose(table, section["name"], f"{path}.name"), section, path, **given)
 
 
+def steps(
+    table: Mapping[str, Callable[..., Any]], section: Mapping[str, Any], path: str, later: tuple[str, ...]
+) -> list[Callable[..., Any]]:
+    """The functions that a section names, each with its fields, in the order of the table."""
+    for name in section:
+        choose(table, name, f"{path}.{name}")
+    wanted = [name for name in table if name in section]
+    return [bind(table[name], section[name], f"{path}.{name}", later) for name in wanted]
+
+
 # ------------------------------------------------------------------ the sections that stand for themselves
 
 

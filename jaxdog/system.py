@@ -28,6 +28,9 @@ class Batch(NamedTuple):
     hours: Array  # [b] float32, time trained so far, the same in every row; moves once per log window
 
 
+Augment = Callable[[Key, Batch], Batch]  # one random change of real pictures
+
+
 class Verdict(NamedTuple):
     """What a discriminator says of pictures."""
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog import factory
+from jaxdog import factory, parts
 from jaxdog.models import biggan, layers
 from tests import test_factory
 
@@ -108,7 +108,7 @@ def test_parameter_counts_of_the_entries(name, g_count, d_count):
     import torch
 
     config = factory.check(test_factory.load(test_factory.ROOT / "configs" / f"{name}.py").get_config())
-    g, d = factory.networks(config, 120)
+    g, d = parts.networks(config, 120)
     side = config.game.size
     label = jnp.zeros(4, jnp.int32)
     ours = (

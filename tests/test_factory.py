@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import pytest
 
-from jaxdog import factory, sections
+from jaxdog import factory, parts, sections
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py"))
@@ -113,7 +113,7 @@ def test_schedules_see_the_updates_of_their_own_optimiser() -> None:
         "name": "adam", "b1": 0.0, "b2": 0.9, "eps": 1e-8, "weight_decay": 0.0,
         "schedule": {"name": "linear_end", "learning_rate": 1.0, "fraction": 1.0},
     }  # fmt: skip
-    optimizer = factory.optimizer(section, "config.optimizer.g", steps=2)
+    optimizer = parts.optimizer(section, "config.optimizer.g", steps=2)
     params = jax.numpy.ones(1)
     state = optimizer.init(params)
     sizes = []
@@ -132,5 +132,5 @@ def test_finishing_goes_in_the_order_of_its_table_because_configs_sort_names() -
         }
     )
     assert list(section) == ["non_local_means", "quantise"]
-    image = jax.jit(factory.finish(section))(jax.numpy.ones((1, 8, 8, 3)))
+    image = jax.jit(parts.finish(section))(jax.numpy.ones((1, 8, 8, 3)))
     assert float(image.max()) < -0.9

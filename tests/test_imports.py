@@ -23,6 +23,8 @@ LAYERS = (
     {"systems.gan", "checkpoint", "writers", "plots", "metrics.features", "metrics.per_class"}
     | {"metrics.nasnet_weights", "metrics.forensics", "data.pictures", "data.curate", "systems.memorizer"}
     | {"systems.progressive"},
+    {"parts"},
+    {"games"},
     {"factory"},
     {"devices", "networks"},
     {"train", "compare", "examine", "submit", "report"},

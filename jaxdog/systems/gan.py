@@ -5,7 +5,7 @@ Read downwards: the state, the settings, one step of each player, the whole step
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,6 @@ CHOICES = {
 }
 
 
-class Augment(Protocol):
-    """One random change of real pictures: (key, batch) -> batch."""
-
-    def __call__(self, key: Key, batch: system.Batch, /) -> system.Batch: ...
-
-
 @struct.dataclass
 class State:
     """Everything that training changes."""
@@ -54,7 +48,7 @@ class Game(NamedTuple):
     loss: losses.Loss
     g_optimizer: optax.GradientTransformationExtraArgs
     d_optimizer: optax.GradientTransformationExtraArgs
-    augment: Sequence[Augment]  # applied to the real pictures, in order
+    augment: Sequence[system.Augment]  # applied to the real pictures, in order
     d_steps: int  # discriminator steps per generator step
     accumulate: int  # batches whose gradients are averaged for one optimiser step
     judge: str  # real and generated pictures go through the discriminator "jointly" or "apart"

@@ -1,0 +1,94 @@
+"""What a config's names stand for: networks, losses, optimisers, augmentations, what finishes a picture.
+
+A section has a `name` that picks a function from a table here, or names several of a table's functions.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxdog import augment, denoise, losses, optim, sections, system
+from jaxdog import finish as finishing
+from jaxdog.models import biggan, biggan_deep, dcgan, memorizer, progan, style_dcgan
+
+LOSSES = {
+    "hinge": losses.hinge,
+    "non_saturating": losses.non_saturating,
+    "least_squares": losses.least_squares,
+    "cross_entropy": losses.cross_entropy,
+    "relativistic_average": losses.relativistic_average,
+}
+GENERATORS = {
+    "biggan": biggan.Generator,
+    "biggan_deep": biggan_deep.Generator,
+    "dcgan": dcgan.Generator,
+    "progan": progan.Generator,
+    "style_dcgan": style_dcgan.Generator,
+}
+DISCRIMINATORS = {
+    "biggan": biggan.Discriminator,
+    "biggan_deep": biggan_deep.Discriminator,
+    "dcgan": dcgan.Discriminator,
+    "progan": progan.Discriminator,
+    "style_dcgan": style_dcgan.Discriminator,
+}
+STORES = {"rows": memorizer.Rows, "bottleneck": memorizer.Bottleneck}  # a memorizer's networks
+OPTIMIZERS = {"adam": optim.adam, "adam_per_leaf": optim.adam_per_leaf}
+SCHEDULES = {
+    "constant": optim.constant,
+    "linear_end": optim.linear_end,
+    "cosine": optim.cosine,
+    "exponential": optim.exponential,
+    "clock_cosine": optim.clock_cosine,
+}
+# Steps of these are taken in the order of the tables: a config sorts its names.
+FINISHES = {
+    "shrink": finishing.shrink,
+    "quantise": finishing.quantise,
+    "non_local_means": denoise.non_local_means,
+}
+AUGMENTS = {
+    "random_resized_crop": augment.random_resized_crop,
+    "shift_scale_rotate": augment.shift_scale_rotate,
+    "random_square": augment.random_square,
+    "flip": augment.flip,
+    "colour_jitter": augment.colour_jitter,
+    "uniform_noise": augment.uniform_noise,
+    "normal_noise": augment.normal_noise,
+}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def networks(config: sections.Checked, classes: int) -> tuple[nn.Module, nn.Module]:
+    """Generator and discriminator of a two-player game."""
+    shared = {"classes": classes, "size": config.game.size, "dtype": DTYPES[config.dtype]}
+
+    def made(table: Mapping[str, Any], path: str, section: Mapping[str, Any], **given: Any) -> nn.Module:
+        if hasattr(table.get(section.get("name", "")), "alpha"):
+            given["alpha"] = None  # set by the game whose networks grow
+        return sections.named(table, section, path, **given, **shared)
+
+    generator = made(GENERATORS, "config.generator", config.generator, latent_dim=config.game.latent_dim)
+    return generator, made(DISCRIMINATORS, "config.discriminator", config.discriminator)
+
+
+def optimizer(section: Mapping[str, Any], path: str, steps: int) -> optax.GradientTransformationExtraArgs:
+    """An optimiser with its schedule over `steps` updates."""
+    fields = dict(section)
+    schedule = sections.named(SCHEDULES, fields.pop("schedule", {}), f"{path}.schedule", steps=steps)
+    return sections.named(OPTIMIZERS, fields, path, schedule=schedule)
+
+
+def augments(section: Mapping[str, Any]) -> tuple[system.Augment, ...]:
+    """Runtime augmentations in the order of AUGMENTS."""
+    return tuple(sections.steps(AUGMENTS, section, "config.augment", ("key", "batch")))
+
+
+def finish(section: Mapping[str, Any]) -> Callable[[system.Array], system.Array]:
+    """What is done to each generated picture, in the order of FINISHES."""
+    steps = sections.steps(FINISHES, section, "config.sample.finish", ("image",))
+    return lambda image: functools.reduce(lambda image, step: step(image), steps, image)
