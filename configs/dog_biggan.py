@@ -134,6 +134,10 @@ def get_config(variant: str = "full") -> ConfigDict:
             fake_labels="uniform",  # "real": those of the real pictures beside them
             g_reals=False,  # relativistic losses: real pictures of its own for the generator's step
             breeds=0.0,  # weight of the breeds' cross-entropy, for discriminators that classify
+            d_penalties=dict(),  # names -> weight, every, and what each needs
+            g_penalties=dict(),
+            diffaugment=dict(),  # what real and generated pictures go through alike
+            augment_p=dict(name="fixed", p=1.0),  # with which probability
         )
     )
     adam = dict(name="adam", b1=0.0, b2=0.999, eps=1e-8, weight_decay=0.0)

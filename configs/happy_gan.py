@@ -100,6 +100,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 fake_low=0.0,
                 fake_high=0.0,
                 swap=0.0,
+                margin=1.0,  # no bound of the real term
             ),
             d_steps=1,
             accumulate=1,  # batches per optimiser step
@@ -108,6 +109,10 @@ def get_config(variant: str = "full") -> ConfigDict:
             fake_labels="uniform",
             g_reals=False,
             breeds=0.0,
+            d_penalties=dict(),  # names -> weight, every, and what each needs
+            g_penalties=dict(),
+            diffaugment=dict(),  # what real and generated pictures go through alike
+            augment_p=dict(name="fixed", p=1.0),  # with which probability
         )
     )
     adam = dict(

@@ -107,7 +107,13 @@ def get_config(variant: str = "full") -> ConfigDict:
             batch_size=32,
             latent_dim=120,
             loss=dict(
-                name="cross_entropy", real_low=0.9, real_high=0.9, fake_low=0.0, fake_high=0.0, swap=0.0
+                name="cross_entropy",
+                real_low=0.9,
+                real_high=0.9,
+                fake_low=0.0,
+                fake_high=0.0,
+                swap=0.0,
+                margin=1.0,  # no bound of the real term
             ),
             d_steps=1,
             accumulate=1,
@@ -116,6 +122,10 @@ def get_config(variant: str = "full") -> ConfigDict:
             fake_labels="uniform",
             g_reals=False,
             breeds=0.0,
+            d_penalties=dict(),  # names -> weight, every, and what each needs
+            g_penalties=dict(),
+            diffaugment=dict(),  # what real and generated pictures go through alike
+            augment_p=dict(name="fixed", p=1.0),  # with which probability
         )
     )
     adam = dict(name="adam", b1=0.0, b2=0.999, eps=1e-8, weight_decay=0.0)

@@ -84,6 +84,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 fake_low=0.05,
                 fake_high=0.20,
                 swap=0.01,  # probability that all targets of a step change sides
+                margin=1.0,  # no bound of the real term
             ),
             d_steps=1,
             accumulate=1,  # batches per optimiser step
@@ -92,6 +93,10 @@ def get_config(variant: str = "full") -> ConfigDict:
             fake_labels="uniform",
             g_reals=False,
             breeds=0.0,
+            d_penalties=dict(),  # names -> weight, every, and what each needs
+            g_penalties=dict(),
+            diffaugment=dict(),  # what real and generated pictures go through alike
+            augment_p=dict(name="fixed", p=1.0),  # with which probability
         )
     )
     adam = dict(

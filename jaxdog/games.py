@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdog import optim, parts, sampling, sections, system
+from jaxdog import diffaugment, optim, parts, penalties, sampling, sections, system
 from jaxdog.data import batches
 from jaxdog.systems import gan, memorizer, progressive
 
@@ -32,6 +32,10 @@ def _played(config: sections.Checked, classes: int, decay: float) -> gan.Game:
         g_optimizer=parts.optimizer(config.optimizer["g"], "config.optimizer.g", steps),
         d_optimizer=parts.optimizer(config.optimizer["d"], "config.optimizer.d", steps * game.d_steps),
         augment=parts.augments(config.augment),
+        d_penalties=parts.penalty(penalties.OF_D, game.d_penalties, "config.game.d_penalties"),
+        g_penalties=parts.penalty(penalties.OF_G, game.g_penalties, "config.game.g_penalties"),
+        changes=parts.diffaugments(game.diffaugment),
+        control=sections.named(diffaugment.CONTROLS, game.augment_p, "config.game.augment_p"),
         d_steps=game.d_steps,
         accumulate=game.accumulate,
         judge=game.judge,

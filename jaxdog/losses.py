@@ -4,6 +4,7 @@
 Both get the same key within one step, so that targets which are drawn are the same for both.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -61,6 +62,7 @@ def cross_entropy(
     fake_low: float = 0.0,
     fake_high: float = 0.0,
     swap: float = 0.0,
+    margin: float = 1.0,
 ) -> Loss:
     """Cross-entropy with smoothed, noisy and swapped targets (Salimans et al. 2016, sec. 3.4, and its kin).
 
@@ -69,6 +71,8 @@ def cross_entropy(
       fake_low, fake_high: each generated picture's.
       swap: probability that all targets of a step change sides. The generator aims at what the real
         pictures' targets have become.
+      margin: a real picture that is held for real with this probability or more teaches no further: its
+        -log D is bounded by -log(margin) from below. 1: no bound.
     """
 
     def targets(key: Key, b: int) -> tuple[Array, Array]:
@@ -78,14 +82,50 @@ def cross_entropy(
         swapped = jax.random.bernoulli(swap_key, swap)
         return jnp.where(swapped, fake, real), jnp.where(swapped, real, fake)
 
-    def entropy(logit: Array, target: Array) -> Array:
-        return jax.nn.softplus(logit) - target * logit
+    if not 0.0 < margin <= 1.0:
+        raise ValueError(f"cross_entropy: margin is {margin}, and must lie in (0, 1]")
+
+    def entropy(logit: Array, target: Array, floor: float = 0.0) -> Array:
+        return target * jnp.maximum(jax.nn.softplus(-logit), floor) + (1.0 - target) * jax.nn.softplus(logit)
 
     def d(key: Key, real: Array, fake: Array) -> tuple[Array, Array]:
         real_target, fake_target = targets(key, real.shape[0])
-        return entropy(real, real_target), entropy(fake, fake_target)
+        return entropy(real, real_target, -math.log(margin)), entropy(fake, fake_target)
 
     return Loss(d=d, g=lambda key, real, fake: entropy(fake, targets(key, fake.shape[0])[0]))
+
+
+def wasserstein() -> Loss:
+    """The critic's difference of means (Arjovsky et al. 2017, eq. 2 and alg. 1); it needs a penalty."""
+    return Loss(d=lambda key, real, fake: (-real, fake), g=lambda key, real, fake: -fake)
+
+
+BASES: dict[str, Callable[[Array], Array]] = {  # of how much more real one logit is than another
+    "cross_entropy": lambda x: jax.nn.softplus(-x),
+    "least_squares": lambda x: jnp.square(x - 1.0),
+    "hinge": lambda x: jax.nn.relu(1.0 - x),
+}
+
+
+def _base(loss: str, name: str) -> Callable[[Array], Array]:
+    if name not in BASES:
+        raise ValueError(f"{loss}: base is {name!r}; choices: {', '.join(sorted(BASES))}")
+    return BASES[name]
+
+
+def relativistic(base: str = "cross_entropy") -> Loss:
+    """How much more real than the fake beside it, and the other way round (Jolicoeur-Martineau 2018, 3.3).
+
+    base: "cross_entropy" is RSGAN, eq. 4 and 5, "least_squares" and "hinge" are its kin. Where real and
+    generated pictures are of the same breeds in the same order, neighbours are of one breed.
+    """
+    cost = _base("relativistic", base)
+    nothing = jnp.zeros_like
+    return Loss(
+        d=lambda key, real, fake: (cost(real - fake), nothing(fake)),
+        g=lambda key, real, fake: cost(fake - real),
+        relative=True,
+    )
 
 
 def relativistic_average(base: str = "least_squares") -> Loss:
@@ -98,14 +138,7 @@ def relativistic_average(base: str = "least_squares") -> Loss:
 
     The two terms are halved, so that they weigh as much as one. They are means over the batch at hand.
     """
-    bases: dict[str, Callable[[Array], Array]] = {
-        "cross_entropy": lambda x: jax.nn.softplus(-x),
-        "least_squares": lambda x: jnp.square(x - 1.0),
-        "hinge": lambda x: jax.nn.relu(1.0 - x),
-    }
-    if base not in bases:
-        raise ValueError(f"relativistic_average: base is {base!r}; choices: {', '.join(sorted(bases))}")
-    cost = bases[base]
+    cost = _base("relativistic_average", base)
 
     def d(key: Key, real: Array, fake: Array) -> tuple[Array, Array]:
         return 0.5 * cost(real - jnp.mean(fake)), 0.5 * cost(jnp.mean(real) - fake)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxdog import augment, denoise, losses, optim, sections, system
+from jaxdog import augment, denoise, diffaugment, losses, optim, penalties, sections, system
 from jaxdog import finish as finishing
 from jaxdog.models import biggan, biggan_deep, dcgan, memorizer, progan, style_dcgan
 
@@ -20,6 +20,8 @@ LOSSES = {
     "non_saturating": losses.non_saturating,
     "least_squares": losses.least_squares,
     "cross_entropy": losses.cross_entropy,
+    "wasserstein": losses.wasserstein,
+    "relativistic": losses.relativistic,
     "relativistic_average": losses.relativistic_average,
 }
 GENERATORS = {
@@ -86,6 +88,19 @@ def optimizer(section: Mapping[str, Any], path: str, steps: int) -> optax.Gradie
 def augments(section: Mapping[str, Any]) -> tuple[system.Augment, ...]:
     """Runtime augmentations in the order of AUGMENTS."""
     return tuple(sections.steps(AUGMENTS, section, "config.augment", ("key", "batch")))
+
+
+def penalty(
+    table: Mapping[str, Callable[..., penalties.Penalty]], section: Mapping[str, Any], path: str
+) -> penalties.Penalties:
+    """A player's penalties, by name."""
+    made = sections.steps(table, section, path, ())
+    return {name: make() for name, make in zip((x for x in table if x in section), made, strict=True)}
+
+
+def diffaugments(section: Mapping[str, Any]) -> tuple[Callable[..., system.Array], ...]:
+    """Changes of real and generated pictures alike, in the order of diffaugment.STEPS."""
+    return tuple(sections.steps(diffaugment.STEPS, section, "config.game.diffaugment", ("key", "image", "p")))
 
 
 def finish(section: Mapping[str, Any]) -> Callable[[system.Array], system.Array]:

@@ -112,6 +112,10 @@ class Game(NamedTuple):
     fake_labels: str  # "uniform" | "real": breeds drawn, or those of the real pictures beside them
     g_reals: bool  # a relativistic generator step gets real pictures of its own
     breeds: float  # weight of the breeds' cross-entropy; 0: none
+    d_penalties: Mapping[str, Any]
+    g_penalties: Mapping[str, Any]
+    diffaugment: Mapping[str, Any]  # what real and generated pictures go through alike
+    augment_p: Mapping[str, Any]  # with which probability
 
 
 class Memorizer(NamedTuple):
@@ -152,6 +156,10 @@ class Progressive(NamedTuple):
     fake_labels: str
     g_reals: bool
     breeds: float
+    d_penalties: Mapping[str, Any]
+    g_penalties: Mapping[str, Any]
+    diffaugment: Mapping[str, Any]
+    augment_p: Mapping[str, Any]
 
 
 class Average(NamedTuple):

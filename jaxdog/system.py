@@ -45,6 +45,7 @@ class Net:
     params: PyTree  # float32
     stats: PyTree  # {collection: ...}: batch statistics, spectral-norm vectors; {} if none
     opt: PyTree  # optax state
+    memory: PyTree = struct.field(default_factory=dict)  # what penalties and the like keep between steps
 
 
 class System(NamedTuple):

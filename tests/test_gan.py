@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from jaxdog import losses, sampling, system
+from jaxdog import diffaugment, losses, sampling, system
 from jaxdog.models import layers
 from jaxdog.systems import gan
 
@@ -67,6 +67,10 @@ def game(**changes: Any) -> gan.Game:
         g_optimizer=optax.sgd(0.1),
         d_optimizer=optax.sgd(0.1),
         augment=(),
+        d_penalties={},
+        g_penalties={},
+        changes=(),
+        control=diffaugment.fixed(1.0),
         d_steps=1,
         accumulate=1,
         judge="jointly",
@@ -177,7 +181,7 @@ def test_accumulation_equals_one_large_batch() -> None:
             mutable=list(state.d.stats),
         )
         terms = large.loss.d(jax.random.key(0), *jnp.split(verdict.logit, 2))
-        return jnp.mean(terms[0] + terms[1]), (stats, {"loss": jnp.mean(terms[0] + terms[1])})
+        return jnp.mean(terms[0] + terms[1]), (stats, {}, {"loss": jnp.mean(terms[0] + terms[1])})
 
     def learn(played: gan.Game) -> tuple[system.Net, system.Scalars]:
         parts = [gan._parts(x, 1, played.accumulate) for x in (real, noise)]

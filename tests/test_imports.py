@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAYERS = (
     {"system", "models.convolution"},
     {"resample", "colour"},
-    {"losses", "augment", "denoise", "finish", "optim", "ema", "models.layers"}
+    {"losses", "penalties", "diffaugment", "augment", "denoise", "finish", "optim", "ema", "models.layers"}
     | {"data.crop", "data.photos", "metrics.archives", "metrics.inception", "metrics.fid"}
     | {"metrics.neighbours", "metrics.copies", "metrics.inception_score", "metrics.kid"},
     {"sampling", "sections", "models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"}

@@ -13,13 +13,15 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from jaxdog import ema, losses, sampling, system
+from jaxdog import diffaugment, ema, losses, penalties, sampling, system
 
 Array = system.Array
 Key = system.Key
 PyTree = system.PyTree
-Loss = Callable[[PyTree, Any], tuple[Array, tuple[PyTree, system.Scalars]]]
+Aux = tuple[PyTree, PyTree, system.Scalars]  # a net's statistics and memory after a pass, what to report
+Loss = Callable[[PyTree, Any], tuple[Array, Aux]]
 
+DiffAugment = Callable[[Key, Array, Array], Array]  # (key, image, p) -> image
 CHOICES = {
     "sample_norm": ("running", "batch", "refreshed"),
     "judge": ("jointly", "apart"),
@@ -49,6 +51,10 @@ class Game(NamedTuple):
     g_optimizer: optax.GradientTransformationExtraArgs
     d_optimizer: optax.GradientTransformationExtraArgs
     augment: Sequence[system.Augment]  # applied to the real pictures, in order
+    d_penalties: penalties.Penalties
+    g_penalties: penalties.Penalties
+    changes: Sequence[DiffAugment]  # applied to what the discriminator sees of either kind, in order
+    control: diffaugment.Control  # of its probability
     d_steps: int  # discriminator steps per generator step
     accumulate: int  # batches whose gradients are averaged for one optimiser step
     judge: str  # real and generated pictures go through the discriminator "jointly" or "apart"
@@ -70,7 +76,9 @@ class _Keys(NamedTuple):
 
     augment: Key
     noise: Key
+    change: Key  # of what either kind goes through before the discriminator
     loss: Key
+    penalty: Key
 
 
 def gan(game: Game) -> system.System:
@@ -94,14 +102,17 @@ def _init(game: Game, key: Key, batch: system.Batch) -> State:
     g_key, d_key, augment_key = jax.random.split(key, 3)
     few = _augmented(game, augment_key, jax.tree.map(lambda x: x[:2], batch))
     z, keys = jnp.zeros((few.label.shape[0], game.latent_dim)), jax.random.split(key, few.label.shape[0])
-    g = _net(game.generator.init(g_key, z, few.label, train=False, key=keys), game.g_optimizer)
-    d = _net(game.discriminator.init(d_key, few.image, few.label, train=False), game.d_optimizer)
+    g_memory = {"paid": penalties.start(game.g_penalties)}
+    d_memory = {"paid": penalties.start(game.d_penalties), "p": game.control.memory}
+    g = game.generator.init(g_key, z, few.label, train=False, key=keys)
+    d = game.discriminator.init(d_key, few.image, few.label, train=False)
+    g, d = _net(g, game.g_optimizer, g_memory), _net(d, game.d_optimizer, d_memory)
     return State(step=jnp.zeros((), jnp.int32), g=g, d=d, ema=ema.start(g.params, g.stats))
 
 
-def _net(variables: PyTree, optimizer: optax.GradientTransformation) -> system.Net:
+def _net(variables: PyTree, optimizer: optax.GradientTransformation, memory: PyTree) -> system.Net:
     stats = {name: tree for name, tree in variables.items() if name != "params"}
-    return system.Net(params=variables["params"], stats=stats, opt=optimizer.init(variables["params"]))
+    return system.Net(variables["params"], stats, optimizer.init(variables["params"]), memory)
 
 
 def _forward(
@@ -117,14 +128,29 @@ def _fakes(
     game: Game, net: system.Net, params: PyTree, key: Key, real: system.Batch, update: bool
 ) -> tuple[Array, Array, PyTree]:
     """As many generated pictures as real ones, their breeds [b], and the generator's statistics after it."""
+    z, label, keys = _drawn(game, key, real)
+    image, stats = _forward(game.generator, params, net.stats, z, label, update=update, key=keys)
+    return image, label, stats
+
+
+def _drawn(game: Game, key: Key, real: system.Batch) -> tuple[Array, Array, Array]:
+    """What generated pictures are made of: latents [b, latent_dim], breeds [b], keys [b]."""
     z_key, label_key, noise_key = jax.random.split(key, 3)
     b = real.label.shape[0]
     z = jax.random.normal(z_key, (b, game.latent_dim))
     label = jax.random.randint(label_key, (b,), 0, game.classes)
     label = real.label if game.fake_labels == "real" else label
-    keys = jax.random.split(noise_key, b)
-    image, stats = _forward(game.generator, params, net.stats, z, label, update=update, key=keys)
-    return image, label, stats
+    return z, label, jax.random.split(noise_key, b)
+
+
+def _made(game: Game, net: system.Net, params: PyTree, key: Key, real: system.Batch) -> penalties.Made:
+    """The pictures of `_fakes` once more, as a function of their latents."""
+    z, label, keys = _drawn(game, key, real)
+
+    def render(z: Array) -> Array:
+        return _forward(game.generator, params, net.stats, z, label, update=False, key=keys)[0]
+
+    return penalties.Made(render, z, params)
 
 
 def _learn(
@@ -137,17 +163,17 @@ def _learn(
 ) -> tuple[system.Net, system.Scalars]:
     """One optimiser step on the mean loss over `accumulate` batches (leading axis of `batches`).
 
-    Each batch starts from the same `net.stats` and what they become is averaged, so that spectral norm
-    iterates once and its sigma is one number for the whole step: the result is that of one large batch.
+    Each batch starts from the same statistics and memory and what they become is averaged, so that spectral
+    norm iterates once and its sigma is one number for the whole step: the result is that of one large batch.
     """
     grad = jax.value_and_grad(loss, has_aux=True)
 
-    def one(batch: Any) -> tuple[PyTree, PyTree, system.Scalars]:
-        (_, (stats, scalars)), gradient = grad(net.params, batch)
-        return gradient, stats, scalars
+    def one(batch: Any) -> tuple[PyTree, Aux]:
+        (_, aux), gradient = grad(net.params, batch)
+        return gradient, aux
 
     if accumulate == 1:
-        gradient, stats, scalars = one(jax.tree.map(lambda x: x[0], batches))
+        gradient, aux = one(jax.tree.map(lambda x: x[0], batches))
     else:
         first = jax.tree.map(lambda x: x[0], batches)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
@@ -156,10 +182,11 @@ def _learn(
             return jax.tree.map(jnp.add, total, one(batch)), None
 
         total, _ = jax.lax.scan(add, zeros, batches)
-        gradient, stats, scalars = jax.tree.map(lambda x: x / accumulate, total)
+        gradient, aux = jax.tree.map(lambda x: x / accumulate, total)
+    stats, memory, scalars = aux
     updates, opt = optimizer.update(gradient, net.opt, net.params, hours=hours)
     scalars = {**scalars, "grad_norm": optax.tree.norm(gradient)}
-    return system.Net(optax.apply_updates(net.params, updates), stats, opt), scalars
+    return system.Net(optax.apply_updates(net.params, updates), stats, opt, memory), scalars
 
 
 def _judge(
@@ -189,22 +216,29 @@ def _breed_loss(game: Game, verdict: system.Verdict, label: Array) -> tuple[Arra
 
 
 def _d_step(
-    game: Game, g: system.Net, d: system.Net, batch: system.Batch, keys: _Keys
+    game: Game, g: system.Net, d: system.Net, batch: system.Batch, keys: _Keys, step: Array, i: int
 ) -> tuple[system.Net, system.Scalars]:
-    """The discriminator learns from `batch` [accumulate, b, ...]; the generator is only read."""
+    """Its step number i learns from `batch` [accumulate, b, ...]; the generator is only read."""
 
-    def loss(
-        params: PyTree, inputs: tuple[system.Batch, _Keys]
-    ) -> tuple[Array, tuple[PyTree, system.Scalars]]:
-        real, keys = inputs
-        real = _augmented(game, keys.augment, real)
-        image, label, _ = _fakes(game, g, g.params, keys.noise, real, update=False)
-        image = jax.lax.stop_gradient(image)
-        of_real, of_fake, stats = _judge(game, params, d.stats, (real.image, real.label), (image, label))
+    def loss(params: PyTree, inputs: tuple[system.Batch, _Keys]) -> tuple[Array, Aux]:
+        batch, keys = inputs
+        batch = _augmented(game, keys.augment, batch)
+        image, label, _ = _fakes(game, g, g.params, keys.noise, batch, update=False)
+        real = _changed(game, d, keys.change, 0, step, batch.image), batch.label
+        fake = _changed(game, d, keys.change, 1, step, jax.lax.stop_gradient(image)), label
+        of_real, of_fake, stats = _judge(game, params, d.stats, real, fake)
+
+        def logit(*pictures: Array) -> Array:
+            return _forward(game.discriminator, params, stats, *pictures, update=False)[0].logit
+
+        judged = penalties.Judged(logit, real, fake, of_real.logit, of_fake.logit, params)
+        turn = step * game.d_steps + i
+        due, paid, owed = penalties.pay(game.d_penalties, keys.penalty, turn, judged, d.memory["paid"])
+        memory = {"paid": paid, "p": game.control.after(d.memory["p"], of_real.logit)}
         terms = game.loss.d(keys.loss, of_real.logit, of_fake.logit)
         real_loss, fake_loss = (jnp.mean(term) for term in terms)
-        breed_loss, breeds = _breed_loss(game, of_real, real.label)
-        total = real_loss + fake_loss + breed_loss
+        breed_loss, breeds = _breed_loss(game, of_real, batch.label)
+        total = real_loss + fake_loss + breed_loss + due
         scalars = {
             "loss/d": total,
             "loss/d_real": real_loss,
@@ -212,33 +246,44 @@ def _d_step(
             "logit/real": jnp.mean(of_real.logit),
             "logit/fake": jnp.mean(of_fake.logit),
             **{f"{name}_real": x for name, x in breeds.items()},
+            **{f"{name}/d": x for name, x in owed.items()},
+            **({"augment_p": game.control.p(step, memory["p"])} if game.changes else {}),
         }
-        return total, (stats, scalars)
+        return total, (stats, memory, scalars)
 
     d, scalars = _learn(d, game.d_optimizer, loss, (batch, keys), game.accumulate, jnp.max(batch.hours))
     return d, {_named(name, "d"): value for name, value in scalars.items()}
 
 
 def _g_step(
-    game: Game, g: system.Net, d: system.Net, batch: system.Batch, keys: _Keys
+    game: Game, g: system.Net, d: system.Net, batch: system.Batch, keys: _Keys, step: Array
 ) -> tuple[system.Net, system.Scalars]:
     """The generator learns from the discriminator, whose spectral norm stays as the last step left it."""
 
-    def loss(
-        params: PyTree, inputs: tuple[system.Batch, _Keys]
-    ) -> tuple[Array, tuple[PyTree, system.Scalars]]:
+    def loss(params: PyTree, inputs: tuple[system.Batch, _Keys]) -> tuple[Array, Aux]:
         real, keys = inputs
+
+        def logit(kind: int, image: Array, label: Array) -> system.Verdict:
+            image = _changed(game, d, keys.change, kind, step, image)
+            return _forward(game.discriminator, d.params, d.stats, image, label, update=False)[0]
+
         image, label, stats = _fakes(game, g, params, keys.noise, real, update=True)
-        verdict, _ = _forward(game.discriminator, d.params, d.stats, image, label, update=False)
-        logit = verdict.logit
+        verdict = logit(1, image, label)
+        of_real = verdict.logit
         if game.loss.relative:
             real = _augmented(game, keys.augment, real)
-            of_real, _ = _forward(game.discriminator, d.params, d.stats, real.image, real.label, update=False)
-            logit = of_real.logit
-        adversarial = jnp.mean(game.loss.g(keys.loss, logit, verdict.logit))
+            of_real = logit(0, real.image, real.label).logit
+        adversarial = jnp.mean(game.loss.g(keys.loss, of_real, verdict.logit))
         breed_loss, breeds = _breed_loss(game, verdict, label)
-        scalars = {"loss/g": adversarial + breed_loss, **{f"{name}_fake": x for name, x in breeds.items()}}
-        return adversarial + breed_loss, (stats, scalars)
+        made = _made(game, g, params, keys.noise, real)
+        due, paid, owed = penalties.pay(game.g_penalties, keys.penalty, step, made, g.memory["paid"])
+        total = adversarial + breed_loss + due
+        scalars = {
+            "loss/g": total,
+            **{f"{name}_fake": x for name, x in breeds.items()},
+            **{f"{name}/g": x for name, x in owed.items()},
+        }
+        return total, (stats, {"paid": paid}, scalars)
 
     g, scalars = _learn(g, game.g_optimizer, loss, (batch, keys), game.accumulate, jnp.max(batch.hours))
     return g, {_named(name, "g"): value for name, value in scalars.items()}
@@ -246,6 +291,14 @@ def _g_step(
 
 def _named(scalar: str, player: str) -> str:
     return f"grad_norm/{player}" if scalar == "grad_norm" else scalar
+
+
+def _changed(game: Game, d: system.Net, key: Key, kind: int, step: Array, image: Array) -> Array:
+    """Pictures as the discriminator sees them; kind 0: real, 1: generated."""
+    p = game.control.p(step, d.memory["p"])
+    for i, change in enumerate(game.changes):
+        image = change(jax.random.fold_in(key, 2 * i + kind), image, p)
+    return image
 
 
 def _augmented(game: Game, key: Key, batch: system.Batch) -> system.Batch:
@@ -262,12 +315,11 @@ def _step(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[Stat
     for i in range(game.d_steps):
         part = jax.tree.map(lambda x, i=i: x[i], parts)
         keys = _keys(game, jax.random.fold_in(d_key, i))
-        d, scalars = _d_step(game, state.g, d, part, keys)
+        d, scalars = _d_step(game, state.g, d, part, keys, state.step, i)
     last = jax.tree.map(lambda x: x[-1], parts)  # of its own, or that of the last discriminator step
     fresh = _keys(game, g_key)._replace(loss=keys.loss)
-    g, g_scalars = _g_step(
-        game, state.g, d, last, fresh._replace(noise=keys.noise) if game.fakes == "reused" else fresh
-    )
+    fresh = fresh._replace(noise=keys.noise) if game.fakes == "reused" else fresh
+    g, g_scalars = _g_step(game, state.g, d, last, fresh, state.step)
     step = state.step + 1
     average = ema.update(state.ema, g.params, g.stats, step, game.ema_decay, game.ema_start, game.ema_stats)
     return State(step=step, g=g, d=d, ema=average), {**scalars, **g_scalars}
@@ -275,7 +327,9 @@ def _step(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[Stat
 
 def _keys(game: Game, key: Key) -> _Keys:
     """Keys [accumulate] of each kind."""
-    return _Keys(*(jax.random.split(part, game.accumulate) for part in jax.random.split(key, 3)))
+    return _Keys(
+        *(jax.random.split(part, game.accumulate) for part in jax.random.split(key, len(_Keys._fields)))
+    )
 
 
 def _parts(batch: system.Batch, steps: int, accumulate: int) -> system.Batch:
