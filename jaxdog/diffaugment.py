@@ -52,13 +52,9 @@ def colour(
 
 def translation(key: Key, image: Array, p: Array | float, ratio: float) -> Array:
     """Moved by up to round(ratio * side) whole pixels each way; zeros come in. The paper's ratio is 1/8."""
-    b, h, w, c = image.shape
     which, key = jax.random.split(key)
-    reach = (round(h * ratio), round(w * ratio))
-    wide = jnp.pad(image, ((0, 0), (reach[0], reach[0]), (reach[1], reach[1]), (0, 0)))
-    corner = jax.random.randint(key, (b, 2), 0, 2 * jnp.array(reach) + 1)
-    moved = jax.vmap(lambda x, at: jax.lax.dynamic_slice(x, (at[0], at[1], 0), (h, w, c)))(wide, corner)
-    return _drawn(which, image, moved, p)
+    reach = (round(image.shape[1] * ratio), round(image.shape[2] * ratio))
+    return _drawn(which, image, resample.shifted(key, image, reach, "constant"), p)
 
 
 def cutout(key: Key, image: Array, p: Array | float, ratio: float) -> Array:
@@ -85,7 +81,7 @@ def blit(key: Key, image: Array, p: Array | float, shift: float) -> Array:
 
     What comes in is the picture reflected. A turn is by 0, 90, 180 or 270 degrees, the pictures are square.
     """
-    b, h, w, c = image.shape
+    b, h, w, _ = image.shape
     if h != w:
         raise ValueError(f"pictures are {h}x{w}; quarter turns need squares")
     keys = jax.random.split(key, 6)
@@ -94,10 +90,7 @@ def blit(key: Key, image: Array, p: Array | float, shift: float) -> Array:
     turns = jax.random.randint(keys[2], (b, 1, 1, 1), 0, 4)
     turned = jnp.select([turns == i for i in range(4)], [jnp.rot90(image, i, (1, 2)) for i in range(4)])
     image = _drawn(keys[3], image, turned, p)
-    reach = round(shift * h)
-    wide = jnp.pad(image, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="reflect")
-    corner = jax.random.randint(keys[4], (b, 2), 0, 2 * reach + 1)
-    moved = jax.vmap(lambda x, at: jax.lax.dynamic_slice(x, (at[0], at[1], 0), (h, w, c)))(wide, corner)
+    moved = resample.shifted(keys[4], image, (round(shift * h), round(shift * w)), "reflect")
     return _drawn(keys[5], image, moved, p)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdog import system
+from jaxdog import resample, system
 
 Array = system.Array
 Key = system.Key
@@ -177,13 +177,10 @@ def consistency(weight: float, every: int, shift: int, fakes: float) -> Penalty:
 
 def _moved(key: Key, image: Array, shift: int) -> Array:
     """Each picture mirrored with probability 1/2, then moved by up to `shift` pixels each way."""
-    b, h, w, c = image.shape
     flip_key, shift_key = jax.random.split(key)
-    mirrored = jax.random.bernoulli(flip_key, 0.5, (b, 1, 1, 1))
+    mirrored = jax.random.bernoulli(flip_key, 0.5, (image.shape[0], 1, 1, 1))
     image = jnp.where(mirrored, image[:, :, ::-1], image)
-    wide = jnp.pad(image, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="reflect")
-    corner = jax.random.randint(shift_key, (b, 2), 0, 2 * shift + 1)
-    return jax.vmap(lambda x, at: jax.lax.dynamic_slice(x, (at[0], at[1], 0), (h, w, c)))(wide, corner)
+    return resample.shifted(shift_key, image, (shift, shift), "reflect")
 
 
 def lecam(weight: float, every: int, decay: float) -> Penalty:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxdog.system import Array
+from jaxdog.system import Array, Key
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -163,6 +163,17 @@ def warp(image: Array, matrix: Array, size: int, filter: str = "cubic", border: 
             row += tap * kernel(part[:, 0] - dx)[..., None]
         out += row * kernel(part[:, 1] - dy)[..., None]
     return jnp.clip(out, -1.0, 1.0) if filter == "cubic" else out
+
+
+def shifted(key: Key, image: Array, reach: tuple[int, int], mode: str) -> Array:
+    """Each picture [b, h, w, c] moved by whole pixels, up to `reach` (y, x) each way.
+
+    mode: what comes in, as in `jnp.pad`: "reflect", "constant" (zeros), ...
+    """
+    b, h, w, c = image.shape
+    wide = jnp.pad(image, ((0, 0), (reach[0], reach[0]), (reach[1], reach[1]), (0, 0)), mode=mode)
+    corner = jax.random.randint(key, (b, 2), 0, 2 * jnp.array([reach]) + 1)
+    return jax.vmap(lambda x, at: jax.lax.dynamic_slice(x, (at[0], at[1], 0), (h, w, c)))(wide, corner)
 
 
 def _at_border(index: Array, n: int) -> tuple[Array, Array]:
