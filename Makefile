@@ -17,7 +17,7 @@ demo: .venv/dev.stamp
 	@echo "report:   $(DEMO)/report.html (open it in a browser)"
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 8 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 8 --dist loadgroup --durations=25
 
 slow: .venv/dev.stamp
 	$(BIN)/python -m pytest -m slow

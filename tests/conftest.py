@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import pytest
@@ -20,6 +21,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         row = getattr(item, "callspec", None)
         system = f":{row.id}" if row is not None and item.path.stem == "test_systems" else ""
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{system}"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_what_was_compiled() -> Iterator[None]:
+    """Programs of one file serve no other, and would fill the memory."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
