@@ -26,6 +26,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.name = "biggan96_style"
     config.seed = 0
     config.dtype = "float32"
+    config.init_from = ""  # work folder of a run whose networks this one begins with
 
     config.data = ConfigDict(
         dict(

@@ -27,6 +27,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.name = "leaky_biggan"
     config.seed = 2019
     config.dtype = "float32"
+    config.init_from = ""  # work folder of a run whose networks this one begins with
 
     config.data = ConfigDict(
         dict(

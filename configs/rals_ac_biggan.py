@@ -26,6 +26,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.name = "rals_ac_biggan"
     config.seed = 42
     config.dtype = "float32"
+    config.init_from = ""  # work folder of a run whose networks this one begins with
 
     config.data = ConfigDict(
         dict(

@@ -25,6 +25,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.name = "supervised"
     config.seed = 0
     config.dtype = "float32"
+    config.init_from = ""  # work folder of a run whose networks this one begins with
 
     config.data = ConfigDict(
         dict(

@@ -15,6 +15,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.name = "toy"
     config.seed = 0
     config.dtype = "float32"
+    config.init_from = ""  # work folder of a run whose networks this one begins with
 
     config.data = ConfigDict(
         dict(

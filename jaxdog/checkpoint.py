@@ -106,6 +106,17 @@ class Checkpoints:
             raise CheckpointError(self._damaged(step, error)) from error
         return restored["state"], dict(restored["record"])
 
+    def raw(self, step: int) -> dict[str, Any]:
+        """The state at `step` as nested dicts of arrays on this host, whatever model it is of.
+
+        Raises CheckpointError where the checkpoint is damaged.
+        """
+        try:
+            args = ocp.args.Composite(state=ocp.args.StandardRestore())
+            return jax.device_get(self._manager.restore(step, args=args)["state"])
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            raise CheckpointError(self._damaged(step, error)) from error
+
     def close(self) -> None:
         """Wait, then let go of the threads."""
         self.wait()

@@ -27,7 +27,7 @@ CHOICES = {
     "eval.best": ("fid768", "fid2048"),
     "eval.final": features.METRICS,
 }
-PLAIN = {"name": str, "seed": int, "dtype": str}
+PLAIN = {"name": str, "seed": int, "dtype": str, "init_from": str}
 
 
 def check(config: Config) -> sections.Checked:

@@ -20,6 +20,7 @@ from jaxdog import (
     sections,
     system,
     train,
+    transfer,
     writers,
 )
 from jaxdog.data import batches, crop, photos, pictures
@@ -132,6 +133,16 @@ def record(job: Job, writer: writers.Writer, step: int, found: dict[str, Any], f
     return found[sections.choose(names, config.eval.best, "config.eval.best")]
 
 
+def _begun(job: Job, state: Any) -> Any:
+    """The first state with the networks of the run that config.init_from names."""
+    source = transfer.load(pathlib.Path(job.config.init_from).expanduser())
+    begun = transfer.begin(jax.device_get(state), source)
+    log.info("begins with networks of %s", job.config.init_from)
+    for line in begun.report:
+        log.info("  %s", line)
+    return devices.put(begun.state, devices.everywhere(job.over))
+
+
 def training(job: Job, writer: writers.Writer) -> train.Run:
     """The run that the loop trains, scored as the config says."""
     config = job.config
@@ -155,4 +166,5 @@ def training(job: Job, writer: writers.Writer) -> train.Run:
         checkpoints=job.checkpoints,
         evaluate=score if every else None,
         evaluate_every=every,
+        begin=partial(_begun, job) if config.init_from else None,
     )

@@ -239,6 +239,7 @@ class Checked(NamedTuple):
     name: str
     seed: int
     dtype: str
+    init_from: str  # work folder of a run whose networks this one begins with; "": none
     data: Data
     game: Any  # the record of its kind of game
     ema: Average

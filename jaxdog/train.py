@@ -110,6 +110,7 @@ class Run(NamedTuple):
     checkpoints: checkpoint.Checkpoints
     evaluate: Callable[[system.Phase, Any, int], float] | None  # (phase, state, step) -> score
     evaluate_every: int  # steps; 0: never
+    begin: Callable[[Any], Any] | None = None  # the first state -> the one to begin with
 
 
 def check(run: Run) -> None:
@@ -307,6 +308,7 @@ def train(run: Run) -> Outcome:
             functions = compiled(phase, run.seed, run.settings.steps_per_dispatch, run.over)
             if state is None:
                 state = functions.init(run.data)
+                state = state if run.begin is None else run.begin(state)
             elif step == begin and phase.enter is not None:
                 state = entered(phase, state, run.over)
             while step < end and not reason:

@@ -158,6 +158,21 @@ def test_other_modes_redo_their_part_without_a_config(whole: pathlib.Path) -> No
     assert (whole / "report.html").exists()
 
 
+def test_a_run_begins_with_the_networks_of_another(
+    whole: pathlib.Path, cache: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Nothing is learnt at a rate of 0: what the run ends with is what it began with."""
+    still = [f"--config.optimizer.{player}.schedule.learning_rate=0.0" for player in "gd"]
+    flags = [f"--config.init_from={whole}", "--config.seed=5", "--config.train.steps=4", *still]
+    said = run(*command(tmp_path / "run", cache, *flags))
+    assert "arrays taken" in said and "is not there" not in said
+    scores = [line for line in writers.read_jsonl(whole / "scores.jsonl") if not line["final"]]
+    best = min(scores, key=lambda line: line["rfid768"])["step"]
+    source, after = arrays(whole, best), arrays(tmp_path / "run", 4)
+    names = [name for name in source if name.startswith("/g/params/")]
+    assert names and all(np.array_equal(source[name], after[name]) for name in names)
+
+
 def test_a_folder_of_another_experiment_is_refused(whole: pathlib.Path, cache: pathlib.Path) -> None:
     text = run(*command(whole, cache, "--config.generator.channels=8"), code=1)
     assert "another experiment: generator.channels is 8, was 4" in text and "Traceback" not in text

@@ -26,7 +26,7 @@ LAYERS = (
     {"parts"},
     {"games"},
     {"factory"},
-    {"devices", "networks"},
+    {"devices", "networks", "transfer"},
     {"train", "compare", "examine", "submit", "report"},
     {"evaluate"},
     {"job", "scorer"},

@@ -1,0 +1,71 @@
+"""Networks of one run as the beginning of another."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdog import checkpoint, sections, transfer
+from jaxdog.systems import gan
+from tests import test_gan
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A run whose best checkpoint is not its last."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "config.json").write_text(json.dumps({"eval": {"best": "fid768"}}))
+    kept = checkpoint.Checkpoints(folder / "checkpoints", 2, 2, "fid768")
+    state = test_gan.stirred(test_gan.start(gan.gan(test_gan.game())))
+    kept.save(3, state, {}, score=1.0)
+    kept.save(6, jax.tree.map(lambda x: x * 0, state), {}, score=2.0)
+    kept.close()
+    return folder
+
+
+def test_all_networks_of_an_equal_system_are_taken(folder: pathlib.Path) -> None:
+    expected = test_gan.stirred(test_gan.start(gan.gan(test_gan.game())))
+    fresh = test_gan.start(gan.gan(test_gan.game()))
+    begun = transfer.begin(fresh, transfer.load(folder))
+    for player in ("g", "d", "ema"):
+        for name in transfer.LEARNT:
+            got, want = (getattr(getattr(x, player), name) for x in (begun.state, expected))
+            jax.tree.map(np.testing.assert_array_equal, got, want)
+    jax.tree.map(np.testing.assert_array_equal, begun.state.g.opt, fresh.g.opt)
+    assert begun.state.step == 0 and jax.tree.structure(begun.state) == jax.tree.structure(fresh)
+    counts = [len(jax.tree.leaves((x.params, x.stats))) for x in (fresh.g, fresh.d, fresh.ema)]
+    players = zip(("g", "d", "ema"), counts, strict=True)
+    assert sorted(begun.report) == sorted(f"{name}: {n} of {n} arrays taken" for name, n in players)
+
+
+def test_what_does_not_fit_is_kept_and_named(folder: pathlib.Path) -> None:
+    """Another first layer of D, a norm more, and a run without an average."""
+    source = transfer.load(folder)
+    source["d"]["params"]["first"]["kernel"] = np.ones((5, 5), np.float32)
+    del source["ema"]
+    fresh = test_gan.start(gan.gan(test_gan.game(discriminator=test_gan.Judge(norm=True))))
+    begun = transfer.begin(fresh, source)
+    np.testing.assert_array_equal(begun.state.d.params["first"]["kernel"], fresh.d.params["first"]["kernel"])
+    np.testing.assert_array_equal(
+        begun.state.d.params["last"]["kernel"], source["d"]["params"]["last"]["kernel"]
+    )
+    jax.tree.map(np.testing.assert_array_equal, begun.state.ema.params, source["g"]["params"])
+    kernel = fresh.d.params["first"]["kernel"].shape
+    assert f"  d/params/first/kernel is {kernel} here and (5, 5) there" in begun.report
+    assert any(line.startswith("  d/stats/") and "is not there" in line for line in begun.report)
+
+
+def test_what_cannot_be_used_is_an_error(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    fresh = test_gan.start(gan.gan(test_gan.game()))
+    with pytest.raises(
+        sections.ConfigError, match="nothing of config.init_from's run fits; its players: net"
+    ):
+        transfer.begin(fresh, {"net": {"params": {"a": np.zeros(3)}}})
+    with pytest.raises(FileNotFoundError, match="no run is there"):
+        transfer.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"eval": {"best": "fid768"}}))
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(FileNotFoundError, match="has no checkpoint"):
+        transfer.load(tmp_path)
