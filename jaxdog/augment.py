@@ -13,10 +13,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxdog import colour, resample
-from jaxdog.system import Array, Batch, Key
+from jaxdog.system import Array, Augment, Batch, Key
 
 PerKind = float | tuple[float, ...]  # one value for all crops, or one for each kind of crop
 TRIES = 10  # of torchvision's RandomResizedCrop
+
+
+def applied(augments: Sequence[Augment], key: Key, batch: Batch) -> Batch:
+    """`batch` after each of `augments` in order."""
+    for i, augment in enumerate(augments):
+        batch = augment(jax.random.fold_in(key, i), batch)
+    return batch
 
 
 # ------------------------------------------------------------------------------------- mirror, noise

@@ -33,7 +33,7 @@ class Extractor:
         self.network, self.weights = network, made_of
         self.batch_size = devices.rounded(batch_size, over)
         # Results are gathered to every device, so that each host can read them whole.
-        self._over, self._everywhere = over, devices.everywhere(over)
+        self.over, self._everywhere = over, devices.everywhere(over)
         self._rows = partial(devices.put, sharding=devices.by_rows(over))
         self._params = devices.put(made_of.params, self._everywhere)
         self._forward = features.NETWORKS[network].features
@@ -62,7 +62,7 @@ class Extractor:
         size = batch_size or self.batch_size
 
         def parts() -> Iterator[dict[str, jax.Array]]:
-            for index, breed in draws(label, size, self._over):
+            for index, breed in draws(label, size, self.over):
                 yield make(self._params, state, key, index, breed)
 
         state = prepared(drawn, state, key)

@@ -1,36 +1,31 @@
 """The games a config can name, and the phases that its sections make of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
-from jaxdog import diffaugment, optim, parts, penalties, sampling, sections, system
+from jaxdog import augment, diffaugment, optim, parts, penalties, sampling, sections, system
 from jaxdog.data import batches
-from jaxdog.systems import gan, memorizer, progressive
+from jaxdog.systems import gan, memorizer, progressive, vae, vqvae
 
 
 def _played(config: sections.Checked, classes: int, decay: float) -> gan.Game:
     """The two-player game that a config's sections describe."""
     generator, discriminator = parts.networks(config, classes)
     game, steps = config.game, config.train.steps
-    extra = sorted(set(config.optimizer) - {"g", "d"})
-    if extra:
-        raise sections.ConfigError(
-            f"config.optimizer.{extra[0]} is no field of config.optimizer; fields: d, g"
-        )
-    sample = config.sample
-    latent = partial(sampling.latent, dim=game.latent_dim, truncation=sample.truncation, method=sample.method)
+    optimizers, sample = _optimizers(config, g=steps, d=steps * game.d_steps), config.sample
     played = gan.Game(
         generator=generator,
         discriminator=discriminator,
         latent_dim=game.latent_dim,
         classes=classes,
         loss=sections.named(parts.LOSSES, game.loss, "config.game.loss"),
-        g_optimizer=parts.optimizer(config.optimizer["g"], "config.optimizer.g", steps),
-        d_optimizer=parts.optimizer(config.optimizer["d"], "config.optimizer.d", steps * game.d_steps),
+        g_optimizer=optimizers["g"],
+        d_optimizer=optimizers["d"],
         augment=parts.augments(config.augment),
         d_penalties=parts.penalty(penalties.OF_D, game.d_penalties, "config.game.d_penalties"),
         g_penalties=parts.penalty(penalties.OF_G, game.g_penalties, "config.game.g_penalties"),
@@ -46,13 +41,41 @@ def _played(config: sections.Checked, classes: int, decay: float) -> gan.Game:
         ema_decay=decay,
         ema_start=config.ema.start,
         ema_stats=config.ema.stats,
-        latent=latent,
+        latent=_latent(config),
         sample_norm=sample.norm,
         refresh=(-(-sample.refresh // max(sample.batch_size, 1)), sample.batch_size),
         finish=parts.finish(sample.finish),
     )
-    _check_sizes(config, played)
+    _check_sizes(config, played.augment, played.finish)
     return played
+
+
+def _optimizers(config: sections.Checked, **steps: int) -> dict[str, optax.GradientTransformationExtraArgs]:
+    """Each player's optimiser, for so many of its updates."""
+    _players(config, tuple(steps))
+    return {
+        player: parts.optimizer(config.optimizer[player], f"config.optimizer.{player}", updates)
+        for player, updates in steps.items()
+    }
+
+
+def _players(config: sections.Checked, names: tuple[str, ...]) -> None:
+    """config.optimizer has a field for each player and no other."""
+    for player in names:
+        sections.choose(dict.fromkeys(config.optimizer), player, "config.optimizer")
+    extra = sorted(set(config.optimizer) - set(names))
+    if extra:
+        raise sections.ConfigError(
+            f"config.optimizer.{extra[0]} is no field of config.optimizer; fields: {', '.join(sorted(names))}"
+        )
+
+
+def _latent(config: sections.Checked) -> Callable[[system.Array], system.Array]:
+    """key [b] -> latents [b, latent_dim] as pictures are drawn from."""
+    sample = config.sample
+    return partial(
+        sampling.latent, dim=config.game.latent_dim, truncation=sample.truncation, method=sample.method
+    )
 
 
 def _gan(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
@@ -90,16 +113,18 @@ def _progressive(config: sections.Checked, classes: int) -> tuple[system.Phase, 
     return progressive.phases(stages, play, real, config.data.store_size, config.seed)
 
 
-def _check_sizes(config: sections.Checked, game: gan.Game) -> None:
+def _check_sizes(
+    config: sections.Checked,
+    augments: Sequence[system.Augment],
+    finish: Callable[[system.Array], system.Array],
+) -> None:
     """What is stored must be augmented to what the networks see, what is drawn finished to data.size."""
     side = config.data.store_size
 
     def seen() -> system.Array:
         data = batches.resident(jnp.zeros((1, side, side, 3), jnp.uint8), jnp.zeros(1, jnp.int32))
         batch = batches.batch(data, jax.random.key(0), 0, 2)
-        for augmentation in game.augment:
-            batch = augmentation(jax.random.key(0), batch)
-        return batch.image
+        return augment.applied(augments, jax.random.key(0), batch).image
 
     found = jax.eval_shape(seen).shape[1:3]
     if found != (config.game.size, config.game.size):
@@ -108,7 +133,7 @@ def _check_sizes(config: sections.Checked, game: gan.Game) -> None:
             f"{found[0]}x{found[1]}, but config.game.size is {config.game.size}"
         )
     drawn = jax.ShapeDtypeStruct((2, config.game.size, config.game.size, 3), jnp.float32)
-    found = jax.eval_shape(game.finish, drawn).shape[1:3]
+    found = jax.eval_shape(finish, drawn).shape[1:3]
     if found != (config.data.size, config.data.size):
         raise sections.ConfigError(
             f"pictures of config.game.size = {config.game.size} come out of config.sample.finish at "
@@ -144,12 +169,7 @@ def _lesson(
     """What `player` ("d" | "g") learns from the pictures themselves."""
     game, path = config.game, f"config.optimizer.{player}"
     names = ("d", "g") if game.d_updates else ("g",)
-    sections.choose(dict.fromkeys(config.optimizer), player, "config.optimizer")
-    extra = sorted(set(config.optimizer) - set(names))
-    if extra:
-        raise sections.ConfigError(
-            f"config.optimizer.{extra[0]} is no field of config.optimizer; fields: {', '.join(names)}"
-        )
+    _players(config, names)
     rule = dict(config.optimizer[player])
     adam = sections.build(optim.keras_adam, rule.pop("adam", {}), f"{path}.adam")
     place = {"d": "config.discriminator", "g": "config.generator"}[player]
@@ -188,20 +208,94 @@ def _empty(config: sections.Checked, section: str) -> None:
 def _plain(config: sections.Checked) -> None:
     """Cheats learn and show the pictures as they are stored."""
     _empty(config, "augment")
-    for path, value in {
-        "ema.decay": config.ema.decay,
-        "sample.truncation": config.sample.truncation,
-        "sample.finish": config.sample.finish,
-    }.items():
-        if value:
-            raise sections.ConfigError(
-                f"config.{path} is {value!r}; a memorizer has none, so set it to 0, or leave it empty"
-            )
+    _unset(config, "a memorizer", "ema.decay", "sample.truncation", "sample.finish")
     sizes = {config.data.size, config.data.store_size, config.game.size}
     if len(sizes) > 1:
         raise sections.ConfigError(
             f"config.data.size, config.data.store_size and config.game.size are {sorted(sizes)}; a memorizer "
             "learns the crops as they are stored, so they must be one"
+        )
+
+
+def _unset(config: sections.Checked, who: str, *paths: str) -> None:
+    for path in paths:
+        section, field = path.split(".")
+        value = getattr(getattr(config, section), field)
+        if value:
+            raise sections.ConfigError(
+                f"config.{path} is {value!r}; {who} has none, so set it to 0, or leave it empty"
+            )
+
+
+def _vae(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
+    game, steps = config.game, config.train.steps
+    _alone(config, "a variational autoencoder", "ema.decay")
+    optimizers = _optimizers(config, encoder=steps, g=steps)
+    played = vae.Game(
+        encoder=parts.encoder(config),
+        decoder=parts.generator(config, classes),
+        latent_dim=game.latent_dim,
+        likelihood=game.likelihood,
+        kl_weight=game.kl_weight,
+        encoder_optimizer=optimizers["encoder"],
+        g_optimizer=optimizers["g"],
+        augment=parts.augments(config.augment),
+        latent=_latent(config),
+        finish=parts.finish(config.sample.finish),
+    )
+    _check_sizes(config, played.augment, played.finish)
+    return (system.Phase("vae", vae.vae(played), steps, game.batch_size),)
+
+
+def _vqvae(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:
+    """The autoencoder's phase, then the prior's."""
+    game, steps, dtype = config.game, config.train.steps, parts.DTYPES[config.dtype]
+    _alone(config, "an autoencoder with codes", "ema.decay", "sample.truncation")
+    first = game.autoencoder_steps
+    if not 0 < first < steps:
+        raise sections.ConfigError(
+            f"config.game.autoencoder_steps is {first}, and must lie in (0, config.train.steps = {steps})"
+        )
+    optimizers = _optimizers(config, autoencoder=first, prior=steps - first)
+    played = vqvae.Game(
+        autoencoder=sections.named(
+            parts.AUTOENCODERS, config.generator, "config.generator", code_dim=game.code_dim, dtype=dtype
+        ),
+        prior=sections.named(
+            parts.PRIORS,
+            game.prior,
+            "config.game.prior",
+            lengths=tuple(side**2 for side in vqvae.sides(game.size)),
+            codes=game.codes,
+            classes=classes,
+            dtype=dtype,
+        ),
+        size=game.size,
+        codes=game.codes,
+        commitment=game.commitment,
+        decay=game.decay,
+        restart=game.restart,
+        temperature=game.temperature,
+        optimizer=optimizers["autoencoder"],
+        prior_optimizer=optimizers["prior"],
+        augment=parts.augments(config.augment),
+        finish=parts.finish(config.sample.finish),
+    )
+    _check_sizes(config, played.augment, played.finish)
+    enter = partial(vqvae.enter, played, config.seed)
+    return (
+        system.Phase("autoencoder", vqvae.autoencoder(played), first, game.batch_size),
+        system.Phase("prior", vqvae.prior(played), steps - first, game.batch_size, enter),
+    )
+
+
+def _alone(config: sections.Checked, who: str, *unset: str) -> None:
+    """There is no second player, and pictures are drawn from the networks as they are."""
+    _empty(config, "discriminator")
+    _unset(config, who, *unset)
+    if config.sample.norm != "running":
+        raise sections.ConfigError(
+            f"config.sample.norm is {config.sample.norm!r}; {who} samples with running statistics: 'running'"
         )
 
 
@@ -218,6 +312,8 @@ PLAYERS = {f"game.{x}": gan.CHOICES[x] for x in ("judge", "fakes", "fake_labels"
 GAMES = {
     "gan": Row(sections.Game, PLAYERS, _gan),
     "progressive": Row(sections.Progressive, PLAYERS, _progressive),
+    "vae": Row(sections.VAE, {"game.likelihood": tuple(vae.LIKELIHOODS)}, _vae),
+    "vqvae": Row(sections.VQVAE, {}, _vqvae),
     "memorizer": Row(sections.Memorizer, {}, _memorizer, cheat=True),
     "imitation": Row(sections.Imitation, {}, _imitation, cheat=True),
 }

@@ -99,7 +99,8 @@ def labels(job: Job, n: int, use: int) -> np.ndarray:
     return np.asarray(sampling.labels(n, classes(job), sample.labels, key, sample.without))
 
 
-def _resident(crops: photos.Crops) -> batches.Data:
+def resident(crops: photos.Crops) -> batches.Data:
+    """The training pictures, still on the host."""
     return batches.Data(crops.image, crops.label, crops.extent, crops.kind)
 
 
@@ -160,7 +161,7 @@ def training(job: Job, writer: writers.Writer) -> train.Run:
         checkpoint_every=config.checkpoint.every,
         seed=config.seed,
         classes=classes(job),
-        data=devices.put(_resident(job.crops), devices.everywhere(job.over)),
+        data=devices.put(resident(job.crops), devices.everywhere(job.over)),
         over=job.over,
         writer=writer,
         checkpoints=job.checkpoints,

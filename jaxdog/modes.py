@@ -5,7 +5,7 @@ import logging
 import os
 import pathlib
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxdog import (
     factory,
     job,
     plots,
+    reconstruct,
     report,
     sections,
     submit,
@@ -151,8 +152,15 @@ def _train(made: job.Job) -> None:
     _submit(made)
 
 
-def _best(made: job.Job) -> tuple[system.Phase, Any, int]:
-    """The best checkpoint: its phase, state and step."""
+class Best(NamedTuple):
+    """The best checkpoint."""
+
+    phase: system.Phase
+    state: Any
+    step: int
+
+
+def _best(made: job.Job) -> Best:
     step = made.checkpoints.best()
     if step is None:
         raise FileNotFoundError(
@@ -160,19 +168,19 @@ def _best(made: job.Job) -> tuple[system.Phase, Any, int]:
         )
     state, _ = train.restore(made.checkpoints, made.phases, step, made.crops.image.shape[1:], made.over)
     log.info("the best checkpoint is step %d", step)
-    return made.phases[train.phase_at(made.phases, step)], state, step
+    return Best(made.phases[train.phase_at(made.phases, step)], state, step)
 
 
-def _pictures(made: job.Job, n: int) -> tuple[np.ndarray, int]:
-    """n pictures of the best checkpoint, [n, h, w, 3] uint8, and its step."""
-    phase, state, step = _best(made)
+def _pictures(made: job.Job, best: Best, n: int) -> np.ndarray:
+    """n pictures of the best checkpoint, [n, h, w, 3] uint8."""
     key, label = train.key_for(made.config.seed, train.SUBMIT), job.labels(made, n, train.SUBMIT)
     size = job.batch_size(made)
-    return evaluate.generate(phase.system, state, key, label, made.over, size), step
+    return evaluate.generate(best.phase.system, best.state, key, label, made.over, size)
 
 
-def _finish(made: job.Job, images: np.ndarray, step: int) -> None:
+def _finish(made: job.Job, best: Best, images: np.ndarray) -> None:
     """Scores the very pictures that were written, looks for copies, and writes the report."""
+    step = best.step
     label = job.labels(made, len(images), train.SUBMIT)
     evaluator, metrics = made.evaluator(), made.config.eval.final
     fake = evaluator.features_of(images, label)
@@ -184,33 +192,52 @@ def _finish(made: job.Job, images: np.ndarray, step: int) -> None:
         )
         found["forensics"], pairs = examine.facts(examined, training), examine.sheet(examined)
         log.info("forensics: %s", "; ".join([found["forensics"]["verdict"], *found["forensics"]["reasons"]]))
+    back = _reconstructed(made, best, len(images))
+    found |= back.scores if back is not None else {}
     if jax.process_index() != 0:
         return
     with writers.Writer(made.folder, step=None) as writer:
         job.record(made, writer, step, found, final=True)
         writer.image("final", step, plots.grid(images[:120], columns=12))
+        if back is not None:
+            writer.image("reconstructions", step, plots.grid(back.pairs, columns=12))
         if pairs is not None:
             writer.image("suspects", step, pairs)
     log.info("report: %s", report.write(made.folder))
 
 
+def _reconstructed(made: job.Job, best: Best, n: int) -> reconstruct.Reconstruction | None:
+    """How well up to n training pictures come back; None where nothing goes from pictures to pictures."""
+    drawn = best.phase.system
+    if drawn.reconstruct is None:
+        return None
+    extractor, key = made.evaluator().extractor, train.key_for(made.config.seed, train.RECONSTRUCT)
+    found = reconstruct.reconstruct(extractor, drawn, best.state, key, job.resident(made.crops), n)
+    for name, x in found.scores.items():
+        log.info("%s %.4g", name, x)
+    return found
+
+
 def _submit(made: job.Job) -> None:
     """images.zip of the best checkpoint, checked, scored and reported."""
-    images, step = _pictures(made, made.config.submit.images)
+    best = _best(made)
+    images = _pictures(made, best, made.config.submit.images)
     if jax.process_index() == 0:
         facts = submit.write_zip(made.folder / "images.zip", [images], len(images), made.config.data.size)
         log.info("images.zip: %d pictures, %.1f MB, sha256 %s", facts.count, facts.bytes / 1e6, facts.sha256)
-    _finish(made, images, step)
+    _finish(made, best, images)
 
 
 def _evaluate(made: job.Job) -> None:
     """Scores as many pictures of the best checkpoint as a submission has."""
-    _finish(made, *_pictures(made, made.config.submit.images))
+    best = _best(made)
+    _finish(made, best, _pictures(made, best, made.config.submit.images))
 
 
 def _sample(made: job.Job, count: int) -> None:
     """samples.zip and a grid: the first `count` pictures of the best checkpoint."""
-    images, step = _pictures(made, count)
+    best = _best(made)
+    images, step = _pictures(made, best, count), best.step
     if jax.process_index() != 0:
         return
     submit.write_zip(made.folder / "samples.zip", [images], count, made.config.data.size)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdog import system
+
 Array = jax.Array
 Rate = Callable[[Array, Array], Array]  # (updates done [] int32, hours trained [] float32) -> [] float32
 
@@ -86,6 +88,23 @@ def scale_by_rate(rate: Rate) -> optax.GradientTransformationExtraArgs:
         return jax.tree.map(lambda x: factor * x, updates), RateState(state.count + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def moved(
+    net: system.Net,
+    gradient: system.PyTree,
+    stats: system.PyTree,
+    optimizer: optax.GradientTransformationExtraArgs,
+    hours: Array | float,
+    memory: system.PyTree = None,
+) -> system.Net:
+    """The player after one step against its gradient.
+
+    `stats` is what its forward passes have left, `memory` what is kept besides (None: as it was).
+    """
+    updates, opt = optimizer.update(gradient, net.opt, net.params, hours=hours)
+    params, memory = optax.apply_updates(net.params, updates), net.memory if memory is None else memory
+    return system.Net(params, stats, opt, memory)
 
 
 def adam(

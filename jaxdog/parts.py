@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from jaxdog import augment, denoise, diffaugment, losses, optim, penalties, sections, system
 from jaxdog import finish as finishing
-from jaxdog.models import biggan, biggan_deep, dcgan, memorizer, progan, style_dcgan
+from jaxdog.models import biggan, biggan_deep, dcgan, memorizer, priors, progan, style_dcgan, vqvae
 
 LOSSES = {
     "hinge": losses.hinge,
@@ -38,6 +38,9 @@ DISCRIMINATORS = {
     "progan": progan.Discriminator,
     "style_dcgan": style_dcgan.Discriminator,
 }
+ENCODERS = {"dcgan": dcgan.Encoder}  # of pictures to latents
+AUTOENCODERS = {"vqvae": vqvae.Autoencoder}  # of pictures to codes and back
+PRIORS = {"transformer": priors.Transformer}
 STORES = {"rows": memorizer.Rows, "bottleneck": memorizer.Bottleneck}  # a memorizer's networks
 OPTIMIZERS = {"adam": optim.adam, "adam_per_leaf": optim.adam_per_leaf}
 SCHEDULES = {
@@ -67,15 +70,30 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 def networks(config: sections.Checked, classes: int) -> tuple[nn.Module, nn.Module]:
     """Generator and discriminator of a two-player game."""
-    shared = {"classes": classes, "size": config.game.size, "dtype": DTYPES[config.dtype]}
+    section = config.discriminator
+    return generator(config, classes), _network(
+        DISCRIMINATORS, section, "config.discriminator", config, classes=classes
+    )
 
-    def made(table: Mapping[str, Any], path: str, section: Mapping[str, Any], **given: Any) -> nn.Module:
-        if hasattr(table.get(section.get("name", "")), "alpha"):
-            given["alpha"] = None  # set by the game whose networks grow
-        return sections.named(table, section, path, **given, **shared)
 
-    generator = made(GENERATORS, "config.generator", config.generator, latent_dim=config.game.latent_dim)
-    return generator, made(DISCRIMINATORS, "config.discriminator", config.discriminator)
+def generator(config: sections.Checked, classes: int) -> nn.Module:
+    """The network that makes pictures of latents."""
+    given = {"classes": classes, "latent_dim": config.game.latent_dim}
+    return _network(GENERATORS, config.generator, "config.generator", config, **given)
+
+
+def encoder(config: sections.Checked) -> nn.Module:
+    """The network that makes latents of pictures."""
+    section = config.game.encoder
+    return _network(ENCODERS, section, "config.game.encoder", config, latent_dim=config.game.latent_dim)
+
+
+def _network(
+    table: Mapping[str, Any], section: Mapping[str, Any], path: str, config: sections.Checked, **given: Any
+) -> nn.Module:
+    if hasattr(table.get(section.get("name", "")), "alpha"):
+        given["alpha"] = None  # set by the game whose networks grow
+    return sections.named(table, section, path, size=config.game.size, dtype=DTYPES[config.dtype], **given)
 
 
 def optimizer(section: Mapping[str, Any], path: str, steps: int) -> optax.GradientTransformationExtraArgs:

@@ -162,6 +162,34 @@ class Progressive(NamedTuple):
     augment_p: Mapping[str, Any]
 
 
+class VAE(NamedTuple):
+    """config.game of a variational autoencoder, whose decoder is config.generator."""
+
+    name: str
+    size: int  # of the pictures that the networks see, pixels on a side
+    batch_size: int
+    latent_dim: int
+    likelihood: str  # "squares" | "cross_entropy": what stands for -log p(picture), summed over its pixels
+    kl_weight: float  # of the divergence, summed over the latent's coordinates
+    encoder: Mapping[str, Any]
+
+
+class VQVAE(NamedTuple):
+    """config.game of codes: an autoencoder, config.generator, then a prior over its codes."""
+
+    name: str
+    size: int  # of the pictures that the networks see, pixels on a side
+    batch_size: int
+    autoencoder_steps: int  # of the first phase; the rest of train.steps is the prior's
+    codes: int  # of each codebook
+    code_dim: int
+    commitment: float  # weight of the encoder's squared distance to its codes
+    decay: float  # of the codebooks' moving averages
+    restart: float  # a code used less than so many times the mean begins anew; 0: never
+    prior: Mapping[str, Any]
+    temperature: float  # of drawn codes; 1: as the prior has them
+
+
 class Average(NamedTuple):
     """config.ema: the averaged generator."""
 

@@ -55,6 +55,8 @@ class System(NamedTuple):
     step: Callable[[Any, Batch, Key], tuple[Any, Scalars]]  # one step; state.step grows by one
     sample: Callable[[Any, Array, Array], Array]  # (state, key [b], label [b]) -> [b, h, w, c] in [-1, 1]
     prepare: Callable[[Any, Key], Any] | None = None  # (state, key) -> the state to sample from, if another
+    # Of autoencoders: (state, batch, key) -> (pictures as they are learnt, what comes back), in [-1, 1]
+    reconstruct: Callable[[Any, Batch, Key], tuple[Array, Array]] | None = None
 
 
 class Phase(NamedTuple):

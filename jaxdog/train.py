@@ -26,7 +26,7 @@ from jaxdog import checkpoint, devices, plots, sampling, sections, system, write
 from jaxdog.data import batches
 
 # What each use of a run's one seed folds into its key.
-INIT, DATA, STEP, EVALUATE, GRID, SUBMIT, LABELS = range(7)
+INIT, DATA, STEP, EVALUATE, GRID, SUBMIT, LABELS, RECONSTRUCT = range(8)
 
 
 class TrainingError(RuntimeError):

@@ -76,28 +76,17 @@ class Generator(nn.Module):
         return jnp.tanh(rgb(h.astype(jnp.float32), train))
 
 
-class Discriminator(nn.Module):
-    """x [b, size, size, 3] in [-1, 1], label [b] (not looked at), train -> system.Verdict."""
+class Trunk(nn.Module):
+    """Strided convolutions, [b, size, size, 3] in [-1, 1] -> [b, h, w, widths[-1]]."""
 
     widths: tuple[int, ...]  # channels after each convolution; each halves the height, but perhaps the first
-    classes: int
     size: int = 64
     stem: str = "strided"  # the first convolution: 4x4 of stride 2, or "none": 3x3, the height stays
     normed: tuple[int, ...] = ()  # the convolutions, from 0, that a batch norm with affine follows
     spectral: bool = False  # on all convolutions but the first
     pool: bool = False  # 2x2 maxima between the last map and its activation
-    minibatch_std: bool = False  # the whole batch's, as a channel before the last convolution
     slope: float = 0.2  # of the leaky activation
     dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
-        h = self.features(x, train).astype(jnp.float32)
-        if self.minibatch_std:
-            h = layers.MinibatchStd()(h)
-        init = layers.TorchDefault().kernel
-        head = layers.Conv(1, h.shape[1], False, self.spectral, "collapse", kernel_init=init, name="head")
-        return system.Verdict(head(h, train)[:, 0, 0, 0])
 
     def features(self, x: Array, train: bool) -> Array:
         """The last map after its activation, [b, h, w, widths[-1]]."""
@@ -130,3 +119,44 @@ class Discriminator(nn.Module):
         strange = [i for i in self.normed if not 0 <= i < len(self.widths)]
         if strange:
             raise ValueError(f"normed names convolution {strange[0]}; there are 0 to {len(self.widths) - 1}")
+
+
+class Discriminator(Trunk, kw_only=True):
+    """x [b, size, size, 3] in [-1, 1], label [b] (not looked at), train -> system.Verdict."""
+
+    classes: int
+    minibatch_std: bool = False  # the whole batch's, as a channel before the last convolution
+
+    @nn.compact
+    def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
+        h = self.features(x, train).astype(jnp.float32)
+        if self.minibatch_std:
+            h = layers.MinibatchStd()(h)
+        init = layers.TorchDefault().kernel
+        head = layers.Conv(1, h.shape[1], False, self.spectral, "collapse", kernel_init=init, name="head")
+        return system.Verdict(head(h, train)[:, 0, 0, 0])
+
+
+class Encoder(Trunk, kw_only=True):
+    """x [b, size, size, 3] in [-1, 1], train -> (mean, log variance) of its latent, [b, latent_dim] both.
+
+    The discriminator's trunk, its parameters under the same names, with another last convolution.
+    """
+
+    latent_dim: int
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
+        h = self.features(x, train).astype(jnp.float32)
+        init = layers.TorchDefault()
+        head = layers.Conv(
+            2 * self.latent_dim,
+            h.shape[1],
+            spectral=False,
+            resample="collapse",
+            kernel_init=init.kernel,
+            bias_init=init.bias,
+            name="latent",
+        )
+        mean, logvar = jnp.split(head(h, train)[:, 0, 0], 2, -1)
+        return mean, logvar

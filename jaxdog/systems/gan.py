@@ -13,7 +13,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from jaxdog import diffaugment, ema, losses, penalties, sampling, system
+from jaxdog import augment, diffaugment, ema, losses, optim, penalties, sampling, system
 
 Array = system.Array
 Key = system.Key
@@ -184,9 +184,8 @@ def _learn(
         total, _ = jax.lax.scan(add, zeros, batches)
         gradient, aux = jax.tree.map(lambda x: x / accumulate, total)
     stats, memory, scalars = aux
-    updates, opt = optimizer.update(gradient, net.opt, net.params, hours=hours)
     scalars = {**scalars, "grad_norm": optax.tree.norm(gradient)}
-    return system.Net(optax.apply_updates(net.params, updates), stats, opt, memory), scalars
+    return optim.moved(net, gradient, stats, optimizer, hours, memory), scalars
 
 
 def _judge(
@@ -302,9 +301,7 @@ def _changed(game: Game, d: system.Net, key: Key, kind: int, step: Array, image:
 
 
 def _augmented(game: Game, key: Key, batch: system.Batch) -> system.Batch:
-    for i, augment in enumerate(game.augment):
-        batch = augment(jax.random.fold_in(key, i), batch)
-    return batch
+    return augment.applied(game.augment, key, batch)
 
 
 def _step(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[State, system.Scalars]:
