@@ -1,14 +1,15 @@
 """A variational autoencoder made of the networks of `lsgan_sn.py`: the pretraining of a trial of 2019.
 
     python -m jaxdog.main --config configs/vae.py --workdir runs/vae
+    python -m jaxdog.main --config configs/lsgan_sn.py --config.init_from=runs/vae --workdir runs/vae_lsgan
 
 hirune924 trained such an autoencoder before his least-squares GAN, and said that it had no effect; his
 settings are not published. Here the decoder is that GAN's generator, its parameters in the same places under
-the same names, so that they can begin a game; the encoder is the trunk of its discriminator, without the
-batch's standard deviation, with a convolution to the mean and log variance of 128 coordinates. Crops, cuts
-and batches are those of `lsgan_sn.py`. Squared errors summed over the pixels, plus the divergence from
-N(0, 1) (Kingma and Welling 2014): for pixels in [-1, 1] the bound of normal pixels with variance 1/2. Adam is
-ours. `get_config("test")` is the same experiment in seconds, on drawn dogs.
+the same names, so that the game can begin with them; the encoder is the trunk of its discriminator, without
+the batch's standard deviation, with a convolution to the mean and log variance of 128 coordinates. Crops,
+cuts and batches are those of `lsgan_sn.py`. Squared errors summed over the pixels, plus the divergence from
+N(0, 1) (Kingma and Welling 2014): for pixels in [-1, 1] the bound of normal pixels with variance 1/2. Adam
+and its rate are ours. `get_config("test")` is the same experiment in seconds, on drawn dogs.
 """
 
 from ml_collections import ConfigDict
@@ -20,6 +21,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.name = "vae"
     config.seed = 0
     config.dtype = "float32"  # of convolutions and matmuls: "float32" | "bfloat16"; all else is float32
+    config.init_from = ""  # work folder of a run whose networks this one begins with
 
     config.data = ConfigDict(
         dict(

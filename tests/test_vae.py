@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax import serialization
 
-from jaxdog import factory, optim, sampling, sections, system
+from jaxdog import factory, optim, sampling, sections, system, transfer
 from jaxdog.models import dcgan
 from jaxdog.systems import vae
 from tests import test_factory
@@ -188,6 +189,10 @@ def test_the_decoder_is_the_generator_of_the_least_squares_game(variant: str) ->
     chex.assert_trees_all_equal_shapes_and_dtypes(
         (ours.g.params, ours.g.stats), (theirs.g.params, theirs.g.stats)
     )
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (theirs, ours))
+    told = transfer.begin(zeros[0], serialization.to_state_dict(zeros[1])).report
+    count = len(jax.tree.leaves((ours.g.params, ours.g.stats)))
+    assert {f"{player}: {count} of {count} arrays taken" for player in ("g", "ema")} < set(told)
     trunk = {name: tree for name, tree in theirs.d.params.items() if name != "head"}
     own = {name: tree for name, tree in ours.encoder.params.items() if name != "latent"}
     chex.assert_trees_all_equal_shapes_and_dtypes(own, trunk)
