@@ -44,12 +44,13 @@ def begin(state: Any, source: dict[str, Any]) -> Begun:
     """`state` with all arrays of `source` that have the same player, path and shape.
 
     A player is a field of the state with `params` and `stats`. An average that `source` lacks is its network
-    `g` itself. Arrays come back as numpy's, for the caller to place.
+    `g` itself, a discriminator that it lacks its encoder. Arrays come back as numpy's,
+    for the caller to place.
 
     Raises:
       sections.ConfigError: nothing fits.
     """
-    source = {**source, "ema": source.get("ema", source.get("g", {}))}
+    source = {"ema": source.get("g", {}), "d": source.get("encoder", {}), **source}
     there = {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(source)}
     counts: dict[str, list[int]] = {}
     strange: list[str] = []

@@ -2,14 +2,16 @@
 
 import json
 import pathlib
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from jaxdog import checkpoint, sections, transfer
+from jaxdog import checkpoint, factory, sections, transfer
+from jaxdog.data import batches
 from jaxdog.systems import gan
-from tests import test_gan
+from tests import test_factory, test_gan, test_systems
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,33 @@ def test_what_cannot_be_used_is_an_error(folder: pathlib.Path, tmp_path: pathlib
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(FileNotFoundError, match="has no checkpoint"):
         transfer.load(tmp_path)
+
+
+def full(shape: jax.ShapeDtypeStruct, value: int) -> np.ndarray:
+    return np.full(shape.shape, value, shape.dtype)
+
+
+def test_an_autoencoder_begins_a_least_squares_game() -> None:
+    """All of the generator, and of the discriminator all but its last convolution."""
+    states = {}
+    for name in ("vae", "vae_lsgan"):
+        config = test_systems.load(test_factory.ROOT / "configs" / f"{name}.py")
+        (phase,) = factory.phases(config, 3)
+        side = config.data.store_size
+        data = batches.resident(np.zeros((1, side, side, 3), np.uint8), np.zeros(1, np.int32))
+        batch = batches.batch(data, jax.random.key(0), 0, phase.batch_size)
+        shapes = jax.eval_shape(phase.system.init, jax.random.key(0), batch)
+        states[name] = jax.tree.map(partial(full, value=len(states)), shapes)
+    source = {
+        name: {"params": net.params, "stats": net.stats}
+        for name, net in vars(states["vae"]).items()
+        if name != "step"
+    }
+    begun = transfer.begin(states["vae_lsgan"], source)
+    assert not any(x.any() for x in jax.tree.leaves((begun.state.g.params, begun.state.ema.params)))
+    still = {
+        jax.tree_util.keystr(path)
+        for path, x in jax.tree_util.tree_leaves_with_path(begun.state.d.params)
+        if x.any()
+    }
+    assert still and all("head" in name for name in still)
