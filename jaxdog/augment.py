@@ -147,6 +147,37 @@ def random_square(
     )
 
 
+def jittered_square(
+    key: Key, batch: Batch, size: int, context: float, shift: float, grow: float, filter: str = "bilinear"
+) -> Batch:
+    """A square about the middle of each crop, moved and enlarged at random, cut where the crop ends.
+
+    What is cut off may leave a rectangle: its short side is resized to `size`, a square of it cut out at a
+    random place.
+
+    Args:
+      key: of the batch.
+      batch: its crops may be of any size.
+      size: of the result.
+      context: the long side of a crop is so many times the square's side.
+      shift: the square moves by at most so much of its side, along each axis.
+      grow: it is enlarged by at most so much of its side.
+      filter: as in `resample.matrix`.
+    """
+    b = batch.image.shape[0]
+    place_key, grow_key, shift_key = jax.random.split(key, 3)
+    extent = batch.extent.astype(jnp.float32)
+    side = jnp.max(extent, 1, keepdims=True) / context  # [b, 1]
+    middle = extent / 2.0 + side * jax.random.uniform(shift_key, (b, 2), minval=-shift, maxval=shift)
+    half = side * (1.0 + grow * jax.random.uniform(grow_key, (b, 1))) / 2.0
+    low, high = jnp.maximum(middle - half, 0.0), jnp.minimum(middle + half, extent)
+    resized = jnp.floor(size * (high - low) / jnp.min(high - low, 1, keepdims=True) + 1e-3)  # [b, 2]
+    room = resized - size
+    place = jnp.minimum(jnp.floor(jax.random.uniform(place_key, (b, 2)) * (room + 1.0)), room)
+    pixel = (high - low) / resized
+    return _take(batch, low + place * pixel, size * pixel, size, filter, inside=False)
+
+
 def _take(batch: Batch, corner: Array, sides: Array, size: int, filter: str, inside: bool) -> Batch:
     """The regions at `corner` with `sides`, [b, 2] (y, x) in pixels of the extent, as crops of `size`."""
     _, h, w, _ = batch.image.shape
@@ -211,6 +242,27 @@ def shift_scale_rotate(
     matrix = jnp.where(is_zoomed[:, None, None], zoomed, turned)
     warped = resample.warp(batch.image, matrix, h, "cubic", border)
     return batch._replace(image=resample.resize(warped, size, filter))
+
+
+def rotate(
+    key: Key, batch: Batch, degrees: float, p: float = 1.0, border: str = "black", filter: str = "nearest"
+) -> Batch:
+    """With probability p, pictures turned about their middle: torchvision's RandomRotation.
+
+    Args:
+      key: of the batch.
+      batch: of squares.
+      degrees: at most, to either side.
+      p: the probability that a picture is turned at all.
+      border, filter: as in `resample.warp`.
+    """
+    b, h, w, _ = batch.image.shape
+    angle_key, p_key = jax.random.split(key)
+    angle = degrees * jax.random.uniform(angle_key, (b,), minval=-1.0)
+    angle = jnp.where(jax.random.bernoulli(p_key, p, (b,)), angle, 0.0)
+    middle = jnp.array([[w - 1.0, h - 1.0]]) / 2.0
+    turned = affine(jnp.zeros((b, 2)), jnp.ones(b), angle, middle)
+    return batch._replace(image=resample.warp(batch.image, turned, h, filter, border))
 
 
 def affine(shift: Array, scale: Array, degrees: Array, center: Array) -> Array:

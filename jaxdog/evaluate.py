@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 from jax.sharding import Mesh
@@ -201,6 +202,32 @@ def draws(label: np.ndarray, size: int, over: Mesh) -> Iterator[tuple[jax.Array,
 def prepared(drawn: system.System, state: Any, key: system.Key) -> Any:
     """The state to sample from."""
     return state if drawn.prepare is None else jax.jit(drawn.prepare)(state, key)
+
+
+def alike(drawn: system.System, state: Any, key: system.Key, classes: int, over: Mesh) -> tuple[int, ...]:
+    """The breeds whose pictures hardly differ, see sampling.LEAST_SPREAD; none if that holds for all."""
+    spreads = np.asarray(_spreads(drawn, classes, over, prepared(drawn, state, key), key))
+    found = np.flatnonzero(spreads < sampling.LEAST_SPREAD)
+    return tuple(found.tolist()) if len(found) < classes else ()
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))  # compiled once for each system
+def _spreads(drawn: system.System, classes: int, over: Mesh, state: Any, key: system.Key) -> jax.Array:
+    """sampling.spread [classes] of a few pictures of each breed.
+
+    Each is a batch of its own: where a system samples with a batch's own statistics, they are one picture's.
+    """
+    keys = sampling.image_keys(key, classes * sampling.PICTURES).reshape(classes, sampling.PICTURES)
+
+    def one(key: system.Key, label: jax.Array) -> jax.Array:
+        return drawn.sample(state, key[None], label[None])[0]
+
+    def of_breed(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+        pictures = jax.vmap(one, in_axes=(0, None))(*given)
+        return sampling.spread(pictures[None])[0]
+
+    found = jax.lax.map(of_breed, (keys, jnp.arange(classes, dtype=jnp.int32)))
+    return jax.lax.with_sharding_constraint(found, devices.everywhere(over))
 
 
 def generate(

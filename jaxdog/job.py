@@ -92,11 +92,16 @@ def classes(job: Job) -> int:
     return len(job.crops.breeds)
 
 
-def labels(job: Job, n: int, use: int) -> np.ndarray:
-    """Breeds [n] int32 of the pictures drawn for one use (train.EVALUATE, train.SUBMIT)."""
-    sample = job.config.sample
+def labels(job: Job, n: int, use: int, phase: system.Phase, state: Any) -> np.ndarray:
+    """Breeds [n] int32 of the pictures drawn from `state` for one use (train.EVALUATE, train.SUBMIT)."""
+    sample, without = job.config.sample, job.config.sample.without
     key = jax.random.fold_in(train.key_for(job.config.seed, train.LABELS), use)
-    return np.asarray(sampling.labels(n, classes(job), sample.labels, key, sample.without))
+    if sample.labels == "varied":
+        alike = evaluate.alike(phase.system, state, key, classes(job), job.over)
+        left = len(set(range(classes(job))) - {*without, *alike})
+        log.info("%d of %d breeds look alike and are not drawn", len(alike) if left else 0, classes(job))
+        without = (*without, *alike) if left else without
+    return np.asarray(sampling.labels(n, classes(job), sample.labels, key, without))
 
 
 def resident(crops: photos.Crops) -> batches.Data:
@@ -151,7 +156,7 @@ def training(job: Job, writer: writers.Writer) -> train.Run:
     key = train.key_for(config.seed, train.EVALUATE)
 
     def score(phase: system.Phase, state: Any, step: int) -> float:
-        label = labels(job, config.eval.samples, train.EVALUATE)
+        label = labels(job, config.eval.samples, train.EVALUATE, phase, state)
         found = job.evaluator().score_system(phase.system, state, key, label, batch_size=batch_size(job))
         return record(job, writer, step, found, final=False)
 

@@ -147,3 +147,34 @@ def relativistic_average(base: str = "least_squares") -> Loss:
         return jnp.add(*d(key, fake, real))
 
     return Loss(d=d, g=g, relative=True)
+
+
+def relativistic_soft(
+    low: float = 1.0, high: float = 1.0, swapped_low: float = 0.0, swapped_high: float = 0.0, swaps: int = 0
+) -> Loss:
+    """`relativistic_average` of least squares with drawn margins in place of 1, as an entry of 2019 had it.
+
+    Args:
+      low, high: the margin of each pair, a real and a generated picture, is drawn uniformly between them.
+      swapped_low, swapped_high: that of the few pairs whose targets had changed sides.
+      swaps: up to so many pairs of a batch, 0 to `swaps` with equal probability.
+    """
+
+    def margins(key: Key, b: int) -> Array:
+        margin_key, swapped_key, count_key, order_key = jax.random.split(key, 4)
+        margin = jax.random.uniform(margin_key, (b,), minval=low, maxval=high)
+        swapped = jax.random.uniform(swapped_key, (b,), minval=swapped_low, maxval=swapped_high)
+        count = jax.random.randint(count_key, (), 0, swaps + 1)
+        return jnp.where(jax.random.permutation(order_key, b) < count, swapped, margin)
+
+    def d(key: Key, real: Array, fake: Array) -> tuple[Array, Array]:
+        margin = margins(key, real.shape[0])
+        return (
+            0.5 * jnp.square(real - jnp.mean(fake) - margin),
+            0.5 * jnp.square(jnp.mean(real) - fake - margin),
+        )
+
+    def g(key: Key, real: Array, fake: Array) -> Array:
+        return jnp.add(*d(key, fake, real))
+
+    return Loss(d=d, g=g, relative=True)

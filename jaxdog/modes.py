@@ -171,17 +171,17 @@ def _best(made: job.Job) -> Best:
     return Best(made.phases[train.phase_at(made.phases, step)], state, step)
 
 
-def _pictures(made: job.Job, best: Best, n: int) -> np.ndarray:
-    """n pictures of the best checkpoint, [n, h, w, 3] uint8."""
-    key, label = train.key_for(made.config.seed, train.SUBMIT), job.labels(made, n, train.SUBMIT)
+def _pictures(made: job.Job, best: Best, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """n pictures of the best checkpoint, [n, h, w, 3] uint8, and their breeds [n]."""
+    key = train.key_for(made.config.seed, train.SUBMIT)
+    label = job.labels(made, n, train.SUBMIT, best.phase, best.state)
     size = job.batch_size(made)
-    return evaluate.generate(best.phase.system, best.state, key, label, made.over, size)
+    return evaluate.generate(best.phase.system, best.state, key, label, made.over, size), label
 
 
-def _finish(made: job.Job, best: Best, images: np.ndarray) -> None:
+def _finish(made: job.Job, best: Best, images: np.ndarray, label: np.ndarray) -> None:
     """Scores the very pictures that were written, looks for copies, and writes the report."""
     step = best.step
-    label = job.labels(made, len(images), train.SUBMIT)
     evaluator, metrics = made.evaluator(), made.config.eval.final
     fake = evaluator.features_of(images, label)
     found, pairs = evaluator.score(fake, metrics), None
@@ -221,23 +221,23 @@ def _reconstructed(made: job.Job, best: Best, n: int) -> reconstruct.Reconstruct
 def _submit(made: job.Job) -> None:
     """images.zip of the best checkpoint, checked, scored and reported."""
     best = _best(made)
-    images = _pictures(made, best, made.config.submit.images)
+    images, label = _pictures(made, best, made.config.submit.images)
     if jax.process_index() == 0:
         facts = submit.write_zip(made.folder / "images.zip", [images], len(images), made.config.data.size)
         log.info("images.zip: %d pictures, %.1f MB, sha256 %s", facts.count, facts.bytes / 1e6, facts.sha256)
-    _finish(made, best, images)
+    _finish(made, best, images, label)
 
 
 def _evaluate(made: job.Job) -> None:
     """Scores as many pictures of the best checkpoint as a submission has."""
     best = _best(made)
-    _finish(made, best, _pictures(made, best, made.config.submit.images))
+    _finish(made, best, *_pictures(made, best, made.config.submit.images))
 
 
 def _sample(made: job.Job, count: int) -> None:
     """samples.zip and a grid: the first `count` pictures of the best checkpoint."""
     best = _best(made)
-    images, step = _pictures(made, best, count), best.step
+    (images, _), step = _pictures(made, best, count), best.step
     if jax.process_index() != 0:
         return
     submit.write_zip(made.folder / "samples.zip", [images], count, made.config.data.size)

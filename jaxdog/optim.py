@@ -36,6 +36,25 @@ def cosine(steps: int, learning_rate: float, final: float) -> Rate:
     return _by_count(optax.cosine_decay_schedule(learning_rate, max(1, steps), alpha=final))
 
 
+def cosine_restarts(steps: int, learning_rate: float, final: float, period: int, every: int) -> Rate:
+    """Half a cosine from `learning_rate` to `final` times it, begun again after each `period` updates.
+
+    In stairs of `every` updates: torch's CosineAnnealingWarmRestarts with `T_mult` 1 that is told the epoch
+    (Loshchilov and Hutter 2017, eq. 5).
+    """
+    del steps
+    if every < 1 or period < 1 or period % every:
+        raise ValueError(
+            f"cosine_restarts: period is {period} updates, and must be a multiple of every = {every}"
+        )
+    curve = optax.cosine_decay_schedule(learning_rate, period, alpha=final)
+
+    def rate(count: Array, hours: Array) -> Array:
+        return jnp.asarray(curve(count // every * every % period), jnp.float32)
+
+    return rate
+
+
 def exponential(steps: int, learning_rate: float, decay: float, every: int) -> Rate:
     """`learning_rate` times `decay` after each `every` updates, in stairs, as torch's ExponentialLR."""
     del steps

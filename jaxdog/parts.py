@@ -13,7 +13,18 @@ from flax import linen as nn
 
 from jaxdog import augment, denoise, diffaugment, losses, optim, penalties, sections, system
 from jaxdog import finish as finishing
-from jaxdog.models import biggan, biggan_deep, dcgan, memorizer, priors, progan, style_dcgan, vqvae
+from jaxdog.models import (
+    biggan,
+    biggan_deep,
+    csagan,
+    dcgan,
+    memorizer,
+    priors,
+    progan,
+    sagan,
+    style_dcgan,
+    vqvae,
+)
 
 LOSSES = {
     "hinge": losses.hinge,
@@ -23,19 +34,24 @@ LOSSES = {
     "wasserstein": losses.wasserstein,
     "relativistic": losses.relativistic,
     "relativistic_average": losses.relativistic_average,
+    "relativistic_soft": losses.relativistic_soft,
 }
 GENERATORS = {
     "biggan": biggan.Generator,
     "biggan_deep": biggan_deep.Generator,
+    "csagan": csagan.Generator,
     "dcgan": dcgan.Generator,
     "progan": progan.Generator,
+    "sagan": sagan.Generator,
     "style_dcgan": style_dcgan.Generator,
 }
 DISCRIMINATORS = {
     "biggan": biggan.Discriminator,
     "biggan_deep": biggan_deep.Discriminator,
+    "csagan": csagan.Discriminator,
     "dcgan": dcgan.Discriminator,
     "progan": progan.Discriminator,
+    "sagan": sagan.Discriminator,
     "style_dcgan": style_dcgan.Discriminator,
 }
 ENCODERS = {"dcgan": dcgan.Encoder}  # of pictures to latents
@@ -47,6 +63,7 @@ SCHEDULES = {
     "constant": optim.constant,
     "linear_end": optim.linear_end,
     "cosine": optim.cosine,
+    "cosine_restarts": optim.cosine_restarts,
     "exponential": optim.exponential,
     "clock_cosine": optim.clock_cosine,
 }
@@ -60,7 +77,9 @@ AUGMENTS = {
     "random_resized_crop": augment.random_resized_crop,
     "shift_scale_rotate": augment.shift_scale_rotate,
     "random_square": augment.random_square,
+    "jittered_square": augment.jittered_square,
     "flip": augment.flip,
+    "rotate": augment.rotate,
     "colour_jitter": augment.colour_jitter,
     "uniform_noise": augment.uniform_noise,
     "normal_noise": augment.normal_noise,

@@ -42,7 +42,12 @@ KERNELS: dict[str, Callable[[Array], Array]] = {
 }
 FILTERS = tuple(KERNELS)
 OVERSHOOTING = ("bicubic", "lanczos")  # these have negative weights
-WARP_FILTERS = ("linear", "cubic")
+WARP_KERNELS: dict[str, tuple[int, Callable[[Array], Array]]] = {  # pixels to either side, kernel
+    "nearest": (1, lambda x: ((x >= -0.5) & (x < 0.5)).astype(x.dtype)),
+    "linear": (1, _triangle),
+    "cubic": (2, lambda x: _cubic(x, -0.75)),
+}
+WARP_FILTERS = tuple(WARP_KERNELS)
 BORDERS = ("reflect_101", "black")
 
 
@@ -128,7 +133,7 @@ def warp(image: Array, matrix: Array, size: int, filter: str = "cubic", border: 
       image: [b, h, w, c] in [-1, 1].
       matrix: [b, 2, 3] float32, from output to input.
       size: pixels of the output's side.
-      filter: "cubic" (a = -0.75, 16 pixels) or "linear" (4 pixels).
+      filter: "cubic" (a = -0.75, 16 pixels), "linear" (4 pixels) or "nearest" (1; Pillow's rotate).
       border: what is outside: "reflect_101", the picture mirrored about its outermost pixels, or "black".
 
     Raises:
@@ -145,11 +150,10 @@ def warp(image: Array, matrix: Array, size: int, filter: str = "cubic", border: 
         + matrix[:, :, None, None, 1] * grid[None, None, :, None]
         + matrix[:, :, None, None, 2]
     )  # [b, 2, size, size], (x, y)
-    reach = 2 if filter == "cubic" else 1
+    reach, kernel = WARP_KERNELS[filter]
     first = jnp.floor(place)
     part = place - first  # [0, 1)
     first = first.astype(jnp.int32)
-    kernel = _triangle if filter == "linear" else lambda x: _cubic(x, -0.75)
     flat = image.reshape(b, h * w, c)
     out = jnp.zeros((b, size, size, c), image.dtype)
     for dy in range(1 - reach, reach + 1):

@@ -12,7 +12,11 @@ import jax.numpy as jnp
 Array = jax.Array
 Key = jax.Array
 
-POLICIES = ("uniform", "balanced")
+POLICIES = ("uniform", "balanced", "varied")
+
+# What "varied" asks of a breed, as two entries of 2019 did.
+PICTURES = 6  # of each breed, drawn one by one
+LEAST_SPREAD = 0.95  # there rounded to one decimal, and to be at least 1.0
 
 
 def image_keys(key: Key, indices: int | Array) -> Array:
@@ -76,6 +80,7 @@ def labels(n: int, classes: int, policy: str, key: Key, without: Sequence[int] =
     policy:
       uniform    each drawn on its own, all breeds equally likely
       balanced   one of each in order, and again: counts differ by at most one; `key` is not used
+      varied     as uniform; `without` is to have those breeds too whose pictures look alike (see `spread`)
     """
     if policy not in POLICIES:
         raise ValueError(f"label policy {policy!r} is unknown; choices: {', '.join(POLICIES)}")
@@ -91,6 +96,16 @@ def labels(n: int, classes: int, policy: str, key: Key, without: Sequence[int] =
     else:
         drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(kept), jnp.int32))(image_keys(key, n))
     return jnp.asarray(kept, jnp.int32)[drawn]
+
+
+def spread(image: Array) -> Array:
+    """How much the pictures of each row differ, [n, k, h, w, c] in [-1, 1] -> [n].
+
+    The squared difference of each picture to the next, summed over channels and averaged over pixels, is
+    summed up and divided by k, as two entries of 2019 had it.
+    """
+    _, k, h, w, _ = image.shape
+    return jnp.sum(jnp.square(image[:, 1:] - image[:, :-1]), (1, 2, 3, 4)) / (h * w * k)
 
 
 def to_uint8(image: Array) -> Array:

@@ -203,7 +203,7 @@ class Sample(NamedTuple):
 
     truncation: float  # 0: none
     method: str  # "threshold" | "resample" | "truncnorm"
-    labels: str  # "uniform" | "balanced"
+    labels: str  # "uniform" | "balanced" | "varied": uniform over breeds whose pictures differ
     without: tuple  # numbers of the breeds that are not drawn
     norm: str  # "running" | "batch" | "refreshed": whose batch statistics
     batch_size: int  # norm "batch", "refreshed": pictures that share statistics

@@ -364,3 +364,50 @@ def test_no_jitter_leaves_even_what_is_out_of_range():
     batch = batch_of(test_resample.smooth(4, 8) * 1.5)
     settings = dict(brightness=0.2, contrast_min=0.9, contrast_max=1.2, saturation=0.3, hue=0.01)
     np.testing.assert_array_equal(run(augment.colour_jitter, batch, **settings, p=0.0).image, batch.image)
+
+
+# Squares about a middle, turns ------------------------------------------------------------------------------
+
+
+def jittered(extent, context=1.25, shift=0.05, grow=0.05) -> tuple[np.ndarray, np.ndarray]:
+    """Middles [b, 2] and sides [b, 2] of the regions, in units of the kept square's side."""
+    b = 400
+    batch = batch_of(places(b, 50), [extent] * b)
+    found = run(augment.jittered_square, batch, 32, context, shift, grow)
+    middle, steps = lines(found.image)
+    scale = np.array(extent) / max(extent)
+    return (middle + 1) / 2 * scale, straight(steps) * 32 / 2 * scale
+
+
+def test_jittered_squares_move_and_grow_within_their_limits():
+    middle, side = jittered((200, 200))
+    np.testing.assert_allclose(side[:, 0], side[:, 1], rtol=1e-3)
+    assert (0.8 * 0.999 < side).all() and (side < 0.8 * 1.051).all() and np.ptp(side) > 0.8 * 0.045
+    off = middle - 0.5
+    assert np.abs(off).max() <= 0.8 * 0.051 and np.abs(off).max(0).min() > 0.8 * 0.045
+    assert abs(np.corrcoef(off.T)[0, 1]) < 0.2
+    middle, side = jittered((200, 200), shift=0.0, grow=0.0)
+    np.testing.assert_allclose(middle, 0.5, atol=1e-4)
+    np.testing.assert_allclose(side, 0.8, rtol=1e-3)
+
+
+def test_jittered_squares_end_where_the_crop_ends():
+    """120 of 200 pixels are there; a square of 160 is cut to 120, and one of these taken along its height."""
+    middle, side = jittered((200, 120), shift=0.0, grow=0.0)
+    np.testing.assert_allclose(side, 0.6, rtol=2e-2)
+    np.testing.assert_allclose(middle[:, 1], 0.3, atol=1e-3)
+    assert 0.1 + 0.3 - 0.01 < middle[:, 0].min() < 0.42 and 0.58 < middle[:, 0].max() < 0.9 - 0.3 + 0.01
+
+
+def test_turned_pictures_are_torchvisions():
+    """Pillow's nearest rotate by the same angles; the others stay as they are to the last bit."""
+    image = np.random.default_rng(2).integers(0, 256, (60, 16, 16, 3), np.uint8)
+    batch = batch_of(image.astype(np.float32) / 127.5 - 1)
+    got = np.asarray(run(augment.rotate, batch, 20.0, p=0.3).image)
+    angle_key, p_key = jax.random.split(KEY)
+    angle = 20.0 * np.asarray(jax.random.uniform(angle_key, (60,), minval=-1.0))
+    turned = np.asarray(jax.random.bernoulli(p_key, 0.3, (60,)))
+    assert 8 < turned.sum() < 30 and angle.min() < -15 and angle.max() > 15
+    for i in range(60):
+        want = Image.fromarray(image[i]).rotate(angle[i] * turned[i], Image.Resampling.NEAREST)
+        np.testing.assert_allclose(got[i], np.asarray(want) / 127.5 - 1, atol=1e-6)

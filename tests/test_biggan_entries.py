@@ -59,6 +59,10 @@ def shapes(net: Any, *arguments: Any) -> Any:
 
 def drawn(net: Any, *arguments: Any) -> Any:
     """Random variables: the nets' own starts take long to compile, and have gains of 0 and biases of 0."""
+
+    def begin(key: Any) -> Any:
+        return net.init(key, *arguments, False)
+
     rng = np.random.default_rng(0)
 
     def leaf(path: Any, x: Any) -> jax.Array:
@@ -68,9 +72,9 @@ def drawn(net: Any, *arguments: Any) -> Any:
         if name in ("mean", "var"):
             return jnp.full(x.shape, float(name == "var"))
         fan = math.sqrt(math.prod(x.shape[:-1])) if name == "kernel" else 10.0
-        return jnp.asarray(noise / fan + float(name == "gain"))
+        return jnp.asarray(noise / fan + float(name.endswith("gain")))
 
-    return jax.tree_util.tree_map_with_path(leaf, shapes(net, *arguments))
+    return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(begin, KEY))
 
 
 # Sizes ------------------------------------------------------------------------------------------------------
@@ -125,8 +129,11 @@ def test_parameter_counts_of_the_entries(name, g_count, d_count):
 # The twins --------------------------------------------------------------------------------------------------
 
 
-def check_generator(net: biggan.Generator, twin: Any, b: int) -> None:
-    """Same weights: same pictures, gradients and statistics in training mode, same pictures outside it."""
+def check_generator(net: Any, twin: Any, b: int, **named: Any) -> None:
+    """Same weights: same pictures, gradients and statistics in training mode, same pictures outside it.
+
+    `named` is handed on to the net in training mode.
+    """
     import torch
 
     from tests import torch_twins
@@ -139,7 +146,8 @@ def check_generator(net: biggan.Generator, twin: Any, b: int) -> None:
     @jax.jit
     def ours(params):
         def loss(params):
-            image, new = net.apply({**variables, "params": params}, z, label, True, mutable=STATE)
+            given = {**variables, "params": params}
+            image, new = net.apply(given, z, label, True, mutable=STATE, **named)
             return jnp.sum(image * target), (image, new)
 
         return jax.grad(loss, has_aux=True)(params)
@@ -173,8 +181,8 @@ def check_vectors(new: Any, twin: Any) -> None:
         np.testing.assert_allclose(u, found[name], atol=1e-5, err_msg=name)
 
 
-def check_discriminator(net: biggan.Discriminator, twin: Any, b: int) -> None:
-    """Same weights, same verdicts, gradients of weights and pictures, spectral norms."""
+def check_discriminator(net: Any, twin: Any, b: int, **named: Any) -> None:
+    """Same weights, same verdicts, gradients of weights and pictures, spectral norms; `named` as above."""
     import torch
 
     from tests import torch_twins
@@ -187,7 +195,7 @@ def check_discriminator(net: biggan.Discriminator, twin: Any, b: int) -> None:
     def ours(params, image):
         def loss(params, image):
             given = {**variables, "params": params}
-            verdict, new = net.apply(given, image, label, True, mutable=[layers.SPECTRAL])
+            verdict, new = net.apply(given, image, label, True, mutable=[layers.SPECTRAL], **named)
             total = jnp.sum(jnp.sin(verdict.logit))
             total += 0.0 if verdict.breeds is None else jnp.sum(jnp.cos(verdict.breeds))
             return total, (verdict, new)
@@ -197,11 +205,11 @@ def check_discriminator(net: biggan.Discriminator, twin: Any, b: int) -> None:
     (gradients, pull), (verdict, new) = ours(variables["params"], image)
     picture = torch_twins.first(image).requires_grad_()
     said = twin(picture, torch.tensor(np.asarray(label)).long())
-    logit, breeds = said if net.classify else (said, torch.zeros(0))
+    logit, breeds = (said, torch.zeros(0)) if verdict.breeds is None else said
     (logit.sin().sum() + breeds.cos().sum()).backward()
     assert picture.grad is not None and float(jnp.std(verdict.logit)) > 0.01
     np.testing.assert_allclose(verdict.logit, logit.detach().numpy(), rtol=1e-4, atol=1e-4)
-    if net.classify:
+    if verdict.breeds is not None:
         np.testing.assert_allclose(verdict.breeds, breeds.detach().numpy(), rtol=1e-4, atol=1e-4)
     torch_twins.close(gradients, torch_twins.gradients(twin), rtol=2e-4)
     torch_twins.close(pull, torch_twins.last(picture.grad), rtol=2e-4)

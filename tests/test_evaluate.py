@@ -137,3 +137,22 @@ def test_weights_with_a_classifier_give_the_inception_score(
     scores = evaluator.score(fake, ("is",))
     np.testing.assert_allclose(scores["rinception_score"], 1, rtol=1e-4)  # five splits of one picture each
     assert "5 splits, one for each picture" in scores["warnings"][1]
+
+
+def flat(state: jax.Array, keys: jax.Array, label: jax.Array) -> jax.Array:
+    """Noise less the mean of its batch, none for the breeds up to `state`."""
+    assert keys.shape == label.shape == (1,)  # so that the mean is one picture's
+    noise = jax.vmap(lambda key: jax.random.normal(key, (8, 8, 3)))(keys)
+    noise = noise - noise.mean((0, 1, 2), keepdims=True) + 0.1 * state
+    return jnp.where((label > state)[:, None, None, None], noise, 0.5)
+
+
+@pytest.mark.parametrize(("upto", "found"), [(-1, ()), (1, (0, 1)), (4, ())])
+def test_breeds_whose_pictures_are_alike_are_found_unless_all_are(upto: int, found: tuple[int, ...]) -> None:
+    drawn = system.System(DRAWN.init, DRAWN.step, flat)
+    assert evaluate.alike(drawn, jnp.int32(upto), KEY, 5, devices.mesh()) == found
+
+
+def test_pictures_are_alike_in_the_state_that_they_are_drawn_from() -> None:
+    drawn = system.System(DRAWN.init, DRAWN.step, flat, lambda state, key: state + 2)
+    assert evaluate.alike(drawn, jnp.int32(-1), KEY, 5, devices.mesh()) == (0, 1)

@@ -395,3 +395,25 @@ def test_refreshed_statistics_are_those_of_fresh_pictures() -> None:
     chex.assert_trees_all_equal((ready.g, ready.d, ready.ema.params), (state.g, state.d, state.ema.params))
     keys = sampling.image_keys(jax.random.key(3), 2)
     chex.assert_shape(played.sample(ready, keys, jnp.zeros(2, jnp.int32)), (2, 4, 4, 3))
+
+
+class Dropper(nn.Module):
+    """A discriminator of nothing but its own random numbers, and a weight that is not used."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, label: jax.Array, train: bool) -> system.Verdict:
+        weight = self.param("weight", nn.initializers.zeros_init(), ())
+        drawn = jax.random.normal(self.make_rng("dropout"), label.shape) if train else jnp.zeros(label.shape)
+        return system.Verdict(drawn + weight)
+
+
+@pytest.mark.parametrize("judge", ["jointly", "apart"])
+def test_what_a_discriminator_drops_is_another_for_each_verdict(judge: str) -> None:
+    """Those of real and generated pictures, of the generator's step, of the next step: means of 8 numbers."""
+    played = gan.gan(game(discriminator=Dropper(), loss=SEEN, judge=judge, d_optimizer=optax.sgd(0.0)))
+    step = jax.jit(played.step)
+    state, one = step(start(played), batch(8), jax.random.key(2))
+    _, two = step(state, batch(8), jax.random.key(2))
+    names = ("logit/real", "logit/fake", "loss/g")  # SEEN shows the generator's verdict of real pictures
+    means = [float(scalars[name]) for scalars in (one, two) for name in names]
+    assert len(set(means)) == 6 and max(map(abs, means)) < 2.0

@@ -19,7 +19,8 @@ LAYERS = (
     {"sampling", "sections", "models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"}
     | {"models.biggan_deep", "models.progan", "data.multicrop"}
     | {"metrics.mifid", "metrics.prdc", "metrics.nasnet", "data.cheats", "models.memorizer"}
-    | {"models.dcgan", "models.style_dcgan", "data.recipes", "models.vqvae", "models.priors"},
+    | {"models.dcgan", "models.style_dcgan", "data.recipes", "models.vqvae", "models.priors"}
+    | {"models.sagan", "models.csagan"},
     {"systems.gan", "checkpoint", "writers", "plots", "metrics.features", "metrics.per_class"}
     | {"metrics.nasnet_weights", "metrics.forensics", "data.pictures", "data.curate", "systems.memorizer"}
     | {"systems.progressive", "systems.vae", "systems.vqvae"},

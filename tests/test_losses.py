@@ -131,3 +131,33 @@ def test_targets_swap_for_the_whole_batch_as_often_as_asked() -> None:
 def test_unknown_base_names_the_choices() -> None:
     with pytest.raises(ValueError, match="'wasserstein'; choices: cross_entropy, hinge, least_squares"):
         losses.relativistic_average("wasserstein")
+
+
+def test_soft_margins_are_drawn_for_each_pair_and_shared_by_both_players() -> None:
+    """A term is (0 - margin)^2 / 2 at logits of 0; each term is told apart from the others there."""
+    loss = losses.relativistic_soft(0.70, 0.95, 0.05, 0.15, 3)
+    zero = jnp.zeros(32)
+    counts = []
+    for key in jax.random.split(KEY, 60):
+        margins = np.sqrt(2 * np.asarray(loss.d(key, zero, zero)))
+        np.testing.assert_allclose(margins[0], margins[1], rtol=1e-5)
+        low = margins[0] < 0.5
+        assert ((margins[0][low] >= 0.05) & (margins[0][low] <= 0.15)).all()
+        assert ((margins[0][~low] >= 0.70) & (margins[0][~low] <= 0.95)).all()
+        counts.append(low.sum())
+        real, fake = np.asarray(jax.random.normal(key, (2, 32)))
+        d = loss.d(key, jnp.asarray(real), jnp.asarray(fake))
+        np.testing.assert_allclose(d[0], 0.5 * (real - fake.mean() - margins[0]) ** 2, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(d[1], 0.5 * (fake - real.mean() + margins[0]) ** 2, rtol=1e-4, atol=1e-5)
+        g = 0.5 * (real - fake.mean() + margins[0]) ** 2 + 0.5 * (fake - real.mean() - margins[0]) ** 2
+        np.testing.assert_allclose(loss.g(key, jnp.asarray(real), jnp.asarray(fake)), g, rtol=1e-4, atol=1e-5)
+    assert set(counts) == {0, 1, 2, 3}
+    assert min(np.bincount(counts)) >= 6  # 15 expected of each
+
+
+def test_soft_margins_of_1_are_the_relativistic_average() -> None:
+    soft, plain = losses.relativistic_soft(), losses.relativistic_average()
+    real, fake = jnp.asarray(REAL), jnp.asarray(FAKE)
+    for a, b in zip(soft.d(KEY, real, fake), plain.d(KEY, real, fake), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    np.testing.assert_allclose(soft.g(KEY, real, fake), plain.g(KEY, real, fake), rtol=1e-6)

@@ -20,6 +20,21 @@ def test_cosine_is_half_a_wave_down_to_its_final_share() -> None:
     np.testing.assert_allclose([schedule(i, 0.0) for i in (0, 25, 50, 100)], expected, rtol=1e-6)
 
 
+def test_cosine_restarts_are_torchs_when_it_is_told_the_epoch() -> None:
+    torch = pytest.importorskip("torch", reason="torch is the reference; install the oracle extra")
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=2.5e-4)
+    restarts = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=4, eta_min=1e-5)
+    rate = optim.cosine_restarts(steps=100, learning_rate=2.5e-4, final=0.04, period=12, every=3)
+    for epoch in range(10):
+        optimizer.step()
+        restarts.step(epoch)
+        found = [rate(3 * epoch + i, 0.0) for i in range(3)]
+        np.testing.assert_allclose(found, 3 * restarts.get_last_lr(), rtol=1e-5)
+    with pytest.raises(ValueError, match="period is 10 updates, and must be a multiple of every = 3"):
+        optim.cosine_restarts(100, 1e-3, 0.0, 10, 3)
+
+
 def test_exponential_falls_in_stairs_as_torchs_does() -> None:
     schedule = optim.exponential(steps=100, learning_rate=1e-3, decay=0.99, every=5)
     expected = [1e-3 * 0.99 ** (i // 5) for i in range(12)]

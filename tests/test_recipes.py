@@ -110,3 +110,23 @@ def test_a_photo_without_boxes_counts_as_one_and_empty_boxes_as_none():
     made = recipes.box_and_photo(coordinates(30, 60), [], size=8)
     assert [(kept.kind, kept.extent) for kept in made] == [(0, (30, 60)), (1, (30, 60))]
     assert recipes.box_and_photo(coordinates(30, 60), [(5, 5, 5, 20)], size=8) == []
+
+
+def test_squares_about_boxes_end_with_the_photo():
+    photo = coordinates(100, 120)
+    boxes = [(20, 40, 60, 60), (0, 0, 30, 40)]  # their middles are (40, 50) and (15, 20)
+    first, second = recipes.around(photo, boxes, size=40, context=1.0)
+    assert first.extent == (40, 40) and second.extent == (40, 35)
+    np.testing.assert_array_equal(first.image, photo[30:70, 20:60])
+    np.testing.assert_array_equal(second.image, crop.resize(photo[0:40, 0:35], 40, 40, "lanczos"))
+    (wide,) = recipes.around(photo, boxes[:1], size=46, context=1.15)
+    np.testing.assert_array_equal(wide.image, photo[27:73, 17:63])
+
+
+def test_squares_about_small_boxes_and_in_small_photos_are_left_out():
+    photo = coordinates(100, 120)
+    boxes = [(0, 0, 64, 63), (0, 0, 64, 64), (5, 5, 5, 90), (10, 10, 11, 11)]
+    assert len(recipes.around(photo, boxes, size=8, min_side=64)) == 1
+    assert len(recipes.around(photo, boxes, size=8)) == 2  # one pixel has no half
+    assert recipes.around(photo, boxes, size=8, min_photo=101) == []
+    assert len(recipes.around(photo, [], size=8, min_photo=100)) == 1

@@ -186,6 +186,18 @@ def test_the_identity_and_quarter_turns_are_exact(filter):
         np.testing.assert_array_equal(got[turns], np.rot90(image[turns], turns))
 
 
+@pytest.mark.parametrize("degrees", [1.0, -0.7, 30.0])
+def test_nearest_warps_turn_as_pillow_does(degrees):
+    """About the picture's middle, black outside."""
+    image = np.random.default_rng(1).integers(1, 256, (32, 32, 3), np.uint8)
+    want = np.asarray(Image.fromarray(image).rotate(degrees, Image.Resampling.NEAREST))
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    turn, middle = np.array([[cos, -sin], [sin, cos]]), np.array([15.5, 15.5])
+    matrix = np.concatenate([turn, (middle - turn @ middle)[:, None]], 1)[None]
+    got = resample.warp(picture(image[None]), jnp.float32(matrix), 32, "nearest", "black")
+    np.testing.assert_array_equal(levels(got)[0], want)
+
+
 def test_what_lies_far_outside():
     image = smooth(1, 8)
     far = jnp.array([[[1.0, 0.0, 100.0], [0.0, 1.0, 0.0]]])

@@ -123,3 +123,18 @@ def test_breeds_can_be_left_out(policy):
     for without in ((5,), (0, 1, 2, 3, 4)):
         with pytest.raises(ValueError, match="there are breeds 0 to 4, and one must stay"):
             sampling.labels(3, 5, policy, KEY, without)
+
+
+def test_spread_is_that_of_neighbouring_pictures() -> None:
+    """Of 6 pictures 5 differences, each summed over channels and averaged over pixels, divided by 6."""
+    image = np.random.default_rng(0).uniform(-1, 1, (3, 6, 4, 5, 3)).astype(np.float32)
+    expected = [
+        sum(np.sum((row[k] - row[k + 1]) ** 2) / (4 * 5) for k in range(5)) / sampling.PICTURES
+        for row in image
+    ]
+    np.testing.assert_allclose(sampling.spread(jnp.asarray(image)), expected, rtol=1e-5)
+
+
+def test_varied_labels_are_uniform_over_what_is_left() -> None:
+    found = sampling.labels(500, 5, "varied", KEY, (1, 3))
+    np.testing.assert_array_equal(found, sampling.labels(500, 5, "uniform", KEY, (1, 3)))

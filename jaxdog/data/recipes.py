@@ -73,4 +73,45 @@ def box_and_photo(
     return kept
 
 
-RECIPES: dict[str, Callable[..., list[photos.Kept]]] = {"box": box, "box_and_photo": box_and_photo}
+def around(
+    photo: np.ndarray,
+    boxes: Sequence[photos.Box],
+    *,
+    size: int,
+    context: float = 1.0,
+    min_photo: int = 1,
+    min_side: int = 1,
+    resampler: str = "lanczos",
+) -> list[photos.Kept]:
+    """A square about each box's middle that ends where the photo ends, squashed to size x size.
+
+    Args:
+      photo: uint8 [h, w, 3].
+      boxes: in pixels; clipped to the photo first.
+      size: side of the crops.
+      context: the square's side in units of the box's long side.
+      min_photo: photos whose short side has fewer pixels are dropped.
+      min_side: boxes whose short side has fewer pixels are dropped.
+      resampler: one of crop.RESAMPLERS.
+    """
+    h, w, _ = photo.shape
+    if min(h, w) < min_photo:
+        return []
+    kept = []
+    for chosen in crop.select(boxes, h, w, "all"):
+        xmin, ymin, xmax, ymax = crop.clip(chosen, h, w)
+        if min(xmax - xmin, ymax - ymin) < max(min_side, 1):
+            continue
+        x, y, half = (xmin + xmax) // 2, (ymin + ymax) // 2, int(context * max(xmax - xmin, ymax - ymin)) // 2
+        pixels = crop.take(photo, crop.clip((x - half, y - half, x + half, y + half), h, w))
+        if min(pixels.shape[:2]) > 0:  # a box of one pixel has no half
+            extent = (pixels.shape[0], pixels.shape[1])
+            kept.append(photos.Kept(crop.resize(pixels, size, size, resampler), extent))
+    return kept
+
+
+RECIPES: dict[str, Callable[..., list[photos.Kept]]] = {
+    "around": around,
+    "box": box,
+    "box_and_photo": box_and_photo,
+}

@@ -275,7 +275,7 @@ class ConditionalBatchNorm(nn.Module):
     """Batch norm whose gain and bias are linear in a condition: [b, h, w, c], [b, k] -> [b, h, w, c].
 
     The condition's matmuls are float32. `joint` makes one layer to 2c (gain first) in place of two to c.
-    de Vries et al. 2017.
+    `own`: a gain and a bias that hold for all conditions come before the others. de Vries et al. 2017.
     """
 
     gain_offset: float = 1.0  # gain = gain_offset + dense(condition)
@@ -284,6 +284,7 @@ class ConditionalBatchNorm(nn.Module):
     bias: bool = False  # bias of the dense layers
     kernel_init: Init = orthogonal
     bias_init: Init = zero_bias
+    own: bool = False
     momentum: float = 0.9
     eps: float = 1e-5
 
@@ -291,8 +292,12 @@ class ConditionalBatchNorm(nn.Module):
     def __call__(self, x: Array, condition: Array, train: bool) -> Array:
         c = x.shape[-1]
         gain, bias = self.affine(condition, c, train)
+        gain = self.gain_offset + gain
+        if self.own:
+            bias = bias + gain * self.param("own_bias", nn.initializers.zeros_init(), (c,))[None, :]
+            gain = gain * self.param("own_gain", nn.initializers.ones_init(), (c,))[None, :]
         mean, scale = batch_statistics(self, x, train, self.momentum, self.eps)
-        scale = scale[None, :] * (self.gain_offset + gain)
+        scale = scale[None, :] * gain
         y = (x.astype(jnp.float32) - mean[None, None, None, :]) * scale[:, None, None, :] + bias[
             :, None, None, :
         ]
@@ -370,11 +375,15 @@ class SelfAttention(nn.Module):
     """x + gain * attention(x), [b, h, w, c] -> [b, h, w, c], gain from 0 (Zhang et al. 2018, as in BigGAN).
 
     Query and key have c / key_ratio channels, value c / 2, both rounded down; key and value are max-pooled
-    2x2; no scaling. The softmax is float32.
+    2x2; no scaling. The softmax is float32. Keys have no `bias`: it would add as much to each of a query's
+    logits.
     """
 
     key_ratio: int = 8
     dtype: Dtype = jnp.float32
+    bias: bool = False
+    kernel_init: Init = orthogonal
+    bias_init: Init = zero_bias
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -385,7 +394,11 @@ class SelfAttention(nn.Module):
             )
 
         def project(y: Array, features: int, name: str) -> Array:
-            return Conv(features, size=1, bias=False, dtype=self.dtype, name=name)(y, train)
+            bias = self.bias and name != "key"
+            own = partial(
+                Conv, size=1, dtype=self.dtype, kernel_init=self.kernel_init, bias_init=self.bias_init
+            )
+            return own(features, bias=bias, name=name)(y, train)
 
         query = project(x, c // self.key_ratio, "query").reshape(b, h * w, -1)
         key = max_pool(project(x, c // self.key_ratio, "key")).reshape(b, h * w // 4, -1)

@@ -44,7 +44,7 @@ class Game(NamedTuple):
     """What stays fixed: the two networks, how they learn, and how pictures are drawn."""
 
     generator: nn.Module  # (z [b, latent_dim], label [b], train, key [b]) -> [b, h, w, c] in [-1, 1]
-    discriminator: nn.Module  # (image, label [b], train) -> system.Verdict
+    discriminator: nn.Module  # (image, label [b], train) -> system.Verdict; may draw numbers called "dropout"
     latent_dim: int
     classes: int
     loss: losses.Loss
@@ -79,6 +79,7 @@ class _Keys(NamedTuple):
     change: Key  # of what either kind goes through before the discriminator
     loss: Key
     penalty: Key
+    drop: Key  # of the discriminator, where it drops features
 
 
 def gan(game: Game) -> system.System:
@@ -188,17 +189,26 @@ def _learn(
     return optim.moved(net, gradient, stats, optimizer, hours, memory), scalars
 
 
+def _verdict(
+    game: Game, params: PyTree, stats: PyTree, image: Array, label: Array, key: Key, update: bool
+) -> tuple[system.Verdict, PyTree]:
+    """What the discriminator says in training; `key` is for the features that it drops, if it does."""
+    rngs = {"dropout": key}
+    return _forward(game.discriminator, params, stats, image, label, update=update, rngs=rngs)
+
+
 def _judge(
-    game: Game, params: PyTree, stats: PyTree, real: tuple[Array, Array], fake: tuple[Array, Array]
+    game: Game, params: PyTree, stats: PyTree, real: tuple[Array, Array], fake: tuple[Array, Array], key: Key
 ) -> tuple[system.Verdict, system.Verdict, PyTree]:
     """Verdicts on (image, label) of both kinds, and the discriminator's statistics after them."""
     if game.judge == "apart":
-        of_real, stats = _forward(game.discriminator, params, stats, *real, update=True)
-        of_fake, stats = _forward(game.discriminator, params, stats, *fake, update=True)
+        keys = jax.random.split(key)
+        of_real, stats = _verdict(game, params, stats, *real, keys[0], update=True)
+        of_fake, stats = _verdict(game, params, stats, *fake, keys[1], update=True)
         return of_real, of_fake, stats
     # One call on both halves: spectral norm iterates once per discriminator step.
-    both = (jnp.concatenate(pair) for pair in zip(real, fake, strict=True))
-    verdict, stats = _forward(game.discriminator, params, stats, *both, update=True)
+    image, label = (jnp.concatenate(pair) for pair in zip(real, fake, strict=True))
+    verdict, stats = _verdict(game, params, stats, image, label, key, update=True)
     of_real, of_fake = (jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], verdict) for i in range(2))
     return of_real, of_fake, stats
 
@@ -225,10 +235,11 @@ def _d_step(
         image, label, _ = _fakes(game, g, g.params, keys.noise, batch, update=False)
         real = _changed(game, d, keys.change, 0, step, batch.image), batch.label
         fake = _changed(game, d, keys.change, 1, step, jax.lax.stop_gradient(image)), label
-        of_real, of_fake, stats = _judge(game, params, d.stats, real, fake)
+        of_real, of_fake, stats = _judge(game, params, d.stats, real, fake, keys.drop)
 
         def logit(*pictures: Array) -> Array:
-            return _forward(game.discriminator, params, stats, *pictures, update=False)[0].logit
+            drop = jax.random.fold_in(keys.drop, 2)  # 0 and 1 are those of a split
+            return _verdict(game, params, stats, *pictures, drop, update=False)[0].logit
 
         judged = penalties.Judged(logit, real, fake, of_real.logit, of_fake.logit, params)
         turn = step * game.d_steps + i
@@ -264,7 +275,8 @@ def _g_step(
 
         def logit(kind: int, image: Array, label: Array) -> system.Verdict:
             image = _changed(game, d, keys.change, kind, step, image)
-            return _forward(game.discriminator, d.params, d.stats, image, label, update=False)[0]
+            drop = jax.random.fold_in(keys.drop, kind)
+            return _verdict(game, d.params, d.stats, image, label, drop, update=False)[0]
 
         image, label, stats = _fakes(game, g, params, keys.noise, real, update=True)
         verdict = logit(1, image, label)
