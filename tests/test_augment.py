@@ -381,14 +381,14 @@ def jittered(extent, context=1.25, shift=0.05, grow=0.05) -> tuple[np.ndarray, n
 
 def test_jittered_squares_move_and_grow_within_their_limits():
     middle, side = jittered((200, 200))
-    np.testing.assert_allclose(side[:, 0], side[:, 1], rtol=1e-3)
-    assert (0.8 * 0.999 < side).all() and (side < 0.8 * 1.051).all() and np.ptp(side) > 0.8 * 0.045
+    np.testing.assert_allclose(side[:, 0], side[:, 1], rtol=5e-3)
+    assert (0.8 * 0.996 < side).all() and (side < 0.8 * 1.054).all() and np.ptp(side) > 0.8 * 0.045
     off = middle - 0.5
     assert np.abs(off).max() <= 0.8 * 0.051 and np.abs(off).max(0).min() > 0.8 * 0.045
     assert abs(np.corrcoef(off.T)[0, 1]) < 0.2
     middle, side = jittered((200, 200), shift=0.0, grow=0.0)
-    np.testing.assert_allclose(middle, 0.5, atol=1e-4)
-    np.testing.assert_allclose(side, 0.8, rtol=1e-3)
+    np.testing.assert_allclose(middle, 0.5, atol=1e-3)
+    np.testing.assert_allclose(side, 0.8, rtol=5e-3)
 
 
 def test_jittered_squares_end_where_the_crop_ends():

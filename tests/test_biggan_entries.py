@@ -71,6 +71,8 @@ def drawn(net: Any, *arguments: Any) -> Any:
             return jnp.asarray(noise / np.linalg.norm(noise))
         if name in ("mean", "var"):
             return jnp.full(x.shape, float(name == "var"))
+        if name == "sign":
+            return jnp.sign(jnp.asarray(noise))
         fan = math.sqrt(math.prod(x.shape[:-1])) if name == "kernel" else 10.0
         return jnp.asarray(noise / fan + float(name.endswith("gain")))
 
