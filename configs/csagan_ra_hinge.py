@@ -25,6 +25,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.name = "csagan_ra_hinge"
     config.seed = 0
     config.dtype = "float32"  # of convolutions and matmuls: "float32" | "bfloat16"; all else is float32
+    config.init_from = ""  # work folder of a run whose networks this one begins with
 
     config.data = ConfigDict(
         dict(
