@@ -131,11 +131,11 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
     folder = pathlib.Path(args.runs) / name
     shutil.rmtree(folder, ignore_errors=True)
     made = job.make(checked, folder, cache, training=True, scoring=True)
-    label = job.labels(made, args.samples, train.EVALUATE)
     key = train.key_for(checked.seed, train.EVALUATE)
 
     def score(phase: Any, state: Any) -> dict[str, Any]:
         metrics = ("mifid", "prdc")
+        label = job.labels(made, args.samples, train.EVALUATE, phase, state)
         return made.evaluator().score_system(phase.system, state, key, label, metrics, job.batch_size(made))
 
     with writers.Writer(folder, step=0) as writer:
@@ -145,7 +145,8 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
         outcome = train.train(run)
     last = made.phases[train.phase_at(made.phases, outcome.step)]
     after = score(last, outcome.state)
-    few = evaluate.generate(last.system, outcome.state, key, label[:120], made.over, job.batch_size(made))
+    label = job.labels(made, 120, train.EVALUATE, last, outcome.state)
+    few = evaluate.generate(last.system, outcome.state, key, label, made.over, job.batch_size(made))
     log = writers.read_jsonl(folder / writers.LOG)
     pictures = HERE / "grids" / f"{name}.png"
     pictures.parent.mkdir(exist_ok=True)

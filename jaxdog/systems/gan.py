@@ -237,9 +237,9 @@ def _d_step(
         fake = _changed(game, d, keys.change, 1, step, jax.lax.stop_gradient(image)), label
         of_real, of_fake, stats = _judge(game, params, d.stats, real, fake, keys.drop)
 
-        def logit(*pictures: Array) -> Array:
+        def logit(image: Array, label: Array) -> Array:
             drop = jax.random.fold_in(keys.drop, 2)  # 0 and 1 are those of a split
-            return _verdict(game, params, stats, *pictures, drop, update=False)[0].logit
+            return _verdict(game, params, stats, image, label, drop, update=False)[0].logit
 
         judged = penalties.Judged(logit, real, fake, of_real.logit, of_fake.logit, params)
         turn = step * game.d_steps + i
