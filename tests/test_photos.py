@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdog.data import photos, toy
+from jaxdog.data import crop, multicrop, photos, recipes, toy
 
 
 def encode(picture: Image.Image, kind: str, **settings) -> bytes:
@@ -114,8 +114,9 @@ def listed(n: int, broken: tuple[int, ...] = (), key: str = "listed") -> photos.
 
 
 def same(a: photos.Crops, b: photos.Crops) -> bool:
-    arrays = all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in zip(a[:5], b[:5], strict=True))
-    return arrays and a[5:] == b[5:]
+    pairs = [(getattr(a, name), getattr(b, name)) for name in photos.ARRAYS]
+    arrays = all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in pairs)
+    return arrays and (a.names, a.breeds, a.broken) == (b.names, b.breeds, b.broken)
 
 
 def test_crops_are_in_the_order_of_photos_and_boxes(tmp_path):
@@ -288,3 +289,66 @@ def test_a_recipe_can_say_how_large_a_squashed_crop_was_and_of_which_kind(tmp_pa
         made = photos.crops(listed(2), recipe, "two", tmp_path)
         np.testing.assert_array_equal(made.extent, [[8, 8], [30, 70]] * 2)
         np.testing.assert_array_equal(made.kind, [0, 2] * 2)
+
+
+# ------------------------------------------------------------------ which box a crop is of
+
+
+def numbered(n: int) -> np.ndarray:
+    """A photo in which every pixel differs from every other."""
+    return np.random.default_rng(n).integers(0, 256, (60, 80, 3), np.uint8)
+
+
+BOXES = ((2, 3, 30, 40), (5, 6, 70, 50), (10, 10, 20, 26))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "places"),
+    [
+        (functools.partial(crop.box_square, size=8), [0, 1, 2]),
+        (functools.partial(crop.box_square, size=8, which="first"), [0]),
+        (functools.partial(crop.box_square, size=8, which="last"), [2]),
+        (functools.partial(crop.box_square, size=8, min_side=20), [0, 1]),
+        (functools.partial(crop.box_square, size=8, max_aspect=1.0), [1]),
+        (functools.partial(crop.top_left_square, size=8), [0, 1, 2]),
+        (functools.partial(recipes.box, size=8, max_aspect=1.4), [0, 1]),
+        (functools.partial(recipes.box_and_photo, size=8), [0, 0, 1, 1, 2, 2]),
+        (functools.partial(crop.squash, size=8), [0]),
+        (functools.partial(multicrop.multicrop, size=16), None),
+    ],
+)
+def test_a_crop_knows_its_box_whatever_the_recipe(recipe, places):
+    photo = numbered(0)
+    source = photos.Source("one", ("a",), [photos.Photo("a.png", 0, BOXES, lambda: photo)])
+    made = photos.crops(source, recipe, "r", None)
+    if places is None:  # several of each box, some of a loosened one
+        alone = [len(recipe(photo, [box])) for box in BOXES]
+        places = np.repeat(range(3), alone).tolist()
+    assert made.box is not None and made.box.dtype == np.int32
+    assert list(map(tuple, made.box.tolist())) == [BOXES[i] for i in places]
+
+
+def test_without_boxes_the_photo_is_the_box_and_what_is_of_no_box_too():
+    made = photos.crops(
+        listed(1)._replace(photos=[listed(1).photos[0]._replace(boxes=())]), crop_all, "r", None
+    )
+    assert made.box is not None and made.box.tolist() == [[0, 0, 30, 20]]
+    photo, kept = pixels(), photos.Kept(pixels(1), (1, 1))
+    two = [(0, 0, 9, 9), (3, 3, 9, 9)]
+    mine = photos.Kept(photo[3:9, 3:9], (6, 6))
+    got = photos.owners(lambda p, b: [p[y:9, x:9] for x, y, _, _ in b], photo, two, [kept, mine])
+    assert got == [(0, 0, 30, 20), two[1]]
+
+
+def crop_all(photo: np.ndarray, boxes) -> list[np.ndarray]:
+    return [photo]
+
+
+def test_some_crops_are_chosen_with_all_that_is_known_of_them():
+    made = photos.crops(listed(7), corner, "corner", None)
+    rows = np.array([4, 0, 9])
+    got = photos.chosen(made, rows)
+    for name in photos.ARRAYS:
+        np.testing.assert_array_equal(getattr(got, name), getattr(made, name)[rows])
+    assert got.names == made.names and got.breeds == made.breeds
+    assert photos.chosen(made._replace(box=None), made.label == 0).box is None

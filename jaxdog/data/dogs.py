@@ -116,7 +116,7 @@ def _tfds_photo(record: dict[str, Any]) -> photos.Photo:
         h, w = 0, 0
     sides = np.asarray(record["objects"]["bbox"], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
     pixels: Any = tuple(map(tuple, np.rint(sides * (w, h, w, h)).astype(int).tolist()))
-    return photos.Photo(name, int(record["label"]), pixels, functools.partial(photos.decode, data))
+    return photos.Photo(name, int(record["label"]), pixels, functools.partial(photos.decode, data), len(data))
 
 
 def _prepare(builder: Any, archives: str | os.PathLike | None) -> None:
@@ -218,12 +218,14 @@ def _kaggle_photo(rows: Sequence[tuple[int, str, str]], i: int) -> photos.Photo:
     label, image, annotation = rows[i]
     data = functools.cache(pathlib.Path(image).read_bytes)
     read = lambda: photos.decode(data())  # noqa: E731
+    size = 0
     try:
+        size = len(data())
         h, w = photos.size(data())
         boxes = tuple(crop.clip(box, h, w) for box in _voc_boxes(annotation))
     except OSError as error:
         boxes, read = (), functools.partial(_fail, error)
-    return photos.Photo(os.path.basename(image), label, boxes, read)
+    return photos.Photo(os.path.basename(image), label, boxes, read, size)
 
 
 def _voc_boxes(path: str) -> list[photos.Box]:
@@ -280,7 +282,8 @@ def folder(path: str | os.PathLike) -> photos.Source:
     names, labels = [fact[0] for fact in facts], [label for label, _ in rows]
 
     def photo(i: int) -> photos.Photo:
-        return photos.Photo(names[i], labels[i], (), functools.partial(_read_upright, root / names[i]))
+        read = functools.partial(_read_upright, root / names[i])
+        return photos.Photo(names[i], labels[i], (), read, facts[i][1])
 
     key = f"folder-{root.resolve().name}-{_digest([facts, list(classes)])}"
     return photos.Source(key, tuple(classes), Lazy(len(rows), photo))

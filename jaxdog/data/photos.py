@@ -28,9 +28,9 @@ Box = tuple[int, int, int, int]  # xmin, ymin, xmax, ymax in pixels; xmax and ym
 
 
 MAX_BROKEN = 0.01  # share of a source's photos that may be unreadable
-ARRAYS = ("image", "label", "photo", "extent", "kind")  # of Crops, in a cache file
+ARRAYS = ("image", "label", "photo", "extent", "kind", "box")  # of Crops, in a cache file
 STALE_SECONDS = 3600  # a temporary file this old belongs to nobody any more
-FORMAT = 2  # grows when the layout of a cache file changes
+FORMAT = 3  # grows when the layout of a cache file changes
 
 
 class BrokenPhoto(OSError):
@@ -44,6 +44,7 @@ class Photo(NamedTuple):
     label: int  # index into the source's breeds
     boxes: tuple[Box, ...]  # within the photo; () means that the whole photo is the dog
     read: Callable[[], np.ndarray]  # () -> uint8 [h, w, 3]; raises OSError if the photo is broken
+    bytes: int = 0  # of its file; 0: it has none
 
 
 class Source(NamedTuple):
@@ -78,6 +79,13 @@ class Crops(NamedTuple):
     names: tuple[str, ...]  # file name of every photo of the source
     breeds: tuple[str, ...]
     broken: tuple[str, ...]  # 'name: reason' of each photo that could not be read
+    box: np.ndarray | None = None  # int32 [n, 4], the box it was made of (see `owners`); None: not known
+
+
+def chosen(crops: Crops, rows: np.ndarray) -> Crops:
+    """Some of the crops: int [k] or bool [n] `rows`; names, breeds and numbers of photos stay."""
+    arrays = {name: getattr(crops, name) for name in ARRAYS}
+    return crops._replace(**{name: None if x is None else x[rows] for name, x in arrays.items()})
 
 
 # ------------------------------------------------------------------------------------- decoding
@@ -181,16 +189,17 @@ def _make(source: Source, recipe: Recipe, workers: int | None) -> Crops:
     n = len(source.photos)
     if n == 0:
         raise ValueError(f"The source {source.key} has no photos.")
-    names, made, labels, photos, broken = [], [], [], [], []
+    names, made, labels, photos, boxes, broken = [], [], [], [], [], []
     pool = concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
         results = pool.map(lambda i: _crops_of(source, recipe, i), range(n))
         for i, result in enumerate(
             tqdm.tqdm(results, "cropping photos", n, unit="photo", leave=False, disable=None)
         ):
-            name, label, kept, reason = result
+            name, label, kept, of, reason = result
             names.append(name)
             made += kept
+            boxes += of
             labels += [label] * len(kept)
             photos += [i] * len(kept)
             if reason:
@@ -219,21 +228,48 @@ def _make(source: Source, recipe: Recipe, workers: int | None) -> Crops:
         tuple(names),
         source.breeds,
         tuple(broken),
+        np.asarray(boxes, np.int32),
     )
 
 
-def _crops_of(source: Source, recipe: Recipe, i: int) -> tuple[str, int, list[Kept], str]:
-    """Name, label, crops of photo i, and why it could not be read ('' if it could)."""
+def _crops_of(source: Source, recipe: Recipe, i: int) -> tuple[str, int, list[Kept], list[Box], str]:
+    """Name, label, crops and their boxes of photo i, and why it could not be read ('' if it could)."""
     name, label = f"photo {i}", 0
     try:
         photo = source.photos[i]
         name, label = photo.name, photo.label
         pixels = photo.read()
     except OSError as error:
-        return name, label, [], str(error) or type(error).__name__
-    made = recipe(pixels, photo.boxes)
-    kept = [crop if isinstance(crop, Kept) else Kept(crop, (crop.shape[0], crop.shape[1])) for crop in made]
-    return name, label, kept, ""
+        return name, label, [], [], str(error) or type(error).__name__
+    made = _kept(recipe(pixels, photo.boxes))
+    return name, label, made, owners(recipe, pixels, photo.boxes, made), ""
+
+
+def _kept(made: Sequence[np.ndarray | Kept]) -> list[Kept]:
+    return [crop if isinstance(crop, Kept) else Kept(crop, (crop.shape[0], crop.shape[1])) for crop in made]
+
+
+def owners(recipe: Recipe, photo: np.ndarray, boxes: Sequence[Box], made: Sequence[Kept]) -> list[Box]:
+    """The box that each crop of a photo was made of: the first one, where a recipe takes the whole photo.
+
+    A recipe cuts each box by itself, so what it makes of a box alone tells that box's crops. A photo without
+    boxes is its own box, and so is a crop that none of the boxes alone gives.
+    """
+    h, w, _ = photo.shape
+    whole = (0, 0, w, h)
+    if len(boxes) < 2:
+        return [*boxes, whole][:1] * len(made)
+    alone = [(box, crop) for box in boxes for crop in _kept(recipe(photo, [box]))]
+    found, at = [], 0
+    for crop in made:
+        i = next((i for i in range(at, len(alone)) if _same(crop, alone[i][1])), None)
+        found.append(whole if i is None else alone[i][0])
+        at = at if i is None else i + 1
+    return found
+
+
+def _same(a: Kept, b: Kept) -> bool:
+    return a[1:] == b[1:] and np.array_equal(a.image, b.image)
 
 
 def _check_broken(broken: list[str], n: int, key: str) -> None:
