@@ -50,7 +50,7 @@ def examine(
             "picture and 2 photos are needed"
         )
     looked = _spread(len(image), MOST)
-    search = _Search(photo, photo_id, over)
+    search = Search(photo, photo_id, over)
     match = search(image[looked], np.full(len(looked), -1, np.int32))
     first = np.unique(photo_id, return_index=True)[1]  # of each photo its first row, the whole one
     rows = first[_spread(len(first), BASELINE)]
@@ -92,7 +92,7 @@ def sheet(found: Examination, columns: int = 4) -> np.ndarray:
     return padded.reshape(-1, columns, s, 2 * s, c).swapaxes(1, 2).reshape(-1, columns * 2 * s, c)
 
 
-class _Search:
+class Search:
     """`copies.find` among the same photos, compiled once; pictures are dealt out over the devices."""
 
     def __init__(self, photo: np.ndarray, photo_id: np.ndarray, over: Mesh):

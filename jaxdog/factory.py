@@ -57,12 +57,23 @@ def check(config: Config) -> sections.Checked:
     phases(checked, classes(checked.data))
     recipe(checked.data)
     curated(checked.data)
-    if "own_class" in checked.data.curate and "per_class" in checked.eval.final:
-        raise sections.ConfigError(
-            "config.eval.final has per_class, but with config.data.curate.own_class each picture is a class; "
-            "leave per_class out"
-        )
+    _check_curate(checked)
     return checked
+
+
+def _check_curate(checked: sections.Checked) -> None:
+    """Raises ConfigError where classes are no breeds any more and scores of breeds are asked for."""
+    cleaned, classes = checked.data.curate.get("from_csv"), ""
+    if cleaned is not None:
+        sections.choose(dict.fromkeys(curate.LABELS), cleaned["labels"], "config.data.curate.from_csv.labels")
+        classes = "from_csv each cluster" if cleaned["labels"] == "cluster" else ""
+    if "own_class" in checked.data.curate:
+        classes = "own_class each picture"
+    if classes and "per_class" in checked.eval.final:
+        raise sections.ConfigError(
+            f"config.eval.final has per_class, but with config.data.curate.{classes} is a class; leave "
+            "per_class out"
+        )
 
 
 # ------------------------------------------------------------------ data
@@ -107,8 +118,12 @@ def curated(data: sections.Data) -> Callable[[photos.Crops], photos.Crops]:
 
 def classes(data: sections.Data) -> int:
     """How many classes the photos will have, as far as the config tells; 1 where it does not."""
-    own = data.curate.get("own_class")
-    return max(data.classes, 1) if own is None else own.get("count", 1)
+    own, cleaned = data.curate.get("own_class"), data.curate.get("from_csv")
+    if own is not None:
+        return own.get("count", 1)
+    if cleaned is not None and cleaned.get("labels") == "cluster":
+        return max(len(set(cleaned.get("clusters", ()))), 1)
+    return max(data.classes, 1)
 
 
 def phases(config: sections.Checked, classes: int) -> tuple[system.Phase, ...]:

@@ -12,7 +12,9 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-MODES = ("train", "evaluate", "sample", "submit", "report")
+from jaxdog.data import clean
+
+MODES = ("train", "evaluate", "sample", "submit", "report", "clean", "label")
 
 CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -25,10 +27,24 @@ MODE = flags.DEFINE_enum(
     "mode",
     "train",
     MODES,
-    "train does the whole job and resumes it; the others redo one part from a work folder.",
+    "train does the whole job and resumes it; clean decides which crops to train on, label asks you; "
+    "the others redo one part from a work folder.",
 )
+DEFINE = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+CLEAN = {
+    name: DEFINE[type(value)](f"clean.{name}", value, "Mode clean, see README: Cleaning the photos.")
+    for name, value in clean.Settings()._asdict().items()
+}
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the config, the networks' sizes and costs, and stop.")
 COUNT = flags.DEFINE_integer("n", 100, "Mode sample: how many pictures.", lower_bound=1)
+PORT = flags.DEFINE_integer(
+    "port", 0, "Mode label: the page's port; 0: any that is free.", lower_bound=0, upper_bound=65535
+)
 COORDINATOR = flags.DEFINE_string("coordinator", None, "Several hosts: host:port of process 0.")
 PROCESSES = flags.DEFINE_integer("processes", None, "Several hosts: how many processes.", lower_bound=1)
 PROCESS = flags.DEFINE_integer("process", None, "Several hosts: which one this is, from 0.", lower_bound=0)
@@ -47,7 +63,15 @@ def main(argv: list[str]) -> None:
 
     modes.distributed(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     try:
-        modes.run(MODE.value, CONFIG.value, WORKDIR.value, dry_run=DRY_RUN.value, count=COUNT.value)
+        modes.run(
+            MODE.value,
+            CONFIG.value,
+            WORKDIR.value,
+            dry_run=DRY_RUN.value,
+            count=COUNT.value,
+            settings=clean.Settings(**{name: flag.value for name, flag in CLEAN.items()}),
+            port=PORT.value,
+        )
     except modes.EXPECTED as error:
         print(f"\njaxdog: {error}", file=sys.stderr)
         sys.exit(1)

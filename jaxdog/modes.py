@@ -14,11 +14,13 @@ import numpy as np
 
 from jaxdog import (
     checkpoint,
+    cleaning,
     devices,
     evaluate,
     examine,
     factory,
     job,
+    label,
     plots,
     reconstruct,
     report,
@@ -28,7 +30,7 @@ from jaxdog import (
     train,
     writers,
 )
-from jaxdog.data import batches, cheats
+from jaxdog.data import batches, cheats, clean, extras
 
 log = logging.getLogger("jaxdog")
 
@@ -38,6 +40,7 @@ EXPECTED = (
     checkpoint.CheckpointError,
     train.TrainingError,
     submit.SubmissionError,
+    extras.MissingExtra,
     FileNotFoundError,
     ValueError,
 )
@@ -61,6 +64,8 @@ def run(
     workdir: str | None,
     dry_run: bool = False,
     count: int = 100,
+    settings: clean.Settings = clean.Settings(),  # noqa: B008
+    port: int = 0,
 ) -> None:
     """Runs one mode of `main.MODES`."""
     _speak_plainly()
@@ -79,6 +84,9 @@ def run(
         log.warning("%s\n%s\n%s", "!" * 80, cheats.WARNING, "!" * 80)
     if dry_run:
         _dry_run(checked)
+        return
+    if mode in ("clean", "label"):
+        _look(mode, checked, folder, cache_dir, settings, port)
         return
     if mode == "train":
         _same_experiment(config, folder)
@@ -244,6 +252,22 @@ def _sample(made: job.Job, count: int) -> None:
     with writers.Writer(made.folder, step=None) as writer:
         writer.image("samples", step, plots.grid(images[:400], columns=20 if count >= 100 else 10))
     log.info("%s and grids/samples_%08d.png", made.folder / "samples.zip", step)
+
+
+def _look(
+    mode: str,
+    config: sections.Checked,
+    folder: pathlib.Path,
+    cache_dir: pathlib.Path,
+    settings: clean.Settings,
+    port: int,
+) -> None:
+    """Mode clean decides which crops to train on, mode label asks a person how near the dogs are."""
+    if mode == "clean":
+        cleaning.run(config, settings, folder, cache_dir)
+        return
+    _, crops = cleaning.read(config, cache_dir)
+    label.serve(crops, folder / cleaning.LABELS, config.seed, port)
 
 
 def _dry_run(config: sections.Checked) -> None:

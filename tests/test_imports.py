@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # A module imports only modules of lower rows. A new module is entered here.
 LAYERS = (
     {"system", "models.convolution"},
-    {"resample", "colour"},
+    {"resample", "colour", "data.extras"},
     {"losses", "penalties", "diffaugment", "augment", "denoise", "finish", "optim", "ema", "models.layers"}
     | {"data.crop", "data.photos", "metrics.archives", "metrics.inception", "metrics.fid"}
     | {"metrics.neighbours", "metrics.copies", "metrics.inception_score", "metrics.kid"},
@@ -20,17 +20,17 @@ LAYERS = (
     | {"models.biggan_deep", "models.progan", "data.multicrop"}
     | {"metrics.mifid", "metrics.prdc", "metrics.nasnet", "data.cheats", "models.memorizer"}
     | {"models.dcgan", "models.style_dcgan", "data.recipes", "models.vqvae", "models.priors"}
-    | {"models.sagan", "models.csagan"},
+    | {"models.sagan", "models.csagan", "data.tables", "data.clusters", "data.segment"},
     {"systems.gan", "checkpoint", "writers", "plots", "metrics.features", "metrics.per_class"}
     | {"metrics.nasnet_weights", "metrics.forensics", "data.pictures", "data.curate", "systems.memorizer"}
-    | {"systems.progressive", "systems.vae", "systems.vqvae"},
+    | {"systems.progressive", "systems.vae", "systems.vqvae", "data.clean", "data.labels", "metrics.vgg"},
     {"parts"},
     {"games"},
     {"factory"},
     {"devices", "networks", "transfer"},
-    {"train", "compare", "examine", "submit", "report"},
+    {"train", "compare", "examine", "submit", "report", "label"},
     {"evaluate"},
-    {"job", "scorer", "reconstruct"},
+    {"job", "scorer", "reconstruct", "cleaning"},
     {"modes"},
     {"main", "score"},
 )
@@ -45,6 +45,8 @@ ONLY_IN = {
     "tensorflow": {"data.dogs"},
     "tensorflow_datasets": {"data.dogs"},
     "torch": set(),
+    "sklearn": set(),  # by name only, in data.extras
+    "cv2": set(),
     "configs": set(),
 }
 LONG_FUNCTIONS = {("train", "train"): 150}

@@ -1,10 +1,73 @@
 """What becomes of a set of crops before a run trains on it: `(crops, **settings) -> crops`."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 
-from jaxdog.data import cheats, photos
+from jaxdog.data import cheats, photos, tables
+
+log = logging.getLogger(__name__)
+
+LABELS = ("breed", "cluster")
+
+
+def from_csv(
+    crops: photos.Crops, path: str, keep: bool, clusters: tuple[int, ...], labels: str
+) -> photos.Crops:
+    """The crops that a table made by mode clean, or by hand, speaks for.
+
+    Args:
+      crops: all of them, of any recipe: rows are found by photo and box.
+      path: the table, clean.csv.
+      keep: only those with keep = 1.
+      clusters: only those in these clusters; (): in any, or in none.
+      labels: "breed": breeds stay the classes; "cluster": clusters are, in order of their numbers, and what
+        is in none is left out.
+
+    Raises ValueError for a table of other photos or boxes, for clusters that it lacks, or if nothing is left;
+    FileNotFoundError where there is none.
+    """
+    if labels not in LABELS:
+        raise ValueError(f"from_csv: labels is {labels!r}; choices: {', '.join(LABELS)}")
+    rows = tables.read(path)
+    try:
+        index = tables.matched(rows, crops)
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit these crops: {error}") from error
+    cluster = rows.cluster[index]
+    wanted = rows.keep[index] if keep else np.ones(len(index), bool)
+    if clusters:
+        wanted = wanted & np.isin(cluster, clusters)
+    if labels == "cluster":
+        wanted = wanted & (cluster != tables.NONE)
+    lacking = sorted(set(clusters) - set(cluster[wanted].tolist()))
+    if lacking or not wanted.any():
+        there = sorted(set(rows.cluster.tolist()) - {tables.NONE})
+        what = f"in cluster {lacking[0]}" if lacking else f"with labels {labels!r}"
+        raise ValueError(
+            f"{path} keeps no crop {what}; its clusters: {', '.join(map(str, there)) or 'none'}. "
+            f"{int(rows.keep.sum())} of its {len(rows.keep)} rows have keep = 1"
+        )
+    left = photos.chosen(crops, wanted)
+    if labels == "breed":
+        _warn_of_empty(left)
+        return left
+    number, label = np.unique(cluster[wanted], return_inverse=True)
+    return left._replace(label=label.astype(np.int32), breeds=tuple(f"cluster {c}" for c in number))
+
+
+def _warn_of_empty(crops: photos.Crops) -> None:
+    """A breed without crops is never learnt, but still drawn."""
+    empty = sorted(set(range(len(crops.breeds))) - set(crops.label.tolist()))
+    if empty:
+        log.warning(
+            "No crop is left of %d breeds (%s, ...): leave them out of the samples with "
+            "--config.sample.without='%s'",
+            len(empty),
+            crops.breeds[empty[0]],
+            tuple(empty),
+        )
 
 
 def own_class(crops: photos.Crops, count: int, seed: int, kinds: tuple[int, ...]) -> photos.Crops:
@@ -36,16 +99,10 @@ def own_class(crops: photos.Crops, count: int, seed: int, kinds: tuple[int, ...]
             if wanted not in place:
                 raise ValueError(f"own_class: {crops.names[wanted[0]]} has no crop of kind {wanted[1]}")
             rows[k] = place[wanted]
-    return photos.Crops(
-        image=crops.image[rows],
-        label=np.arange(len(rows), dtype=np.int32),
-        photo=crops.photo[rows],
-        extent=crops.extent[rows],
-        kind=crops.kind[rows],
-        names=crops.names,
-        breeds=tuple(crops.names[i] for i in crops.photo[rows]),
-        broken=crops.broken,
-    )
+    drawn = photos.chosen(crops, rows)
+    breeds = tuple(crops.names[i] for i in drawn.photo)
+    return drawn._replace(label=np.arange(len(rows), dtype=np.int32), breeds=breeds)
 
 
-STEPS: dict[str, Callable[..., photos.Crops]] = {"own_class": own_class}
+# In this order.
+STEPS: dict[str, Callable[..., photos.Crops]] = {"from_csv": from_csv, "own_class": own_class}
