@@ -72,8 +72,11 @@ def get_config(variant: str = "full") -> ConfigDict:
             norm="batch",
             spectral=False,
             rgb_bias=True,
+            rgb_up=False,
             activation="relu",
             slope=0.0,  # of a leaky activation
+            embed_dim=0,  # of the breed's vector; 0: none
+            start="torch",
         )
     )
     config.discriminator = ConfigDict(
@@ -85,7 +88,10 @@ def get_config(variant: str = "full") -> ConfigDict:
             spectral=False,
             pool=False,
             minibatch_std=False,
+            dropout=0.0,
+            classify=False,
             slope=0.2,
+            start="torch",
         )
     )
     config.game = ConfigDict(
@@ -110,6 +116,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fake_labels="uniform",
             g_reals=False,
             breeds=0.0,
+            breeds_of="real",
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike

@@ -75,8 +75,11 @@ def get_config(variant: str = "full") -> ConfigDict:
             norm="pixel",  # after each activation but the first
             spectral=True,
             rgb_bias=False,
+            rgb_up=False,
             activation="leaky_relu",
             slope=0.01,
+            embed_dim=0,  # of the breed's vector; 0: none
+            start="torch",
         )
     )
     config.discriminator = ConfigDict(
@@ -88,7 +91,10 @@ def get_config(variant: str = "full") -> ConfigDict:
             spectral=True,  # not on the first convolution
             pool=True,
             minibatch_std=True,
+            dropout=0.0,
+            classify=False,
             slope=0.2,
+            start="torch",
         )
     )
     config.game = ConfigDict(
@@ -105,6 +111,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fake_labels="uniform",
             g_reals=False,
             breeds=0.0,
+            breeds_of="real",
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike

@@ -111,6 +111,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fake_labels="uniform",
             g_reals=True,
             breeds=0.1,  # "quite sensitive"
+            breeds_of="real",
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike

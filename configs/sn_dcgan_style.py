@@ -94,6 +94,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fake_labels="uniform",
             g_reals=False,
             breeds=0.0,
+            breeds_of="real",
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike

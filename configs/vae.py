@@ -69,8 +69,11 @@ def get_config(variant: str = "full") -> ConfigDict:
             norm="pixel",  # after each activation but the first
             spectral=True,
             rgb_bias=False,
+            rgb_up=False,
             activation="leaky_relu",
             slope=0.01,
+            embed_dim=0,  # of the breed's vector; 0: none
+            start="torch",
         )
     )
     config.discriminator = ConfigDict(dict())  # there is none

@@ -38,6 +38,7 @@ def _played(config: sections.Checked, classes: int, decay: float) -> gan.Game:
         fake_labels=game.fake_labels,
         g_reals=game.g_reals,
         breeds=game.breeds,
+        breeds_of=game.breeds_of,
         ema_decay=decay,
         ema_start=config.ema.start,
         ema_stats=config.ema.stats,
@@ -308,7 +309,7 @@ class Row(NamedTuple):
     cheat: bool = False  # it shows training pictures
 
 
-PLAYERS = {f"game.{x}": gan.CHOICES[x] for x in ("judge", "fakes", "fake_labels")}
+PLAYERS = {f"game.{x}": gan.CHOICES[x] for x in ("judge", "fakes", "fake_labels", "breeds_of")}
 GAMES = {
     "gan": Row(sections.Game, PLAYERS, _gan),
     "progressive": Row(sections.Progressive, PLAYERS, _progressive),

@@ -21,6 +21,7 @@ from jaxdog.models import (
     memorizer,
     priors,
     progan,
+    resnet,
     sagan,
     style_dcgan,
     vqvae,
@@ -42,6 +43,7 @@ GENERATORS = {
     "csagan": csagan.Generator,
     "dcgan": dcgan.Generator,
     "progan": progan.Generator,
+    "resnet": resnet.Generator,
     "sagan": sagan.Generator,
     "style_dcgan": style_dcgan.Generator,
 }
@@ -51,6 +53,7 @@ DISCRIMINATORS = {
     "csagan": csagan.Discriminator,
     "dcgan": dcgan.Discriminator,
     "progan": progan.Discriminator,
+    "resnet": resnet.Discriminator,
     "sagan": sagan.Discriminator,
     "style_dcgan": style_dcgan.Discriminator,
 }

@@ -112,6 +112,7 @@ class Game(NamedTuple):
     fake_labels: str  # "uniform" | "real": breeds drawn, or those of the real pictures beside them
     g_reals: bool  # a relativistic generator step gets real pictures of its own
     breeds: float  # weight of the breeds' cross-entropy; 0: none
+    breeds_of: str  # "real" | "both": pictures whose breeds the discriminator learns
     d_penalties: Mapping[str, Any]
     g_penalties: Mapping[str, Any]
     diffaugment: Mapping[str, Any]  # what real and generated pictures go through alike
@@ -156,6 +157,7 @@ class Progressive(NamedTuple):
     fake_labels: str
     g_reals: bool
     breeds: float
+    breeds_of: str
     d_penalties: Mapping[str, Any]
     g_penalties: Mapping[str, Any]
     diffaugment: Mapping[str, Any]

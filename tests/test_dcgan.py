@@ -25,6 +25,9 @@ SPECTRAL_G: dict[str, Any] = dict(
 SPECTRAL_D: dict[str, Any] = dict(normed=(1, 2), spectral=True, pool=True, minibatch_std=True)
 PLAIN_G: dict[str, Any] = dict()
 PLAIN_D: dict[str, Any] = dict(stem="none", normed=(2, 3))
+# The auxiliary classifier's, which knows breeds; what it drops is tested by itself.
+AC_G: dict[str, Any] = dict(embed_dim=2, rgb_up=True)
+AC_D: dict[str, Any] = dict(normed=(1, 2, 3), classify=True)
 
 
 def generator(**fields: Any) -> Any:
@@ -87,21 +90,26 @@ def sn(module: Any, spectral: bool) -> Any:
 
 
 class Generator(torch.nn.Module):
-    """Transposed convolutions only, as the two entries had them."""
+    """Of transposed convolutions: the "spectral" entry's, the "plain" one's, or the "classifier"'s."""
 
-    def __init__(self, spectral: bool):
+    def __init__(self, entry: str):
         super().__init__()
-        self.spectral = spectral
+        self.spectral, self.knows = entry == "spectral", entry == "classifier"
         transposed = torch.nn.ConvTranspose2d
-        self.conv0 = sn(transposed(LATENT, G_WIDTHS[0], 4, 1, 0, bias=False), spectral)
+        if self.knows:
+            self.embed = torch.nn.Embedding(CLASSES, 2)
+        first = (LATENT + 2, G_WIDTHS[0], 2) if self.knows else (LATENT, G_WIDTHS[0], 4)
+        self.conv0 = sn(transposed(*first, 1, 0, bias=False), self.spectral)
         for i, (a, b) in enumerate(zip(G_WIDTHS, G_WIDTHS[1:], strict=False), 1):
-            self.add_module(f"conv{i}", sn(transposed(a, b, 4, 2, 1, bias=False), spectral))
-        if not spectral:
+            self.add_module(f"conv{i}", sn(transposed(a, b, 4, 2, 1, bias=False), self.spectral))
+        if not self.spectral:
             for i, a in enumerate(G_WIDTHS):
                 self.add_module(f"norm{i}", torch.nn.BatchNorm2d(a))
-        self.rgb = sn(transposed(G_WIDTHS[-1], 3, 3, 1, 1, bias=not spectral), spectral)
+        last = (4, 2, 1) if self.knows else (3, 1, 1)
+        self.rgb = sn(transposed(G_WIDTHS[-1], 3, *last, bias=not self.spectral), self.spectral)
 
-    def forward(self, z: Any) -> Any:
+    def forward(self, z: Any, label: Any) -> Any:
+        z = torch.cat([self.embed(label), z], 1) if self.knows else z
         h = z[:, :, None, None]
         for i in range(len(G_WIDTHS)):
             h = getattr(self, f"conv{i}")(h)
@@ -114,19 +122,22 @@ class Generator(torch.nn.Module):
 
 
 class Discriminator(torch.nn.Module):
-    """The spectral entry's, or the plain one's."""
+    """The same three; gives [b, 1], or [b, 1 + CLASSES] with the breeds' logits."""
 
-    def __init__(self, spectral: bool):
+    def __init__(self, entry: str):
         super().__init__()
-        self.spectral = spectral
-        first = (4, 2, 1) if spectral else (3, 1, 1)
+        self.spectral, self.knows = entry == "spectral", entry == "classifier"
+        first = (3, 1, 1) if entry == "plain" else (4, 2, 1)
         self.conv0 = torch.nn.Conv2d(3, D_WIDTHS[0], *first, bias=False)
         for i, (a, b) in enumerate(zip(D_WIDTHS, D_WIDTHS[1:], strict=False), 1):
-            self.add_module(f"conv{i}", sn(torch.nn.Conv2d(a, b, 4, 2, 1, bias=False), spectral))
-        for i in (1, 2) if spectral else (2, 3):
+            self.add_module(f"conv{i}", sn(torch.nn.Conv2d(a, b, 4, 2, 1, bias=False), self.spectral))
+        for i in {"spectral": (1, 2), "plain": (2, 3), "classifier": (1, 2, 3)}[entry]:
             self.add_module(f"norm{i}", torch.nn.BatchNorm2d(D_WIDTHS[i]))
-        c, side = (D_WIDTHS[-1] + 1, 1) if spectral else (D_WIDTHS[-1], 4)
-        self.head = sn(torch.nn.Conv2d(c, 1, side, 1, 0, bias=False), spectral)
+        side = {"spectral": 1, "plain": 4, "classifier": 2}[entry]
+        c = D_WIDTHS[-1] + self.spectral
+        self.head = sn(torch.nn.Conv2d(c, 1, side, 1, 0, bias=False), self.spectral)
+        if self.knows:
+            self.breeds = torch.nn.Conv2d(c, CLASSES, side, 1, 0, bias=False)
 
     def forward(self, x: Any) -> Any:
         h = x
@@ -140,20 +151,26 @@ class Discriminator(torch.nn.Module):
         if self.spectral:
             std = ((h - h.mean(0, keepdim=True)).square().mean(0) + 1e-8).sqrt().mean()
             h = torch.cat([h, std.expand(h.shape[0], 1, *h.shape[2:])], 1)
-        return self.head(h).flatten()
+        heads = [self.head(h), self.breeds(h)] if self.knows else [self.head(h)]
+        return torch.cat(heads, 1).flatten(1)
 
 
-G_ENTRIES = [pytest.param(SPECTRAL_G, True, id="spectral"), pytest.param(PLAIN_G, False, id="plain")]
-D_ENTRIES = [pytest.param(SPECTRAL_D, True, id="spectral"), pytest.param(PLAIN_D, False, id="plain")]
+def entries(**fields: dict[str, Any]) -> list[Any]:
+    return [pytest.param(given, name, id=name) for name, given in fields.items()]
 
 
-@pytest.mark.parametrize(("fields", "spectral"), G_ENTRIES)
-def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], spectral: bool) -> None:
+G_ENTRIES = entries(spectral=SPECTRAL_G, plain=PLAIN_G, classifier=AC_G)
+D_ENTRIES = entries(spectral=SPECTRAL_D, plain=PLAIN_D, classifier=AC_D)
+
+
+@pytest.mark.parametrize(("fields", "entry"), G_ENTRIES)
+def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], entry: str) -> None:
     z, target, label = inputs()
-    net, twin = generator(**fields), Generator(spectral)
+    net, twin = generator(**fields), Generator(entry)
     variables = net.init(KEY, z, label, True)
-    checked = twins.starts_as_torch(variables["params"], twin)
-    assert checked == len(G_WIDTHS) + 1 + (not spectral)
+    layers_of_torch = {name: x for name, x in variables["params"].items() if name != "embed"}
+    spectral = entry == "spectral"
+    assert twins.starts_as_torch(layers_of_torch, twin) == len(G_WIDTHS) + 1 + (not spectral)
     variables = stirred(variables)
     twins.load(twin, variables)
 
@@ -166,7 +183,8 @@ def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], 
         return jax.grad(loss, has_aux=True)(params)
 
     gradients, (image, new) = ours(variables["params"])
-    expected = twin(torch.tensor(np.asarray(z)))
+    arguments = torch.tensor(np.asarray(z)), torch.tensor(np.asarray(label)).long()
+    expected = twin(*arguments)
     np.testing.assert_allclose(image, twins.last(expected), rtol=1e-4, atol=1e-4)
     (expected * twins.first(target)).sum().backward()
     twins.close(gradients, twins.gradients(twin))
@@ -176,16 +194,17 @@ def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], 
         np.testing.assert_allclose(new["spectral"][name]["u"], u, atol=1e-5)
 
     image = net.apply({**variables, **new}, z, label, False)  # running statistics, vectors as stored
-    expected = twin.eval()(torch.tensor(np.asarray(z)))
+    expected = twin.eval()(*arguments)
     np.testing.assert_allclose(image, twins.last(expected), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("fields", "spectral"), D_ENTRIES)
-def test_discriminator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], spectral: bool) -> None:
+@pytest.mark.parametrize(("fields", "entry"), D_ENTRIES)
+def test_discriminator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], entry: str) -> None:
     _, image, label = inputs()
-    net, twin = discriminator(**fields), Discriminator(spectral)
+    net, twin = discriminator(**fields), Discriminator(entry)
     variables = net.init(KEY, image, label, True)
-    assert twins.starts_as_torch(variables["params"], twin) == len(D_WIDTHS) + 1
+    heads = 1 + (entry == "classifier")
+    assert twins.starts_as_torch(variables["params"], twin) == len(D_WIDTHS) + heads
     variables = stirred(variables)
     twins.load(twin, variables)
 
@@ -193,19 +212,21 @@ def test_discriminator_and_its_gradients_are_those_of_torch(fields: dict[str, An
     def ours(params: Any, image: jax.Array) -> Any:
         def loss(params: Any, image: jax.Array) -> Any:
             verdict, new = net.apply({**variables, "params": params}, image, label, True, mutable=STATE)
-            return jnp.sum(jnp.sin(3.0 * verdict.logit)), (verdict.logit, new)
+            logits = [verdict.logit[:, None], *([] if verdict.breeds is None else [verdict.breeds])]
+            return jnp.sum(jnp.sin(3.0 * jnp.concatenate(logits, 1))), (jnp.concatenate(logits, 1), new)
 
         return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, image)
 
-    (gradients, pull), (logit, new) = ours(variables["params"], image)
+    (gradients, pull), (logits, new) = ours(variables["params"], image)
     picture = twins.first(image).requires_grad_()
     expected = twin(picture)
-    np.testing.assert_allclose(logit, expected.detach().numpy(), rtol=1e-4, atol=1e-6)
+    assert logits.shape == (B, 1 + CLASSES * (entry == "classifier"))
+    np.testing.assert_allclose(logits, expected.detach().numpy(), rtol=1e-4, atol=1e-6)
     (3.0 * expected).sin().sum().backward()
     twins.close(gradients, twins.gradients(twin))
     twins.close(pull, twins.last(picture.grad))
     vectors = twins.spectral_vectors(twin)
-    assert len(vectors) == len(D_WIDTHS) * spectral  # all but the first
+    assert len(vectors) == len(D_WIDTHS) * (entry == "spectral")  # all but the first
     for name, u in vectors.items():
         np.testing.assert_allclose(new["spectral"][name]["u"], u, atol=1e-5)
 
@@ -225,6 +246,56 @@ def test_breeds_and_keys_change_nothing() -> None:
     one, other = (d.apply(variables, image, x, False) for x in (label, label + 1))
     chex.assert_trees_all_equal(one, other)
     assert one.breeds is None and one.logit.shape == (B,)
+
+
+def test_the_breed_stands_before_z_where_the_generator_knows_it() -> None:
+    z, _, label = inputs()
+    net = generator(**AC_G)
+    variables = jax.jit(lambda key: net.init(key, z, label, True))(KEY)
+    assert variables["params"]["conv0"]["kernel"].shape[2] == LATENT + 2
+    draw = jax.jit(lambda variables, label: net.apply(variables, z, label, False))
+    images = [draw(variables, x) for x in (label, (label + 1) % CLASSES)]
+    assert float(jnp.abs(images[0] - images[1]).max((1, 2, 3)).min()) > 1e-5
+    # Without the first kernel's rows of the vector nothing of it is left.
+    kernel = variables["params"]["conv0"]["kernel"]
+    variables["params"]["conv0"]["kernel"] = kernel.at[:, :, :2].set(0.0)
+    chex.assert_trees_all_equal(*[draw(variables, x) for x in (label, (label + 1) % CLASSES)])
+
+
+def test_weights_may_start_as_the_paper_has_them() -> None:
+    """Kernels N(0, 0.02), the last bias 0."""
+    z, image, label = inputs()
+    wide: dict[str, Any] = dict(widths=(24, 24, 24), start="normal")
+    for net, argument in ((generator(**wide), z), (discriminator(**wide), image)):
+        params = jax.jit(lambda key, net=net, x=argument: net.init(key, x, label, True))(KEY)["params"]
+        kernels = jnp.concatenate([x["kernel"].ravel() for x in params.values() if "kernel" in x])
+        assert abs(float(kernels.std()) - 0.02) < 5e-4 and abs(float(kernels.mean())) < 5e-4
+        assert 0.06 < float(jnp.abs(kernels).max()) < 0.12  # no bound
+        assert all(not np.any(x["bias"]) for name, x in params.items() if name == "rgb")
+
+
+def test_dropped_features_are_drawn_in_training_only() -> None:
+    """Half of the features after each activation are 0, the others double; which ones, the key says."""
+    _, image, label = inputs()
+    net, plain = discriminator(dropout=0.5), discriminator()
+    variables = jax.jit(lambda key: plain.init(key, image, label, True))(KEY)
+
+    @jax.jit
+    def judged(key: jax.Array) -> Any:
+        watched = dict(mutable=["intermediates"], capture_intermediates=True)
+        verdict, seen = net.apply(variables, image, label, True, rngs={"dropout": key}, **watched)
+        return verdict.logit, seen["intermediates"]
+
+    (one, seen), (same, _), (other, _) = (judged(jax.random.key(i)) for i in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert float(jnp.abs(one - other).min()) > 1e-6
+    for i in range(len(D_WIDTHS)):
+        before, after = (seen[f"{name}{i}"]["__call__"][0] for name in ("conv", "dropout"))
+        active = jnp.where(before >= 0, before, 0.2 * before)
+        np.testing.assert_allclose(after, jnp.where(after == 0, 0.0, 2.0 * active), rtol=1e-6)
+        assert abs(float((after == 0).mean()) - 0.5) < 4 * 0.5 / after.size**0.5
+    still, never = (x.apply(variables, image, label, False).logit for x in (net, plain))
+    np.testing.assert_array_equal(still, never)
 
 
 def test_bfloat16_is_near_and_gives_float32() -> None:
@@ -248,6 +319,9 @@ def test_wrong_settings_name_their_choices() -> None:
         ValueError, match="4 widths double the height 3 times, and size 36 is no multiple of 8"
     ):
         generator(size=36).init(KEY, z, label, True)
+    for kind, argument in ((generator, z), (discriminator, image)):
+        with pytest.raises(ValueError, match="start is 'zeros'; choices: normal, torch"):
+            kind(start="zeros").init(KEY, argument, label, True)
     with pytest.raises(ValueError, match="stem is 'patch'; choices: strided, none"):
         discriminator(stem="patch").init(KEY, image, label, True)
     with pytest.raises(ValueError, match="normed names convolution 4; there are 0 to 3"):

@@ -78,6 +78,7 @@ def game(**changes: Any) -> gan.Game:
         fake_labels="uniform",
         g_reals=False,
         breeds=0.0,
+        breeds_of="real",
         ema_decay=0.5,
         ema_start=0,
         ema_stats="average",
@@ -243,6 +244,7 @@ def test_batch_statistics_at_sampling_depend_on_the_batch() -> None:
     ("changes", "message"),
     [
         ({"sample_norm": "mean"}, "sample_norm is 'mean'; choices: 'running', 'batch', 'refreshed'"),
+        ({"breeds_of": "fake"}, "breeds_of is 'fake'; choices: 'real', 'both'"),
         ({"d_steps": 0}, "game.d_steps is 0, and must be at least 1"),
         ({"accumulate": 0}, "game.accumulate is 0, and must be at least 1"),
     ],
@@ -371,6 +373,46 @@ def test_classifier_learns_from_real_pictures_and_the_generator_is_told_about_it
     np.testing.assert_allclose(scalars["accuracy/breed_fake"], shares[np.argmax(guess)], rtol=1e-6)
     np.testing.assert_allclose(scalars["loss/g"] - without["loss/g"], 0.3 * entropy, rtol=1e-3)
     assert not any("breed" in name for name in without)
+
+
+def test_classifier_may_learn_from_generated_pictures_too() -> None:
+    """Each kind has the full weight, and its own breeds."""
+    real = batch(8)._replace(label=jnp.zeros(8, jnp.int32))
+    changes: dict[str, Any] = {"discriminator": Reader(), "d_optimizer": optax.sgd(1.0), "breeds": 0.3}
+    both, real_alone = (gan.gan(game(**changes, breeds_of=x)) for x in ("both", "real"))
+    state, key = start(both), jax.random.key(2)
+    now, scalars = jax.jit(both.step)(state, real, key)
+    d_key, _ = jax.random.split(jax.random.fold_in(key, 0))
+    noise = gan._keys(game(), jax.random.fold_in(d_key, 0)).noise[0]
+    drawn = np.bincount(gan._drawn(game(), noise, real)[1], minlength=CLASSES) / 8
+    assert drawn[0] < 1.0
+    np.testing.assert_allclose(now.d.params["guess"], -0.3 * (2 / CLASSES - drawn - [1, 0, 0]), atol=1e-6)
+    _, others = jax.jit(real_alone.step)(state, real, key)
+    np.testing.assert_allclose(scalars["loss/d"] - others["loss/d"], 0.3 * np.log(CLASSES), rtol=1e-3)
+    np.testing.assert_allclose(scalars["loss/breed_real"], np.log(CLASSES), rtol=1e-6)
+
+
+class Dice(nn.Module):
+    """A discriminator whose logits are numbers drawn as those that say which features are dropped."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, label: jax.Array, train: bool) -> system.Verdict:
+        weight = self.param("weight", nn.initializers.ones_init(), ())
+        drawn = jax.random.uniform(self.make_rng("dropout"), label.shape) if train else jnp.zeros(label.shape)
+        return system.Verdict(weight * drawn)
+
+
+@pytest.mark.parametrize("judge", ["apart", "jointly"])
+def test_dropped_features_are_drawn_for_each_verdict_anew(judge: str) -> None:
+    played = gan.gan(game(discriminator=Dice(), loss=losses.wasserstein(), judge=judge, d_steps=2))
+    state: Any = start(played)
+    step = jax.jit(played.step)
+    once, twice, later = (
+        step(state.replace(step=jnp.int32(i)), batch(16), jax.random.key(2))[1] for i in (3, 3, 4)
+    )
+    chex.assert_trees_all_equal(once, twice)
+    drawn = [once["logit/real"], once["logit/fake"], -once["loss/g"], later["logit/real"], -later["loss/g"]]
+    assert len({round(float(x), 5) for x in drawn}) == len(drawn)
 
 
 def test_a_classifier_is_needed_for_the_loss_of_breeds() -> None:

@@ -16,6 +16,8 @@ ORDER = {
     torch.nn.Linear: (1, 0),
     torch.nn.Embedding: (0, 1),
 }
+# Norms with affine, and our name of torch's weight; a GroupNorm of one group is a layer norm over c, h, w.
+NORMS = {torch.nn.BatchNorm2d: "gain", torch.nn.GroupNorm: "scale"}
 
 
 def _kernel(module: Any, weight: np.ndarray) -> np.ndarray:
@@ -56,9 +58,9 @@ def _load(module: Any, params: Any, spectral: Any) -> None:
         assert (_bias(module) is not None) == ("bias" in params), module
         if _bias(module) is not None:
             module.bias.data = torch.tensor(np.asarray(params["bias"]))
-    elif isinstance(module, torch.nn.BatchNorm2d):
+    elif type(module) in NORMS:
         if module.affine:
-            module.weight.data = torch.tensor(np.asarray(params["gain"]))
+            module.weight.data = torch.tensor(np.asarray(params[NORMS[type(module)]]))
             module.bias.data = torch.tensor(np.asarray(params["bias"]))
     else:
         own = dict(module.named_parameters(recurse=False))
@@ -76,8 +78,8 @@ def gradients(module: Any) -> dict[str, Any]:
         weight = module.weight_orig if hasattr(module, "weight_orig") else module.weight
         found = {"kernel": _kernel(module, weight.grad.numpy())}
         return found if _bias(module) is None else {**found, "bias": module.bias.grad.numpy()}
-    if type(module) is torch.nn.BatchNorm2d:
-        names = {"gain": module.weight, "bias": module.bias} if module.affine else {}
+    if type(module) in NORMS:
+        names = {NORMS[type(module)]: module.weight, "bias": module.bias} if module.affine else {}
         return {name: value.grad.numpy() for name, value in names.items() if value.grad is not None}
     found = {name: value.grad.numpy() for name, value in module.named_parameters(recurse=False)}
     inner = {name: gradients(child) for name, child in module.named_children()}

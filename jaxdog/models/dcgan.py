@@ -1,12 +1,13 @@
 """DCGAN (Radford, Metz, Chintala 2016) for small pictures, as entries of 2019 varied it.
 
-Transposed convolutions up, strided ones down, no classes. What the entries chose otherwise from each other
-is a field: which norm and where, spectral norm, how the discriminator begins and ends. All weights start as
-torch's own, which is what those programs did.
+Transposed convolutions up, strided ones down. What the entries chose otherwise from each other is a field:
+which norm and where, spectral norm, how the discriminator begins and ends. Breeds are an option on both
+sides (Odena, Olah, Shlens 2017): a vector beside z, a second head. Weights start as torch's own, which is
+what those programs did, or as the paper's.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -21,10 +22,35 @@ Dtype = Any
 NORMS = ("batch", "pixel")
 
 
-class Generator(nn.Module):
-    """z [b, latent_dim], label [b], train, key [b] -> [b, size, size, 3] in [-1, 1]; only z is looked at.
+class Normal(NamedTuple):
+    """How the paper starts a layer: kernel N(0, 0.02), bias 0."""
 
-    The smallest map is one transposed convolution of z; each width after the first doubles the height.
+    fan: str = "in"  # makes no difference here
+
+    def kernel(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """[..., in, out]."""
+        return 0.02 * jax.random.normal(key, shape)
+
+    def bias(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """[out] of a kernel of `shape` [..., in, out]."""
+        return layers.zero_bias(key, shape)
+
+
+STARTS = {"torch": layers.TorchDefault, "normal": Normal}
+
+
+def _start(name: str, fan: str) -> layers.TorchDefault | Normal:
+    """The initialisers called `name`; fan "out" for transposed convolutions."""
+    if name not in STARTS:
+        raise ValueError(f"start is {name!r}; choices: {', '.join(sorted(STARTS))}")
+    return STARTS[name](fan)
+
+
+class Generator(nn.Module):
+    """z [b, latent_dim], label [b] int32 in [0, classes), train, key [b] -> [b, size, size, 3] in [-1, 1].
+
+    The smallest map is one transposed convolution of z; each width after the first doubles the height. With
+    `embed_dim` a learnt vector of the breed, N(0, 1) at first, stands before z; else z alone is looked at.
     """
 
     widths: tuple[int, ...]  # channels of the smallest map, then of each larger one
@@ -34,16 +60,20 @@ class Generator(nn.Module):
     norm: str = "batch"  # "batch": with affine, before each activation; "pixel": after each but the first
     spectral: bool = False
     rgb_bias: bool = True  # of the last convolution, the only one that may have a bias
+    rgb_up: bool = False  # the last convolution is 4x4 and doubles the height, as the paper's; else 3x3
     activation: str = "relu"
     slope: float = 0.2  # of a leaky activation
+    embed_dim: int = 0  # of the breed's vector; 0: none
+    start: str = "torch"  # a key of STARTS
     dtype: Dtype = jnp.float32
 
     def bottom(self) -> int:
         """The height of the smallest map."""
-        times = 2 ** (len(self.widths) - 1)
+        doublings = len(self.widths) - 1 + self.rgb_up
+        times = 2**doublings
         if self.size % times:
             raise ValueError(
-                f"{len(self.widths)} widths double the height {len(self.widths) - 1} times, and "
+                f"{len(self.widths)} widths double the height {doublings} times, and "
                 f"size {self.size} is no multiple of {times}"
             )
         return self.size // times
@@ -53,7 +83,7 @@ class Generator(nn.Module):
         if self.norm not in NORMS:
             raise ValueError(f"norm is {self.norm!r}; choices: {', '.join(NORMS)}")
         # In torch all of these are transposed, the last too: its 3x3 kernel is ours turned by 180 degrees.
-        init = layers.TorchDefault("out")
+        init = _start(self.start, "out")
         conv = partial(
             layers.Conv,
             spectral=self.spectral,
@@ -63,6 +93,11 @@ class Generator(nn.Module):
         )
         act = layers.activation(self.activation, self.slope)
         height = self.bottom()
+        if self.embed_dim:
+            embed = layers.Embed(
+                self.classes, self.embed_dim, False, nn.initializers.normal(1.0), name="embed"
+            )
+            z = jnp.concatenate([embed(label, train), z], 1)
         h = z[:, None, None, :]
         for i, width in enumerate(self.widths):
             size, resample = (4, "transposed") if i else (height, "expand")
@@ -72,7 +107,8 @@ class Generator(nn.Module):
             h = act(h)
             if self.norm == "pixel" and i:
                 h = layers.PixelNorm()(h)
-        rgb = conv(3, 3, bias=self.rgb_bias, dtype=jnp.float32, name="rgb")
+        size, resample = (4, "transposed") if self.rgb_up else (3, "none")
+        rgb = conv(3, size, bias=self.rgb_bias, resample=resample, dtype=jnp.float32, name="rgb")
         return jnp.tanh(rgb(h.astype(jnp.float32), train))
 
 
@@ -88,8 +124,12 @@ class Trunk(nn.Module):
     slope: float = 0.2  # of the leaky activation
     dtype: Dtype = jnp.float32
 
-    def features(self, x: Array, train: bool) -> Array:
-        """The last map after its activation, [b, h, w, widths[-1]]."""
+    def features(self, x: Array, train: bool, start: str = "torch", dropout: float = 0.0) -> Array:
+        """The last map after its activation, [b, h, w, widths[-1]].
+
+        start: a key of STARTS.
+        dropout: share of the features that is dropped after each activation in training.
+        """
         self._check()
         act = layers.activation("leaky_relu", self.slope)
         h = x
@@ -102,7 +142,7 @@ class Trunk(nn.Module):
                 spectral=self.spectral and i > 0,
                 resample=resample,
                 dtype=self.dtype,
-                kernel_init=layers.TorchDefault().kernel,
+                kernel_init=_start(start, "in").kernel,
                 name=f"conv{i}",
             )
             h = conv(h, train)
@@ -111,6 +151,8 @@ class Trunk(nn.Module):
             if self.pool and i == len(self.widths) - 1:
                 h = layers.max_pool(h)
             h = act(h)
+            if dropout:
+                h = nn.Dropout(dropout, deterministic=not train, name=f"dropout{i}")(h)
         return h
 
     def _check(self) -> None:
@@ -122,19 +164,31 @@ class Trunk(nn.Module):
 
 
 class Discriminator(Trunk, kw_only=True):
-    """x [b, size, size, 3] in [-1, 1], label [b] (not looked at), train -> system.Verdict."""
+    """x [b, size, size, 3] in [-1, 1], label [b] (not looked at), train -> system.Verdict.
+
+    One that drops features in training draws random numbers called "dropout". No convolution has a bias.
+    """
 
     classes: int
     minibatch_std: bool = False  # the whole batch's, as a channel before the last convolution
+    dropout: float = 0.0  # share of the features that is dropped after each activation
+    classify: bool = False  # a second last convolution gives the breeds' logits
+    start: str = "torch"  # a key of STARTS
 
     @nn.compact
     def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
-        h = self.features(x, train).astype(jnp.float32)
+        h = self.features(x, train, self.start, self.dropout).astype(jnp.float32)
         if self.minibatch_std:
             h = layers.MinibatchStd()(h)
-        init = layers.TorchDefault().kernel
-        head = layers.Conv(1, h.shape[1], False, self.spectral, "collapse", kernel_init=init, name="head")
-        return system.Verdict(head(h, train)[:, 0, 0, 0])
+
+        def head(features: int, name: str) -> Array:
+            init = _start(self.start, "in").kernel
+            conv = layers.Conv(
+                features, h.shape[1], False, self.spectral, "collapse", kernel_init=init, name=name
+            )
+            return conv(h, train)[:, 0, 0, :]
+
+        return system.Verdict(head(1, "head")[:, 0], head(self.classes, "breeds") if self.classify else None)
 
 
 class Encoder(Trunk, kw_only=True):

@@ -27,6 +27,7 @@ CHOICES = {
     "judge": ("jointly", "apart"),
     "fakes": ("fresh", "reused"),
     "fake_labels": ("uniform", "real"),
+    "breeds_of": ("real", "both"),
 }
 
 
@@ -61,7 +62,8 @@ class Game(NamedTuple):
     fakes: str  # the generator learns from "fresh" latents or "reused" ones of the discriminator's last step
     fake_labels: str  # breeds of generated pictures: "uniform", or those of the "real" ones beside them
     g_reals: bool  # a relativistic generator step gets real pictures of its own
-    breeds: float  # weight of the breeds' cross-entropy: of real ones for the one, of fakes for the other
+    breeds: float  # weight of the breeds' cross-entropy; the generator's is of its own pictures
+    breeds_of: str  # the discriminator's is of "real" pictures, or of "both" kinds, each with that weight
     ema_decay: float | Array
     ema_start: int  # steps before which the average is pegged to the generator
     ema_stats: str  # "average" | "copy"
@@ -77,9 +79,9 @@ class _Keys(NamedTuple):
     augment: Key
     noise: Key
     change: Key  # of what either kind goes through before the discriminator
+    drop: Key  # of the discriminator, where it drops features
     loss: Key
     penalty: Key
-    drop: Key  # of the discriminator, where it drops features
 
 
 def gan(game: Game) -> system.System:
@@ -248,6 +250,8 @@ def _d_step(
         terms = game.loss.d(keys.loss, of_real.logit, of_fake.logit)
         real_loss, fake_loss = (jnp.mean(term) for term in terms)
         breed_loss, breeds = _breed_loss(game, of_real, batch.label)
+        if game.breeds_of == "both":
+            breed_loss += _breed_loss(game, of_fake, label)[0]
         total = real_loss + fake_loss + breed_loss + due
         scalars = {
             "loss/d": total,
