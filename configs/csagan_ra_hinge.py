@@ -89,6 +89,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fake_labels="real",
             g_reals=False,  # relativistic losses: real pictures of its own for the generator's step
             breeds=0.0,
+            breeds_of="real",  # the discriminator learns those of real pictures; "both": of both kinds
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike
