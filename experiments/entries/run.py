@@ -18,41 +18,53 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
-# Whose, and what it scored in 2019: public, private (lower is better); None: not known or none.
-ENTRIES: dict[str, tuple[str, float | None, float | None]] = {
-    "lsgan_sn": ("hirune924", 38.92, 118.93),
-    "happy_gan": ("leonshangguan", 38.70, 95.85),
-    "sn_dcgan_style": ("johannl", 38.26, 96.42),
-    "progan": ("Theo Viel, 6th", 30.33, 82.78),
-    "rals_ac_biggan": ("yabae, 2nd", 15.82, 58.36),
-    "dog_biggan": ("Dmitry Vorobiev, 5th", 14.96, 86.28),
-    "biggan_deep": ("said not to work", None, None),
-    "leaky_biggan": ("tikutiku, 1st", 31.10, 55.42),
-    "biggan96_style": ("bestfitting, 4th", 12.46, 77.81),
-    "biggan": ("ours, plain", None, None),
+
+class Entry(NamedTuple):
+    """A config in the table."""
+
+    whose: str
+    public: float | None = None  # scores of 2019, lower is better; None: not known or none
+    private: float | None = None
+    narrow: int = 4  # --narrow divides its widths by this
+    more: dict[str, Any] = {}  # --narrow changes these fields as well
+
+
+SHORT = {"ema.decay": 0.99}  # an average that a run of a few hundred steps can have
+ENTRIES = {
+    "lsgan_sn": Entry("hirune924", 38.92, 118.93, 8),
+    "happy_gan": Entry("leonshangguan", 38.70, 95.85, 8),
+    "sn_dcgan_style": Entry("johannl", 38.26, 96.42, 8),
+    "progan": Entry("Theo Viel, 6th", 30.33, 82.78, 8, {"game.batch_size": 32}),
+    "rals_ac_biggan": Entry("yabae, 2nd", 15.82, 58.36, more={"game.batch_size": 32, **SHORT}),
+    "dog_biggan": Entry("Dmitry Vorobiev, 5th", 14.96, 86.28),
+    "biggan_deep": Entry("said not to work"),
+    "leaky_biggan": Entry("tikutiku, 1st", 31.10, 55.42, 3),
+    "biggan96_style": Entry("bestfitting, 4th", 12.46, 77.81, 3, {**SHORT, "ema.start": 0}),
+    "biggan": Entry("ours, plain"),
+    "dragan": Entry("hirune924, a trial", narrow=8),
+    "wgan_gp": Entry("hirune924, a trial", narrow=8),
+    "sngan": Entry("not run in 2019", narrow=16),
+    "acgan": Entry("hirune924, a trial", narrow=8, more={"game.batch_size": 32}),
+    "aclsgan": Entry("hirune924, a trial", narrow=8),
+    "sagan": Entry("hirune924, a trial", narrow=16, more={"game.batch_size": 32}),
+    "sagan_residual": Entry("author not known", narrow=4, more={"game.batch_size": 32}),
+    "csagan": Entry("mpalermo", narrow=8),
+    "csagan_ra_hinge": Entry("ykumards, 21st", narrow=8, more={"game.batch_size": 32}),
+    "vae": Entry("hirune924, a trial", narrow=8),
+    "vae_lsgan": Entry("hirune924, a trial", narrow=8),
+    "vqvae2": Entry(
+        "hirune924, given up",
+        narrow=4,
+        more={"game.batch_size": 32, "game.prior.width": 96, "game.prior.layers": 4},
+    ),
 }
-# --narrow: widths and batches that two cores can train in minutes.
-NARROW: dict[str, dict[str, Any]] = {
-    "lsgan_sn": {"generator.widths": (128, 128, 64, 32, 16), "discriminator.widths": (16, 32, 64, 128)},
-    "happy_gan": {
-        "generator.widths": (256, 128, 64, 32, 16),
-        "discriminator.widths": (16, 32, 64, 128, 256),
-    },
-    "sn_dcgan_style": {"generator.widths": (128, 64, 32, 16), "discriminator.widths": (16, 32, 64, 128)},
-    "progan": {"generator.channels": 64, "discriminator.channels": 64},
-    "rals_ac_biggan": {"generator.channels": 16, "discriminator.channels": 16, "game.batch_size": 32},
-    "dog_biggan": {"generator.channels": 12, "discriminator.channels": 16},
-    "biggan_deep": {"generator.channels": 16, "discriminator.channels": 16},
-    "leaky_biggan": {"generator.channels": 12, "discriminator.channels": 14},
-    "biggan96_style": {"generator.channels": 8, "discriminator.channels": 8},
-    "biggan": {"generator.channels": 16, "discriminator.channels": 16},
-}
+SMALLEST = {"widths": 16, "channels": 8}  # that --narrow leaves, of a layer and of a unit of such
 GROWING = (0.05, 0.1, 0.15, 0.2, 0.5)  # of progan's steps at 4, 8, 16, 32 and 64 px
 
 
@@ -64,9 +76,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(ENTRIES), help="entries, separated by commas")
     parser.add_argument("--minutes", type=float, default=0.0, help="of training for each; 0: see --kimg")
     parser.add_argument("--kimg", type=float, default=0.0, help="thousand real pictures for each")
-    parser.add_argument("--narrow", action="store_true", help="widths for a CPU")
+    parser.add_argument("--narrow", action="store_true", help="widths and batches for a CPU")
     parser.add_argument(
-        "--progan_steps", type=int, default=1000, help="of all sizes, with --minutes --narrow"
+        "--phased_steps", type=int, default=1500, help="of all phases, for those with several and --minutes"
     )
     parser.add_argument("--samples", type=int, default=1000, help="pictures of both scores")
     parser.add_argument("--batch", type=int, default=8, help="pictures in flight through Inception")
@@ -84,9 +96,24 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def narrowed(config: Any, by: int) -> dict[str, Any]:
+    """Fields of both networks (and a VAE's encoder) with their widths divided."""
+    found = {}
+    for path, section in (
+        ("generator", config.generator),
+        ("discriminator", config.discriminator),
+        ("game.encoder", config.game.get("encoder", {})),
+    ):
+        for field in {"channels", "widths"} & set(section):
+            value = section[field]
+            less = [max(SMALLEST[field], x // by) for x in (value if isinstance(value, tuple) else (value,))]
+            found[f"{path}.{field}"] = tuple(less) if isinstance(value, tuple) else less[0]
+    return found
+
+
 def config_of(name: str, args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The entry's config with what this comparison changes, and those changes."""
-    config = importlib.import_module(f"configs.{name}").get_config()
+    config, entry = importlib.import_module(f"configs.{name}").get_config(), ENTRIES[name]
     changes = {
         "data.archives": args.archives,
         "train.max_hours": args.minutes / 60.0,
@@ -98,19 +125,24 @@ def config_of(name: str, args: argparse.Namespace) -> tuple[Any, dict[str, Any]]
         "eval.samples": args.samples,
         "eval.batch_size": args.batch,
         "eval.weights": args.weights,
-        **(NARROW.get(name, {}) if args.narrow else {}),
+        **({**narrowed(config, entry.narrow), **entry.more} if args.narrow else {}),
         **dict((field, json.loads(value)) for field, _, value in (x.partition("=") for x in args.set)),
     }
+    if config.init_from:
+        changes["init_from"] = str(pathlib.Path(args.runs) / pathlib.Path(config.init_from).name)
     config.update_from_flattened_dict(changes)
-    more = {}
-    steps = config.train.steps
+    more, phased = {}, config.game.name in ("progressive", "vqvae")
+    if args.kimg or phased:
+        more["train.steps"] = args.phased_steps
     if args.kimg:
-        more["train.steps"] = steps = round(args.kimg * 1000 / config.game.batch_size / 100) * 100
-    if config.game.name == "progressive" and (args.kimg or args.narrow):
-        steps = steps if args.kimg else args.progan_steps
-        more |= {"train.steps": steps, "game.steps": tuple(round(share * steps) for share in GROWING)}
-    for player in ("g", "d"):
-        if config.optimizer[player].schedule.name == "clock_cosine" and args.minutes:
+        more["train.steps"] = round(args.kimg * 1000 / config.game.batch_size / 100) * 100
+    if config.game.name == "progressive":
+        more["game.steps"] = tuple(round(share * more["train.steps"]) for share in GROWING)
+    if config.game.name == "vqvae":
+        more["game.autoencoder_steps"] = round(0.5 * more["train.steps"])
+    for player in config.optimizer:
+        schedule = config.optimizer[player].get("schedule", {})
+        if schedule.get("name") == "clock_cosine" and args.minutes:
             more[f"optimizer.{player}.schedule.hours"] = args.minutes / 60.0 * 10.0 / 8.95  # as then
     config.update_from_flattened_dict(more)
     return config, {**changes, **more}
@@ -122,7 +154,7 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     import PIL.Image
 
-    from jaxdog import evaluate, factory, job, plots, train, writers
+    from jaxdog import evaluate, factory, job, plots, system, train, writers
 
     config, changes = config_of(name, args)
     checked = factory.check(config)
@@ -164,6 +196,11 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
             {k: v for k, v in line.items() if k == "step" or k.startswith(("loss", "logit"))} for line in log
         ],
         "changes": changes,
+        "parameters": {
+            player: sum(x.size for x in jax.tree.leaves(net.params))
+            for player, net in vars(outcome.state).items()
+            if isinstance(net, system.Net)
+        },
         "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
         "jax": jax.__version__,
         "python": platform.python_version(),
@@ -178,16 +215,16 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        who, public, private = ENTRIES[row["name"]]
-        then = " / ".join("-" if x is None else f"{x:.2f}" for x in (public, private))
+        entry = ENTRIES[row["name"]]
+        then = " / ".join("-" if x is None else f"{x:.2f}" for x in (entry.public, entry.private))
         before, after = row["before"], row["after"]
         fid = next(name for name in after if name.endswith(("fid2048", "fid2048_approx")))
         mifid = next(name for name in after if "mifid" in name)
         small = next(name for name in after if name.endswith("fid768"))
         recall = next((after[name] for name in after if name.startswith("recall")), float("nan"))
         lines.append(
-            f"| {row['name']} | {who} | {then} | {row['images']:,} | {row['images_per_second']:.1f} | "
-            f"{before[small]:.2f}, {after[small]:.2f} | {before[fid]:.0f}, {after[fid]:.0f} | "
+            f"| {row['name']} | {entry.whose} | {then} | {row['images']:,} | "
+            f"{row['images_per_second']:.1f} | {before[small]:.2f}, {after[small]:.2f} | {before[fid]:.0f}, {after[fid]:.0f} | "
             f"{after[mifid]:.0f} | {recall:.3f} | {row['memory_gb']:.1f} |"
         )
     return "\n".join(lines) + "\n"
