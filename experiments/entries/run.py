@@ -224,7 +224,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         recall = next((after[name] for name in after if name.startswith("recall")), float("nan"))
         lines.append(
             f"| {row['name']} | {entry.whose} | {then} | {row['images']:,} | "
-            f"{row['images_per_second']:.1f} | {before[small]:.2f}, {after[small]:.2f} | {before[fid]:.0f}, {after[fid]:.0f} | "
+            f"{row['images_per_second']:.1f} | {before[small]:.2f}, {after[small]:.2f} | "
+            f"{before[fid]:.0f}, {after[fid]:.0f} | "
             f"{after[mifid]:.0f} | {recall:.3f} | {row['memory_gb']:.1f} |"
         )
     return "\n".join(lines) + "\n"
