@@ -281,14 +281,6 @@ def test_breeds_beyond_the_width_have_no_effect_at_the_start():
     np.testing.assert_array_equal(second[:, 4:], jax.nn.one_hot(label, CLASSES))
 
 
-def test_blur_spreads_a_point_and_sees_zeros_outside():
-    point = jnp.zeros((1, 5, 5, 2)).at[0, 2, 1].set(jnp.array([16.0, -16.0])).at[0, 0, 4].set(16.0)
-    got = np.asarray(biggan._blur(point))
-    np.testing.assert_allclose(got[0, 1:4, 0:3, 0], [[1, 2, 1], [2, 4, 2], [1, 2, 1]])
-    np.testing.assert_allclose(got[0, 1:4, 0:3, 1], [[-1, -2, -1], [-2, -4, -2], [-1, -2, -1]])
-    np.testing.assert_allclose(got[0, :2, 3:, 1], [[2, 4], [1, 2]])
-
-
 def test_style_starts_with_gains_around_1_and_biases_around_0():
     z, _, label = inputs(2)
     variables = jax.jit(lambda key: generator(**STYLE_G).init(key, z, label, True))(KEY)

@@ -36,6 +36,14 @@ def test_pooling_undoes_upsampling():
     chex.assert_trees_all_close(convolution.avg_pool(convolution.upsample_nearest(x)), x)
 
 
+def test_blur_spreads_a_point_and_sees_zeros_outside():
+    point = jnp.zeros((1, 5, 5, 2)).at[0, 2, 1].set(jnp.array([16.0, -16.0])).at[0, 0, 4].set(16.0)
+    got = convolution.blur(point)
+    spread = jnp.array([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])
+    chex.assert_trees_all_close(got[0, 1:4, 0:3], jnp.stack([spread, -spread], -1))
+    chex.assert_trees_all_close(got[0, :2, 3:, 1], spread[1:, :2])
+
+
 def test_max_pool_sends_the_gradient_to_the_maximum():
     x = normal(2, 1, 4, 4, 2)
     gradient = jax.grad(lambda x: convolution.max_pool(x).sum())(x)

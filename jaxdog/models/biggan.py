@@ -74,16 +74,6 @@ CONDITION_INITS = {  # of the kernel and of the bias
 }
 
 
-def _blur(x: Array) -> Array:
-    """Each channel of [b, h, w, c] weighted (1, 2, 1) / 4 along h and along w, zeros around."""
-    for axis in (1, 2):
-        n = x.shape[axis]
-        wide = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(4)])
-        before, here, after = (jax.lax.slice_in_dim(wide, i, i + n, axis=axis) for i in range(3))
-        x = 0.25 * (before + after) + 0.5 * here
-    return x
-
-
 class StyledNorm(nn.Module):
     """A conditional norm, then gain and bias linear in a style: [b, h, w, c], (condition, style) -> same.
 
@@ -117,7 +107,7 @@ class GeneratorBlock(nn.Module):
     def __call__(self, x: Array, condition: Any, train: bool) -> Array:
         h = self.act(self.norm(name="norm1")(x, condition, train))
         h = self.conv(self.features, resample="up", name="conv1")(h, train)
-        h = _blur(h) if self.blur else h
+        h = layers.blur(h) if self.blur else h
         h = self.act(self.norm(name="norm2")(h, condition, train))
         h = self.conv(self.features, name="conv2")(h, train)
         return h + self.conv(self.features, size=1, resample="up", name="shortcut")(x, train)

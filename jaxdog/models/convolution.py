@@ -81,6 +81,19 @@ def max_pool(x: Array) -> Array:
     return _cells(x).max((2, 4))
 
 
+def blur(x: Array) -> Array:
+    """Each channel of [b, h, w, c] weighted (1, 2, 1) / 4 along h and along w, zeros around.
+
+    After `upsample_nearest`, and before `avg_pool`, it makes the filter (1, 3, 3, 1) of them.
+    """
+    for axis in (1, 2):
+        n = x.shape[axis]
+        wide = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(4)])
+        before, here, after = (lax.slice_in_dim(wide, i, i + n, axis=axis) for i in range(3))
+        x = 0.25 * (before + after) + 0.5 * here
+    return x
+
+
 def _cells(x: Array) -> Array:
     """[b, h, w, c] -> [b, h/2, 2, w/2, 2, c]."""
     b, h, w, c = x.shape

@@ -24,14 +24,12 @@ Init = Callable[..., Array]
 SPECTRAL = "spectral"  # u, v of every spectral-normed layer
 BATCH_STATS = "batch_stats"  # running mean and variance of every batch norm
 HIGHEST = lax.Precision.HIGHEST
+RELU_GAIN = math.sqrt(2.0)  # a ReLU halves the variance
 
 # Other networks need this file only.
 conv = convolution.conv
-upsample_nearest, avg_pool, max_pool = (
-    convolution.upsample_nearest,
-    convolution.avg_pool,
-    convolution.max_pool,
-)
+blur, upsample_nearest = convolution.blur, convolution.upsample_nearest
+avg_pool, max_pool = convolution.avg_pool, convolution.max_pool
 
 orthogonal = (
     nn.initializers.orthogonal()
@@ -122,9 +120,9 @@ class Conv(nn.Module):
 
     The matrix that spectral norm sees is [size * size * c, features] throughout, as in torch.
 
-    `equalised` multiplies the kernel by sqrt(2 / n) whenever it is used, n being the numbers that one number
-    of the output is made of: kernels that start as N(0, 1) give variance 1, and one learning rate suits
-    layers of all sizes (Karras et al. 2018, sec. 4.1).
+    `equalised` multiplies the kernel by gain / sqrt(n) whenever it is used, n being the numbers that one
+    number of the output is made of: kernels that start as N(0, 1) give variance 1 behind a ReLU, and one
+    learning rate suits layers of all sizes (Karras et al. 2018, sec. 4.1).
     """
 
     features: int
@@ -137,13 +135,14 @@ class Conv(nn.Module):
     bias_init: Init = zero_bias  # (key, the kernel's shape) -> [features]
     eps: float = 1e-8
     equalised: bool = False
+    gain: float = RELU_GAIN  # only where equalised
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
         if self.equalised:
             inputs = x.shape[-1] * (1 if self.resample == "expand" else self.size**2)
-            kernel = kernel * math.sqrt(2.0 / inputs)
+            kernel = kernel * (self.gain / math.sqrt(inputs))
         if self.spectral:
             kernel = spectral_normed(self, kernel, kernel.reshape(-1, self.features), train, self.eps)
         y = RESAMPLED.get(self.resample, partial(conv, resample=self.resample))(
@@ -178,7 +177,12 @@ RESAMPLED: dict[str, Callable[[Array, Array], Array]] = {
 
 
 class Dense(nn.Module):
-    """Matrix product: [..., n] -> [..., features]."""
+    """Matrix product: [..., n] -> [..., features].
+
+    `equalised` is that of `Conv`; it also multiplies kernel and bias by `rate` whenever they are used. With
+    kernels that start as N(0, 1 / rate^2) nothing changes but that the layer learns at `rate` times the
+    optimiser's rate, as long as that does not look at the gradient's size (Karras et al. 2019, app. C).
+    """
 
     features: int
     bias: bool = True
@@ -187,15 +191,21 @@ class Dense(nn.Module):
     kernel_init: Init = orthogonal
     bias_init: Init = zero_bias  # (key, the kernel's shape) -> [features]
     eps: float = 1e-8
+    equalised: bool = False
+    gain: float = RELU_GAIN  # only where equalised, as `rate`
+    rate: float = 1.0
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        rate = self.rate if self.equalised else 1.0
+        if self.equalised:
+            kernel = kernel * (rate * self.gain / math.sqrt(x.shape[-1]))
         if self.spectral:
             kernel = spectral_normed(self, kernel, kernel, train, self.eps)
         y = x.astype(self.dtype) @ kernel.astype(self.dtype)
         if self.bias:
-            bias = self.param("bias", self.bias_init, kernel.shape).astype(self.dtype)
+            bias = rate * self.param("bias", self.bias_init, kernel.shape).astype(self.dtype)
             y = y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
         return y
 
@@ -353,15 +363,18 @@ class MinibatchStd(nn.Module):
 class Noise(nn.Module):
     """x + weight * noise, one N(0, 1) map per picture, a weight per channel from 0 (Karras et al. 2019).
 
-    `place` tells the layers of one network apart: a picture's key gives each of them other noise.
+    `shared` makes it one weight for all channels (Karras et al. 2020). `place` tells the layers of one
+    network apart: a picture's key gives each of them other noise.
     """
 
     place: int
+    shared: bool = False
 
     @nn.compact
     def __call__(self, x: Array, key: Array) -> Array:
         _, h, w, c = x.shape
-        weight = self.param("weight", nn.initializers.zeros_init(), (c,)).astype(x.dtype)
+        shape = (1,) if self.shared else (c,)
+        weight = self.param("weight", nn.initializers.zeros_init(), shape).astype(x.dtype)
         # Latents are drawn from the key itself, numbers from 0 on are folded in when latents are drawn again.
         own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(key, 1_000_000 + self.place)
         noise = jax.vmap(lambda key: jax.random.normal(key, (h, w, 1)))(own).astype(x.dtype)
