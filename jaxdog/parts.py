@@ -24,6 +24,7 @@ from jaxdog.models import (
     resnet,
     sagan,
     style_dcgan,
+    stylegan,
     vqvae,
 )
 
@@ -46,6 +47,7 @@ GENERATORS = {
     "resnet": resnet.Generator,
     "sagan": sagan.Generator,
     "style_dcgan": style_dcgan.Generator,
+    "stylegan": stylegan.Generator,
 }
 DISCRIMINATORS = {
     "biggan": biggan.Discriminator,
@@ -56,6 +58,7 @@ DISCRIMINATORS = {
     "resnet": resnet.Discriminator,
     "sagan": sagan.Discriminator,
     "style_dcgan": style_dcgan.Discriminator,
+    "stylegan": stylegan.Discriminator,
 }
 ENCODERS = {"dcgan": dcgan.Encoder}  # of pictures to latents
 AUTOENCODERS = {"vqvae": vqvae.Autoencoder}  # of pictures to codes and back

@@ -37,8 +37,8 @@ class Judged(NamedTuple):
 class Made(NamedTuple):
     """What a generator's penalty looks at."""
 
-    render: Callable[[Array], Array]  # latent [b, k] -> image [b, h, w, c]
-    latent: Array  # [b, k]
+    render: Callable[[Array], Array]  # latent [b, ..., k] -> image [b, h, w, c]
+    latent: Array  # [b, k], or [b, layers, k] where each layer has its own
     params: PyTree
 
 
@@ -220,6 +220,8 @@ def orthogonal(weight: float, every: int) -> Penalty:
 def path_length(weight: float, every: int, decay: float, share: float) -> Penalty:
     """E (|| J^T y || - a)^2, J = d image / d latent, y ~ N(0, I) / side (Karras et al. 2020, eq. 4, app. B).
 
+    Where each layer has a latent of its own, the squared norm is the mean of theirs: the paper's program.
+
     Args:
       decay: of the moving average a of the lengths, which starts at 0 and is moved before it is used.
       share: of the batch that is looked at, from its beginning; at least one picture.
@@ -234,7 +236,8 @@ def path_length(weight: float, every: int, decay: float, share: float) -> Penalt
             return jnp.sum(image * jax.random.normal(key, image.shape)) / side
 
         slope = jax.grad(dot)(made.latent)[:few]
-        length = jnp.sqrt(jnp.sum(jnp.square(slope.reshape(few, -1)), 1) + TINY)
+        squares = jnp.sum(jnp.square(slope), -1).reshape(few, -1)  # [few, layers]
+        length = jnp.sqrt(jnp.mean(squares, 1) + TINY)
         mean = decay * memory + (1.0 - decay) * jax.lax.stop_gradient(jnp.mean(length))
         return jnp.mean(jnp.square(length - mean)), mean
 

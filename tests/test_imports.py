@@ -20,6 +20,7 @@ LAYERS = (
     | {"models.biggan_deep", "models.progan", "data.multicrop"}
     | {"metrics.mifid", "metrics.prdc", "metrics.nasnet", "data.cheats", "models.memorizer"}
     | {"models.dcgan", "models.style_dcgan", "data.recipes", "models.vqvae", "models.priors"}
+    | {"models.stylegan"}
     | {"models.sagan", "models.csagan", "models.resnet", "data.tables", "data.clusters", "data.segment"},
     {"systems.gan", "checkpoint", "writers", "plots", "metrics.features", "metrics.per_class"}
     | {"metrics.nasnet_weights", "metrics.forensics", "data.pictures", "data.curate", "systems.memorizer"}

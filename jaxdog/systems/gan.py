@@ -44,7 +44,9 @@ class State:
 class Game(NamedTuple):
     """What stays fixed: the two networks, how they learn, and how pictures are drawn."""
 
-    generator: nn.Module  # (z [b, latent_dim], label [b], train, key [b]) -> [b, h, w, c] in [-1, 1]
+    # (z [b, latent_dim], label [b], train, key [b]) -> [b, h, w, c] in [-1, 1]. One that has the methods
+    # `styles` (of the same -> [b, layers, k]) and `paint` (styles, train, key -> pictures) composes them.
+    generator: nn.Module
     discriminator: nn.Module  # (image, label [b], train) -> system.Verdict; may draw numbers called "dropout"
     latent_dim: int
     classes: int
@@ -147,13 +149,13 @@ def _drawn(game: Game, key: Key, real: system.Batch) -> tuple[Array, Array, Arra
 
 
 def _made(game: Game, net: system.Net, params: PyTree, key: Key, real: system.Batch) -> penalties.Made:
-    """The pictures of `_fakes` once more, as a function of their latents."""
+    """The pictures of `_fakes` once more, as a function of their latents, or of the styles made of these."""
     z, label, keys = _drawn(game, key, real)
-
-    def render(z: Array) -> Array:
-        return _forward(game.generator, params, net.stats, z, label, update=False, key=keys)[0]
-
-    return penalties.Made(render, z, params)
+    passed = partial(_forward, game.generator, params, net.stats, update=False, key=keys)
+    if not hasattr(game.generator, "paint"):
+        return penalties.Made(lambda z: passed(z, label)[0], z, params)
+    styles, _ = passed(z, label, method="styles")
+    return penalties.Made(lambda styles: passed(styles, method="paint")[0], styles, params)
 
 
 def _learn(
