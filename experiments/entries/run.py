@@ -56,6 +56,8 @@ ENTRIES = {
     "sagan_residual": Entry("author not known", narrow=4, more={"game.batch_size": 32}),
     "csagan": Entry("mpalermo", narrow=8),
     "csagan_ra_hinge": Entry("ykumards, 21st", narrow=8, more={"game.batch_size": 32}),
+    "stylegan": Entry("said to be too heavy", narrow=16, more={"generator.style_dim": 64}),
+    "stylegan2": Entry("later than 2019", narrow=16, more={"generator.style_dim": 64}),
     "vae": Entry("hirune924, a trial", narrow=8),
     "vae_lsgan": Entry("hirune924, a trial", narrow=8),
     "vqvae2": Entry(
@@ -65,7 +67,8 @@ ENTRIES = {
     ),
 }
 SMALLEST = {"widths": 16, "channels": 8}  # that --narrow leaves, of a layer and of a unit of such
-GROWING = (0.05, 0.1, 0.15, 0.2, 0.5)  # of progan's steps at 4, 8, 16, 32 and 64 px
+GROWING = (0.05, 0.1, 0.15, 0.2, 0.5)  # of the steps of what grows: at 4, 8, 16, 32 and 64 px
+K = 5  # steps per dispatch
 
 
 def parse() -> argparse.Namespace:
@@ -118,8 +121,8 @@ def config_of(name: str, args: argparse.Namespace) -> tuple[Any, dict[str, Any]]
         "data.archives": args.archives,
         "train.max_hours": args.minutes / 60.0,
         "train.grid_every": 0,
-        "train.log_every": 10,
-        "train.steps_per_dispatch": 5,
+        "train.log_every": 2 * K,
+        "train.steps_per_dispatch": K,
         "checkpoint.every": 1_000_000,
         "eval.every_kimg": 0.0,
         "eval.samples": args.samples,
@@ -137,9 +140,11 @@ def config_of(name: str, args: argparse.Namespace) -> tuple[Any, dict[str, Any]]
     if args.kimg:
         more["train.steps"] = round(args.kimg * 1000 / config.game.batch_size / 100) * 100
     if config.game.name == "progressive":
-        more["game.steps"] = tuple(round(share * more["train.steps"]) for share in GROWING)
+        shares = GROWING[-len(config.game.sizes) :]
+        steps = [round(x / sum(shares) * more["train.steps"] / K) * K for x in shares]
+        more["game.steps"] = (*steps[:-1], more["train.steps"] - sum(steps[:-1]))
     if config.game.name == "vqvae":
-        more["game.autoencoder_steps"] = round(0.5 * more["train.steps"])
+        more["game.autoencoder_steps"] = round(0.5 * more["train.steps"] / K) * K
     for player in config.optimizer:
         schedule = config.optimizer[player].get("schedule", {})
         if schedule.get("name") == "clock_cosine" and args.minutes:
