@@ -17,8 +17,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxdog import cleaning, devices, factory, job, plots, system
-from jaxdog.data import clean, crop, labels, photos, tables, toy
+from jaxdog import cleaning, devices, factory, job, modes, plots, system
+from jaxdog.data import clean, crop, extras, labels, photos, tables, toy
 from tests import test_clean, test_factory
 from tests.test_end_to_end import ROOT, environment
 
@@ -60,8 +60,9 @@ def planted() -> photos.Crops:
     return photos.Crops(image, zeros, number, extent, zeros, names, ("a",), (), box)
 
 
-def test_copies_in_disguise_are_found_and_nothing_else():
+def test_copies_in_disguise_are_found_and_nothing_else(monkeypatch):
     """7 is dropped for another reason, so its copy stays."""
+    monkeypatch.setattr(cleaning.examine, "BATCH", 64)
     crops = planted()
     got = cleaning.near(crops, np.arange(13) != 7, 0.75, devices.mesh())
     assert got.tolist() == [*range(9), 2, 5, 5, 12]
@@ -201,8 +202,9 @@ def test_clean_and_then_train_on_it(cache, tmp_path):
     made = job.make(factory.check(given), tmp_path / "run", cache, training=False, scoring=False)
     assert job.classes(made) == 3 and len(made.crops.image) == rows.keep.sum()
     np.testing.assert_array_equal(made.crops.label, rows.cluster[rows.keep])
-    assert set(job.labels(made, 6, 0).tolist()) == {0, 1, 2}
-    state = jax.eval_shape(made.phases[0].system.init, jax.random.key(0), batch(given.game.batch_size))
+    phase = made.phases[0]
+    assert set(job.labels(made, 6, 0, phase, None).tolist()) == {0, 1, 2}
+    state = jax.eval_shape(phase.system.init, jax.random.key(0), batch(given.game.batch_size))
     assert 3 in {
         x.shape[0] for x in jax.tree.leaves(state.g.params) if x.ndim
     }  # an embedding of each cluster
@@ -213,39 +215,40 @@ def batch(n: int) -> system.Batch:
     return system.Batch(jnp.zeros((n, 32, 32, 3)), zeros, jnp.full((n, 2), 32), zeros, jnp.zeros(n))
 
 
-def test_label_in_two_sittings_by_http(cache, tmp_path):
-    """Ctrl-C ends the first; the second goes on."""
-    path = tmp_path / "labels.csv"
-    for sitting, words in enumerate([("near", "far"), ("skip",)]):
-        process = subprocess.Popen(
-            command(cache, tmp_path, "--mode=label"),
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stderr is not None
-        address = None
-        for line in process.stderr:
-            if found := re.search(r"open (http://127\.0\.0\.1:\d+/) in a browser", line):
-                address = found[1]
-                break
-        assert address is not None, process.wait(60)
-        question = json.load(urllib.request.urlopen(f"{address}question", timeout=60))
-        assert question["done"] == 2 * sitting
-        for word in words:
-            body = json.dumps({"crop": question["crop"], "label": word}).encode()
-            with urllib.request.urlopen(f"{address}answer", body, timeout=60) as reply:
-                question = json.load(reply)
-        process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-        assert process.wait(60) == 0, said
-        process.stderr.close()
-        assert f"{2 + sitting} of {question['total']} crops have a label now" in said
-    rows = list(csv.DictReader(io.StringIO(path.read_text())))
+def test_label_by_http_goes_on_and_ends_with_ctrl_c(cache, tmp_path):
+    _, crops = cleaning.read(config(cache), cache)
+    log = labels.Log(tmp_path / "labels.csv")
+    log.append(labels.keys(crops)[0], "near")
+    log.close()
+    words = command(cache, tmp_path, "--mode=label")
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    found = (re.search(r"open (http://127\.0\.0\.1:\d+/) in a browser", line) for line in process.stderr)
+    address = next((match[1] for match in found if match), None)
+    assert address is not None, process.wait(60)
+    with urllib.request.urlopen(f"{address}question", timeout=60) as reply:
+        question = json.load(reply)
+    assert question["done"] == 1 and question["total"] == len(crops.image)
+    for word in ("far", "skip"):
+        body = json.dumps({"crop": question["crop"], "label": word}).encode()
+        with urllib.request.urlopen(f"{address}answer", body, timeout=60) as reply:
+            question = json.load(reply)
+    process.send_signal(signal.SIGINT)
+    said = process.stderr.read()
+    assert process.wait(60) == 0, said
+    process.stderr.close()
+    assert f"3 of {question['total']} crops have a label now" in said
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "labels.csv").read_text())))
     assert [row["label"] for row in rows] == ["near", "far", "skip"]
     assert len({tuple(row.values())[:6] for row in rows}) == 3
+
+
+def test_mistakes_that_only_a_run_finds_are_expected_too():
+    assert issubclass(extras.MissingExtra, modes.EXPECTED)
+    with pytest.raises(modes.EXPECTED, match="clean.method is 'dbscan'; choices: none, pixels"):
+        cleaning.run(config(pathlib.Path("x")), clean.Settings(method="dbscan"), ROOT, ROOT)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +256,6 @@ def test_label_in_two_sittings_by_http(cache, tmp_path):
     [
         (["--mode=clean", "--clean.kk=3"], "Unknown command line flag 'clean.kk'. Did you mean: clean.k"),
         (["--mode=clean", "--clean.k=three"], "flag --clean.k=three: invalid literal for int"),
-        (["--mode=clean", "--clean.method=dbscan"], "clean.method is 'dbscan'; choices: none, pixels"),
         (["--mode=label", "--port=70000"], "--port=70000"),
     ],
 )
