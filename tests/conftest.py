@@ -21,6 +21,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """On several processes a file stays together, for its dear fixtures; the systems are dealt out."""
     for item in items:
