@@ -163,6 +163,7 @@ def _shrink(config: ConfigDict) -> None:
             "data.classes": 0,
             "data.size": 32,
             "data.store_size": 40,
+            "data.crop.min_side": 24,  # drawn dogs are small
             "data.cache_dir": "runs/cache",
             "augment.jittered_square.size": 32,
             "generator.widths": (8, 8, 8, 8),
