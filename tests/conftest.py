@@ -1,6 +1,7 @@
 """Strict settings for every test: 4 fake devices, no silent rank promotion, warnings are errors."""
 
 import importlib.metadata
+import logging
 import os
 import pathlib
 from collections.abc import Iterator
@@ -35,6 +36,15 @@ def forget_what_was_compiled() -> Iterator[None]:
     """Programs of one file serve no other, and would fill the memory."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def hear_the_log() -> Iterator[None]:
+    """A mode that a test runs in this process makes the log its own; afterwards it is everybody's again."""
+    log = logging.getLogger("jaxdog")
+    yield
+    log.handlers.clear()
+    log.propagate = True
 
 
 @pytest.fixture(scope="session")
