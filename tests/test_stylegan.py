@@ -122,27 +122,31 @@ G_CASES = [
 
 @pytest.mark.parametrize("fields", G_CASES)
 def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any]) -> None:
+    """Each layer has a w of its own: that of z, and another number added."""
     torch = pytest.importorskip("torch", reason="torch is the oracle")
     from tests import torch_twins, twin_stylegan
 
     net, z = generator(**fields), latents()
     variables = started(net, z, LABEL, False, KEYS)
     target = pictures(net.size)
+    layer_count = 2 * len(stylegan.widths(6, net.size, net.size))
+    shift = jax.random.normal(jax.random.key(4), (1, layer_count, STYLE))
 
     @jax.jit
     def ours(params: Any) -> Any:
         def loss(params: Any) -> Any:
-            image = net.apply({**variables, "params": params}, z, LABEL, True, KEYS)
+            moved = {**variables, "params": params}
+            w = net.apply(moved, z, LABEL, True, KEYS, method="styles") + shift
+            image = net.apply(moved, w, True, KEYS, method="paint")
             return jnp.sum(image * target), image
 
         return jax.grad(loss, has_aux=True)(params)
 
     gradients, image = ours(variables["params"])
     theirs = twin_stylegan.tensors(variables["params"])
-    layer_count = 2 * len(stylegan.widths(6, net.size, net.size))
     label = torch.tensor(np.asarray(LABEL)).long()
     w = twin_stylegan.mapping(theirs, torch.tensor(np.asarray(z)), label, 0.01)
-    w = w[:, None].expand(-1, layer_count, -1)
+    w = w[:, None] + torch.tensor(np.asarray(shift))
     if net.modulation == "adain":
         noise = [torch_twins.first(x) for x in noise_maps(net.size)]
         expected = twin_stylegan.paint_2019(theirs, w, noise, net.alpha)
