@@ -31,9 +31,7 @@ def applied(augments: Sequence[Augment], key: Key, batch: Batch) -> Batch:
 
 def flip(key: Key, batch: Batch, p: float = 0.5) -> Batch:
     """Mirrors each picture left to right with probability p."""
-    image = batch.image
-    mirrored = jax.random.bernoulli(key, p, (image.shape[0],))
-    return batch._replace(image=jnp.where(mirrored[:, None, None, None], image[:, :, ::-1, :], image))
+    return batch._replace(image=resample.mirrored(key, batch.image, p))
 
 
 def uniform_noise(key: Key, batch: Batch, scale: float) -> Batch:

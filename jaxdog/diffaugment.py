@@ -85,8 +85,7 @@ def blit(key: Key, image: Array, p: Array | float, shift: float) -> Array:
     if h != w:
         raise ValueError(f"pictures are {h}x{w}; quarter turns need squares")
     keys = jax.random.split(key, 6)
-    mirrored = jax.random.bernoulli(keys[0], 0.5, (b, 1, 1, 1))
-    image = _drawn(keys[1], image, jnp.where(mirrored, image[:, :, ::-1], image), p)
+    image = _drawn(keys[1], image, resample.mirrored(keys[0], image, 0.5), p)
     turns = jax.random.randint(keys[2], (b, 1, 1, 1), 0, 4)
     turned = jnp.select([turns == i for i in range(4)], [jnp.rot90(image, i, (1, 2)) for i in range(4)])
     image = _drawn(keys[3], image, turned, p)

@@ -134,18 +134,17 @@ def dragan(weight: float, every: int, spread: float, target: float, per_pixel: b
 
 def r1(weight: float, every: int) -> Penalty:
     """1/2 E || d D(x) / dx ||^2 at real pictures (Mescheder et al. 2018, eq. 9); weight is their gamma."""
-
-    def value(key: Key, judged: Judged, memory: PyTree) -> tuple[Array, PyTree]:
-        return 0.5 * jnp.mean(jnp.sum(jnp.square(_slope(judged, *judged.real)), (1, 2, 3))), memory
-
-    return Penalty(value, weight, every)
+    return _flat(weight, every, lambda judged: judged.real)
 
 
 def r2(weight: float, every: int) -> Penalty:
     """1/2 E || d D(x) / dx ||^2 at generated pictures (Mescheder et al. 2018, eq. 10)."""
+    return _flat(weight, every, lambda judged: judged.fake)
 
+
+def _flat(weight: float, every: int, of: Callable[[Judged], Pictures]) -> Penalty:
     def value(key: Key, judged: Judged, memory: PyTree) -> tuple[Array, PyTree]:
-        return 0.5 * jnp.mean(jnp.sum(jnp.square(_slope(judged, *judged.fake)), (1, 2, 3))), memory
+        return 0.5 * jnp.mean(jnp.sum(jnp.square(_slope(judged, *of(judged))), (1, 2, 3))), memory
 
     return Penalty(value, weight, every)
 
@@ -178,9 +177,7 @@ def consistency(weight: float, every: int, shift: int, fakes: float) -> Penalty:
 def _moved(key: Key, image: Array, shift: int) -> Array:
     """Each picture mirrored with probability 1/2, then moved by up to `shift` pixels each way."""
     flip_key, shift_key = jax.random.split(key)
-    mirrored = jax.random.bernoulli(flip_key, 0.5, (image.shape[0], 1, 1, 1))
-    image = jnp.where(mirrored, image[:, :, ::-1], image)
-    return resample.shifted(shift_key, image, (shift, shift), "reflect")
+    return resample.shifted(shift_key, resample.mirrored(flip_key, image, 0.5), (shift, shift), "reflect")
 
 
 def lecam(weight: float, every: int, decay: float) -> Penalty:

@@ -169,6 +169,12 @@ def warp(image: Array, matrix: Array, size: int, filter: str = "cubic", border: 
     return jnp.clip(out, -1.0, 1.0) if filter == "cubic" else out
 
 
+def mirrored(key: Key, image: Array, p: float) -> Array:
+    """Each picture [b, h, w, c] mirrored left to right with probability p."""
+    chosen = jax.random.bernoulli(key, p, (image.shape[0],))
+    return jnp.where(chosen[:, None, None, None], image[:, :, ::-1, :], image)
+
+
 def shifted(key: Key, image: Array, reach: tuple[int, int], mode: str) -> Array:
     """Each picture [b, h, w, c] moved by whole pixels, up to `reach` (y, x) each way.
 

@@ -105,7 +105,7 @@ def batches(game: Game) -> int:
 
 def _init(game: Game, key: Key, batch: system.Batch) -> State:
     g_key, d_key, augment_key = jax.random.split(key, 3)
-    few = _augmented(game, augment_key, jax.tree.map(lambda x: x[:2], batch))
+    few = augment.applied(game.augment, augment_key, jax.tree.map(lambda x: x[:2], batch))
     z, keys = jnp.zeros((few.label.shape[0], game.latent_dim)), jax.random.split(key, few.label.shape[0])
     g_memory = {"paid": penalties.start(game.g_penalties)}
     d_memory = {"paid": penalties.start(game.d_penalties), "p": game.control.memory}
@@ -235,7 +235,7 @@ def _d_step(
 
     def loss(params: PyTree, inputs: tuple[system.Batch, _Keys]) -> tuple[Array, Aux]:
         batch, keys = inputs
-        batch = _augmented(game, keys.augment, batch)
+        batch = augment.applied(game.augment, keys.augment, batch)
         image, label, _ = _fakes(game, g, g.params, keys.noise, batch, update=False)
         real = _changed(game, d, keys.change, 0, step, batch.image), batch.label
         fake = _changed(game, d, keys.change, 1, step, jax.lax.stop_gradient(image)), label
@@ -288,7 +288,7 @@ def _g_step(
         verdict = logit(1, image, label)
         of_real = verdict.logit
         if game.loss.relative:
-            real = _augmented(game, keys.augment, real)
+            real = augment.applied(game.augment, keys.augment, real)
             of_real = logit(0, real.image, real.label).logit
         adversarial = jnp.mean(game.loss.g(keys.loss, of_real, verdict.logit))
         breed_loss, breeds = _breed_loss(game, verdict, label)
@@ -316,10 +316,6 @@ def _changed(game: Game, d: system.Net, key: Key, kind: int, step: Array, image:
     for i, change in enumerate(game.changes):
         image = change(jax.random.fold_in(key, 2 * i + kind), image, p)
     return image
-
-
-def _augmented(game: Game, key: Key, batch: system.Batch) -> system.Batch:
-    return augment.applied(game.augment, key, batch)
 
 
 def _step(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[State, system.Scalars]:
