@@ -90,7 +90,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             pool=False,
             minibatch_std=False,
             dropout=0.5,  # after each activation
-            classify=True,
+            breed_head="linear",
             slope=0.2,
             start="normal",
         )
@@ -108,8 +108,9 @@ def get_config(variant: str = "full") -> ConfigDict:
             fakes="fresh",  # the generator's latents are its own
             fake_labels="uniform",
             g_reals=False,
-            breeds=1.0,  # weight of the breeds' cross-entropy
-            breeds_of="both",  # the discriminator learns breeds from generated pictures, too
+            breed_loss=dict(
+                name="cross_entropy", weight=1.0, of="both"
+            ),  # weight of the breeds' cross-entropy
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike

@@ -87,7 +87,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             pool=True,
             minibatch_std=True,
             dropout=0.0,
-            classify=True,
+            breed_head="linear",
             slope=0.2,
             start="torch",
         )
@@ -105,8 +105,9 @@ def get_config(variant: str = "full") -> ConfigDict:
             fakes="reused",  # the generator's latents are the discriminator's last ones
             fake_labels="uniform",
             g_reals=False,
-            breeds=1.0,  # weight of the breeds' cross-entropy
-            breeds_of="real",
+            breed_loss=dict(
+                name="cross_entropy", weight=1.0, of="real"
+            ),  # weight of the breeds' cross-entropy
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike

@@ -75,6 +75,8 @@ def get_config(variant: str = "full") -> ConfigDict:
             attention=(32,),
             attention_key_ratio=8,
             bottleneck=4,
+            projection=True,
+            breed_head="none",  # "linear" | "linear_and_fake" | "cosine"
         )
     )
     config.game = ConfigDict(
@@ -90,8 +92,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fakes="fresh",  # the generator's latents are its own; "reused": the discriminator's last ones
             fake_labels="uniform",  # "real": those of the real pictures beside them
             g_reals=False,  # relativistic losses: real pictures of its own for the generator's step
-            breeds=0.0,  # weight of the breeds' cross-entropy, for discriminators that classify
-            breeds_of="real",  # "both": the discriminator learns those of generated pictures, too
+            breed_loss=dict(name="none"),  # what breeds teach beside that
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike

@@ -89,7 +89,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             pool=True,
             minibatch_std=True,
             dropout=0.0,
-            classify=False,
+            breed_head="none",
             slope=0.2,
             start="torch",
         )
@@ -107,8 +107,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fakes="reused",  # the generator's latents are the discriminator's last ones
             fake_labels="uniform",
             g_reals=False,
-            breeds=0.0,
-            breeds_of="real",
+            breed_loss=dict(name="none"),  # what breeds teach beside that
             d_penalties=dict(
                 dragan=dict(
                     weight=10.0,

@@ -89,7 +89,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             pool=False,
             minibatch_std=False,
             dropout=0.0,
-            classify=False,
+            breed_head="none",
             slope=0.2,
             start="torch",
         )
@@ -115,8 +115,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fakes="reused",  # the generator's latents are the discriminator's last ones
             fake_labels="uniform",
             g_reals=False,
-            breeds=0.0,
-            breeds_of="real",
+            breed_loss=dict(name="none"),  # what breeds teach beside that
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike

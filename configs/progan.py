@@ -93,8 +93,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fakes="reused",  # the generator learns from the discriminator's latents
             fake_labels="real",  # of the real pictures beside them
             g_reals=False,  # relativistic losses: real pictures of its own for the generator's step
-            breeds=0.0,  # weight of the breeds' cross-entropy, for discriminators that classify
-            breeds_of="real",  # "both": the discriminator learns those of generated pictures, too
+            breed_loss=dict(name="none"),  # what breeds teach beside that
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike

@@ -74,6 +74,8 @@ def get_config(variant: str = "full") -> ConfigDict:
             attention_bias=False,
             single=False,  # one convolution in each block but the first, and an activated shortcut
             head_bias=True,
+            projection=True,
+            breed_head="none",
         )
     )
     config.game = ConfigDict(
@@ -89,8 +91,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fakes="fresh",  # the generator's latents are its own, or the discriminator's last ones
             fake_labels="uniform",
             g_reals=False,  # relativistic losses: real pictures of its own for the generator's step
-            breeds=0.0,
-            breeds_of="real",  # the discriminator learns those of real pictures; "both": of both kinds
+            breed_loss=dict(name="none"),  # what breeds teach beside that
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike

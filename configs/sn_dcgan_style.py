@@ -93,8 +93,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fakes="fresh",  # the generator's latents are its own
             fake_labels="uniform",
             g_reals=False,
-            breeds=0.0,
-            breeds_of="real",
+            breed_loss=dict(name="none"),  # what breeds teach beside that
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike

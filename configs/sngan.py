@@ -87,6 +87,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             head="sum",  # over height and width
             head_bias=True,
             projection=True,
+            breed_head="none",
         )
     )
     config.game = ConfigDict(
@@ -102,8 +103,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fakes="fresh",  # the generator's latents are its own
             fake_labels="uniform",
             g_reals=False,
-            breeds=0.0,
-            breeds_of="real",
+            breed_loss=dict(name="none"),  # what breeds teach beside that
             d_penalties=dict(),  # names -> weight, every, and what each needs
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike

@@ -95,8 +95,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fakes="fresh",  # the generator's latents are its own; "reused": the discriminator's last ones
             fake_labels="uniform",  # breeds are not looked at
             g_reals=False,  # relativistic losses: real pictures of its own for the generator's step
-            breeds=0.0,  # weight of the breeds' cross-entropy, for discriminators that classify
-            breeds_of="real",  # "both": the discriminator learns those of generated pictures, too
+            breed_loss=dict(name="none"),  # what breeds teach beside that
             d_penalties=dict(r1=dict(weight=10.0, every=16)),  # names -> weight, every, and what each needs
             g_penalties=dict(path_length=dict(weight=2.0, every=4, decay=0.99, share=0.5)),
             diffaugment=dict(),  # what real and generated pictures go through alike

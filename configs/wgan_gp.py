@@ -87,6 +87,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             head="flat",  # a linear layer of the last map as it is
             head_bias=False,  # nor of the last block's output: they would cancel in the loss
             projection=False,
+            breed_head="none",
         )
     )
     config.game = ConfigDict(
@@ -102,8 +103,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             fakes="fresh",  # the generator's latents are its own
             fake_labels="uniform",
             g_reals=False,
-            breeds=0.0,
-            breeds_of="real",
+            breed_loss=dict(name="none"),  # what breeds teach beside that
             d_penalties=dict(
                 gradient_penalty=dict(
                     weight=10.0,

@@ -37,8 +37,7 @@ def _played(config: sections.Checked, classes: int, decay: float) -> gan.Game:
         fakes=game.fakes,
         fake_labels=game.fake_labels,
         g_reals=game.g_reals,
-        breeds=game.breeds,
-        breeds_of=game.breeds_of,
+        breed_loss=sections.named(parts.BREED_LOSSES, game.breed_loss, "config.game.breed_loss"),
         ema_decay=decay,
         ema_start=config.ema.start,
         ema_stats=config.ema.stats,
@@ -309,7 +308,7 @@ class Row(NamedTuple):
     cheat: bool = False  # it shows training pictures
 
 
-PLAYERS = {f"game.{x}": gan.CHOICES[x] for x in ("judge", "fakes", "fake_labels", "breeds_of")}
+PLAYERS = {f"game.{x}": gan.CHOICES[x] for x in ("judge", "fakes", "fake_labels")}
 GAMES = {
     "gan": Row(sections.Game, PLAYERS, _gan),
     "progressive": Row(sections.Progressive, PLAYERS, _progressive),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxdog import augment, denoise, diffaugment, losses, optim, penalties, sections, system
+from jaxdog import augment, breeds, denoise, diffaugment, losses, optim, penalties, sections, system
 from jaxdog import finish as finishing
 from jaxdog.models import (
     biggan,
@@ -33,10 +33,17 @@ LOSSES = {
     "non_saturating": losses.non_saturating,
     "least_squares": losses.least_squares,
     "cross_entropy": losses.cross_entropy,
+    "none": losses.none,
     "wasserstein": losses.wasserstein,
     "relativistic": losses.relativistic,
     "relativistic_average": losses.relativistic_average,
     "relativistic_soft": losses.relativistic_soft,
+}
+BREED_LOSSES = {
+    "none": breeds.none,
+    "cross_entropy": breeds.cross_entropy,
+    "multi_hinge": breeds.multi_hinge,
+    "data_to_data": breeds.data_to_data,
 }
 GENERATORS = {
     "biggan": biggan.Generator,

@@ -111,8 +111,7 @@ class Game(NamedTuple):
     fakes: str  # "fresh" | "reused": the generator's latents are its own, or the discriminator's last ones
     fake_labels: str  # "uniform" | "real": breeds drawn, or those of the real pictures beside them
     g_reals: bool  # a relativistic generator step gets real pictures of its own
-    breeds: float  # weight of the breeds' cross-entropy; 0: none
-    breeds_of: str  # "real" | "both": pictures whose breeds the discriminator learns
+    breed_loss: Mapping[str, Any]  # what breeds teach beside that
     d_penalties: Mapping[str, Any]
     g_penalties: Mapping[str, Any]
     diffaugment: Mapping[str, Any]  # what real and generated pictures go through alike
@@ -156,8 +155,7 @@ class Progressive(NamedTuple):
     fakes: str
     fake_labels: str
     g_reals: bool
-    breeds: float
-    breeds_of: str
+    breed_loss: Mapping[str, Any]
     d_penalties: Mapping[str, Any]
     g_penalties: Mapping[str, Any]
     diffaugment: Mapping[str, Any]

@@ -35,7 +35,8 @@ class Verdict(NamedTuple):
     """What a discriminator says of pictures."""
 
     logit: Array  # [b] float32, above 0: real
-    breeds: Array | None = None  # [b, classes] float32 logits, of those that classify
+    breeds: Array | None = None  # float32, of those that know breeds; what it holds is said in models.heads
+    embedding: Array | None = None  # [b, k] float32 of length 1, where breeds are points of a sphere
 
 
 @struct.dataclass

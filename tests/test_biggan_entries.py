@@ -22,7 +22,7 @@ RALS_G = dict(
 )  # fmt: skip
 RALS_D = dict(
     channels=8, attention=(32,), last_width=8, stddev_group=4, stddev_centred=True, head_bias=False,
-    classify=True, conv_bias=False,
+    breed_head="linear", conv_bias=False,
 )  # fmt: skip
 LEAKY_G = dict(
     channels=3, embed_dim=0, attention=(32,), shared_embedding=False, gain_offset=0.0,
@@ -317,7 +317,7 @@ def test_only_those_that_classify_name_breeds():
         lambda: discriminator(channels=4, size=32).init_with_output(KEY, image, label, True)[0]
     )
     assert plain.breeds is None
-    net = discriminator(channels=4, size=32, classify=True)
+    net = discriminator(channels=4, size=32, breed_head="linear")
     said = jax.eval_shape(lambda: net.init_with_output(KEY, image, label, True)[0])
     chex.assert_shape(said.breeds, (2, CLASSES))
 

@@ -27,7 +27,7 @@ PLAIN_G: dict[str, Any] = dict()
 PLAIN_D: dict[str, Any] = dict(stem="none", normed=(2, 3))
 # The auxiliary classifier's, which knows breeds; what it drops is tested by itself.
 AC_G: dict[str, Any] = dict(embed_dim=2, rgb_up=True)
-AC_D: dict[str, Any] = dict(normed=(1, 2, 3), classify=True)
+AC_D: dict[str, Any] = dict(normed=(1, 2, 3), breed_head="linear")
 
 
 def generator(**fields: Any) -> Any:

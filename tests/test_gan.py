@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from jaxdog import diffaugment, losses, sampling, system
+from jaxdog import breeds, diffaugment, losses, sampling, system
 from jaxdog.models import layers
 from jaxdog.systems import gan
 
@@ -77,8 +77,7 @@ def game(**changes: Any) -> gan.Game:
         fakes="fresh",
         fake_labels="uniform",
         g_reals=False,
-        breeds=0.0,
-        breeds_of="real",
+        breed_loss=None,
         ema_decay=0.5,
         ema_start=0,
         ema_stats="average",
@@ -244,7 +243,6 @@ def test_batch_statistics_at_sampling_depend_on_the_batch() -> None:
     ("changes", "message"),
     [
         ({"sample_norm": "mean"}, "sample_norm is 'mean'; choices: 'running', 'batch', 'refreshed'"),
-        ({"breeds_of": "fake"}, "breeds_of is 'fake'; choices: 'real', 'both'"),
         ({"d_steps": 0}, "game.d_steps is 0, and must be at least 1"),
         ({"accumulate": 0}, "game.accumulate is 0, and must be at least 1"),
     ],
@@ -360,7 +358,7 @@ def test_a_relativistic_generator_may_get_real_pictures_of_its_own(d_steps: int,
 def test_classifier_learns_from_real_pictures_and_the_generator_is_told_about_its_own() -> None:
     """Of a guess that starts at 0 and is the same for all, entropies and gradient are closed forms."""
     plain = {"discriminator": Reader(), "d_optimizer": optax.sgd(1.0), "fake_labels": "real"}
-    _, now, scalars = after({**plain, "breeds": 0.3})
+    _, now, scalars = after({**plain, "breed_loss": breeds.cross_entropy(0.3)})
     _, _, without = after(plain)
     shares = np.bincount(batch(8).label, minlength=CLASSES) / 8
     guess = -0.3 * (1 / CLASSES - shares)
@@ -378,8 +376,10 @@ def test_classifier_learns_from_real_pictures_and_the_generator_is_told_about_it
 def test_classifier_may_learn_from_generated_pictures_too() -> None:
     """Each kind has the full weight, and its own breeds."""
     real = batch(8)._replace(label=jnp.zeros(8, jnp.int32))
-    changes: dict[str, Any] = {"discriminator": Reader(), "d_optimizer": optax.sgd(1.0), "breeds": 0.3}
-    both, real_alone = (gan.gan(game(**changes, breeds_of=x)) for x in ("both", "real"))
+    changes: dict[str, Any] = {"discriminator": Reader(), "d_optimizer": optax.sgd(1.0)}
+    both, real_alone = (
+        gan.gan(game(**changes, breed_loss=breeds.cross_entropy(0.3, x))) for x in ("both", "real")
+    )
     state, key = start(both), jax.random.key(2)
     now, scalars = jax.jit(both.step)(state, real, key)
     d_key, _ = jax.random.split(jax.random.fold_in(key, 0))
@@ -416,8 +416,8 @@ def test_dropped_features_are_drawn_for_each_verdict_anew(judge: str) -> None:
 
 
 def test_a_classifier_is_needed_for_the_loss_of_breeds() -> None:
-    with pytest.raises(ValueError, match="game.breeds is 0.1, but this discriminator does not classify"):
-        after({"breeds": 0.1})
+    with pytest.raises(ValueError, match="needs a discriminator with breed_head='linear' for 3 breeds"):
+        after({"breed_loss": breeds.cross_entropy(0.1)})
 
 
 def test_refreshed_statistics_are_those_of_fresh_pictures() -> None:

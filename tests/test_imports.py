@@ -13,9 +13,21 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAYERS = (
     {"system", "models.convolution"},
     {"resample", "colour", "data.extras"},
-    {"losses", "penalties", "diffaugment", "augment", "denoise", "finish", "optim", "ema", "models.layers"}
+    {
+        "losses",
+        "breeds",
+        "penalties",
+        "diffaugment",
+        "augment",
+        "denoise",
+        "finish",
+        "optim",
+        "ema",
+        "models.layers",
+    }
     | {"data.crop", "data.photos", "metrics.archives", "metrics.inception", "metrics.fid"}
     | {"metrics.neighbours", "metrics.copies", "metrics.inception_score", "metrics.kid"},
+    {"models.heads"},
     {"sampling", "sections", "models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"}
     | {"models.biggan_deep", "models.progan", "data.multicrop"}
     | {"metrics.mifid", "metrics.prdc", "metrics.nasnet", "data.cheats", "models.memorizer"}
@@ -121,7 +133,7 @@ def test_models_share_layers_only_and_systems_nothing():
         others = {other for other, _ in own(tree)}
         if name.startswith("models."):
             shared = "models.convolution" if name == "models.layers" else "models.layers"
-            assert others <= {shared, "system"}, name
+            assert others <= {shared, "models.heads", "system"}, name
         if name.startswith("systems."):
             assert not any(other.startswith("systems.") for other in others), name
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdog import system
-from jaxdog.models import layers
+from jaxdog.models import heads, layers
 
 Array = jax.Array
 Dtype = Any
@@ -247,7 +247,7 @@ class Discriminator(nn.Module):
     """x [b, size, size, 3] in [-1, 1], label [b] int32 in [0, classes), train -> system.Verdict.
 
     Projection discriminator (Miyato & Koyama 2018): linear(h) + <embed(label), h>, with h the last feature
-    map, summed over height and width. One that classifies has a second linear layer from h to the breeds.
+    map, summed over height and width. Other ways to know breeds are those of `heads.verdict`.
     """
 
     channels: int
@@ -262,7 +262,8 @@ class Discriminator(nn.Module):
     stddev_centred: bool = False  # it sees its other features without their group's mean
     embed_spectral: bool = True
     head_bias: bool = True
-    classify: bool = False
+    projection: bool = True
+    breed_head: str = "none"  # one of heads.BREED_HEADS
     activation: str = "relu"
     slope: float = 0.2
     conv_bias: bool = True
@@ -271,12 +272,17 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
         h = self.features(x, train).astype(jnp.float32).sum((1, 2))
-        score = layers.Dense(1, self.head_bias, name="linear")(h, train)[:, 0]
-        embed = layers.Embed(self.classes, h.shape[-1], self.embed_spectral, name="embed")
-        breeds = (
-            layers.Dense(self.classes, self.head_bias, name="breeds")(h, train) if self.classify else None
+        linear = partial(layers.Dense, bias=self.head_bias)
+        embed = partial(layers.Embed, spectral=self.embed_spectral)
+        return heads.verdict(
+            h,
+            label,
+            train,
+            breed_head=self.breed_head,
+            classes=self.classes,
+            linear=linear,
+            embed=embed if self.projection else None,
         )
-        return system.Verdict(score + jnp.sum(embed(label, train) * h, -1), breeds)
 
     def features(self, x: Array, train: bool) -> Array:
         """The last feature map after its activation, [b, h, w, c]."""

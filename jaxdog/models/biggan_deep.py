@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdog import system
-from jaxdog.models import layers
+from jaxdog.models import heads, layers
 
 Array = jax.Array
 Dtype = Any
@@ -160,6 +160,8 @@ class Discriminator(nn.Module):
     attention: tuple[int, ...] = ()  # heights after which self-attention follows
     attention_key_ratio: int = 8
     bottleneck: int = 4
+    projection: bool = True
+    breed_head: str = "none"  # one of heads.BREED_HEADS
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -179,6 +181,12 @@ class Discriminator(nn.Module):
                 attend = layers.SelfAttention(self.attention_key_ratio, self.dtype, name=f"attention{height}")
                 h = attend(h, train)
         h = nn.relu(h).astype(jnp.float32).sum((1, 2))
-        score = layers.Dense(1, name="linear")(h, train)[:, 0]
-        embed = layers.Embed(self.classes, h.shape[-1], name="embed")(label, train)
-        return system.Verdict(score + jnp.sum(embed * h, -1))
+        return heads.verdict(
+            h,
+            label,
+            train,
+            breed_head=self.breed_head,
+            classes=self.classes,
+            linear=layers.Dense,
+            embed=layers.Embed if self.projection else None,
+        )

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdog import system
-from jaxdog.models import layers
+from jaxdog.models import heads, layers
 
 Array = jax.Array
 Dtype = Any
@@ -164,15 +164,16 @@ class Trunk(nn.Module):
 
 
 class Discriminator(Trunk, kw_only=True):
-    """x [b, size, size, 3] in [-1, 1], label [b] (not looked at), train -> system.Verdict.
+    """x [b, size, size, 3] in [-1, 1], label [b], train -> system.Verdict.
 
-    One that drops features in training draws random numbers called "dropout". No convolution has a bias.
+    The label is looked at by `breed_head` alone. One that drops features in training draws random numbers
+    called "dropout". No convolution has a bias.
     """
 
     classes: int
     minibatch_std: bool = False  # the whole batch's, as a channel before the last convolution
     dropout: float = 0.0  # share of the features that is dropped after each activation
-    classify: bool = False  # a second last convolution gives the breeds' logits
+    breed_head: str = "none"  # one of heads.BREED_HEADS
     start: str = "torch"  # a key of STARTS
 
     @nn.compact
@@ -181,14 +182,23 @@ class Discriminator(Trunk, kw_only=True):
         if self.minibatch_std:
             h = layers.MinibatchStd()(h)
 
-        def head(features: int, name: str) -> Array:
-            init = _start(self.start, "in").kernel
-            conv = layers.Conv(
-                features, h.shape[1], False, self.spectral, "collapse", kernel_init=init, name=name
-            )
-            return conv(h, train)[:, 0, 0, :]
-
-        return system.Verdict(head(1, "head")[:, 0], head(self.classes, "breeds") if self.classify else None)
+        linear = partial(
+            layers.Conv,
+            size=h.shape[1],
+            bias=False,
+            spectral=self.spectral,
+            resample="collapse",
+            kernel_init=_start(self.start, "in").kernel,
+        )
+        return heads.verdict(
+            h,
+            label,
+            train,
+            breed_head=self.breed_head,
+            classes=self.classes,
+            linear=linear,
+            score="head",
+        )
 
 
 class Encoder(Trunk, kw_only=True):

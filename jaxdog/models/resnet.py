@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdog import system
-from jaxdog.models import layers
+from jaxdog.models import heads, layers
 
 Array = jax.Array
 Dtype = Any
@@ -131,19 +131,25 @@ class Discriminator(nn.Module):
     inner_bias: bool = True  # of each block's first convolution
     head: str = "sum"  # a last activation, then sums over h and w; or the map as it is, "flat"
     head_bias: bool = True  # of the last linear layer and, where a map is "flat", of the last block's output
-    projection: bool = True  # Miyato & Koyama 2018, eq. 3; else the breed is not looked at
+    projection: bool = True  # Miyato & Koyama 2018, eq. 3
+    breed_head: str = "none"  # one of heads.BREED_HEADS
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
         h = self.features(x, train).astype(jnp.float32)
         h = nn.relu(h).sum((1, 2)) if self.head == "sum" else h.reshape(h.shape[0], -1)
-        linear = layers.Dense(1, self.head_bias, self.spectral, kernel_init=glorot(), name="linear")
-        logit = linear(h, train)[:, 0]
-        if self.projection:
-            embed = layers.Embed(self.classes, h.shape[-1], self.spectral, glorot(), name="embed")
-            logit = logit + jnp.sum(embed(label, train) * h, -1)
-        return system.Verdict(logit)
+        linear = partial(layers.Dense, bias=self.head_bias, spectral=self.spectral, kernel_init=glorot())
+        embed = partial(layers.Embed, spectral=self.spectral, kernel_init=glorot())
+        return heads.verdict(
+            h,
+            label,
+            train,
+            breed_head=self.breed_head,
+            classes=self.classes,
+            linear=linear,
+            embed=embed if self.projection else None,
+        )
 
     def features(self, x: Array, train: bool) -> Array:
         """The last block's map [b, h, w, widths[-1]]."""

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdog import system
-from jaxdog.models import layers
+from jaxdog.models import heads, layers
 
 Array = jax.Array
 Dtype = Any
@@ -192,14 +192,24 @@ class Discriminator(nn.Module):
     attention_bias: bool = False
     single: bool = False  # see DiscriminatorBlock
     head_bias: bool = True  # to a relativistic loss a bias of all logits is nothing
+    projection: bool = True
+    breed_head: str = "none"  # one of heads.BREED_HEADS
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
         h = nn.relu(self.features(x, train)).astype(jnp.float32).sum((1, 2))
-        score = layers.Dense(1, self.head_bias, kernel_init=glorot, name="linear")(h, train)[:, 0]
-        embed = layers.Embed(self.classes, h.shape[-1], kernel_init=glorot, name="embed")
-        return system.Verdict(score + jnp.sum(embed(label, train) * h, -1))
+        linear = partial(layers.Dense, bias=self.head_bias, kernel_init=glorot)
+        embed = partial(layers.Embed, kernel_init=glorot)
+        return heads.verdict(
+            h,
+            label,
+            train,
+            breed_head=self.breed_head,
+            classes=self.classes,
+            linear=linear,
+            embed=embed if self.projection else None,
+        )
 
     def features(self, x: Array, train: bool) -> Array:
         """The last block's map, [b, h, w, widths[-1]]."""

@@ -13,7 +13,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from jaxdog import augment, diffaugment, ema, losses, optim, penalties, sampling, system
+from jaxdog import augment, breeds, diffaugment, ema, losses, optim, penalties, sampling, system
 
 Array = system.Array
 Key = system.Key
@@ -27,7 +27,6 @@ CHOICES = {
     "judge": ("jointly", "apart"),
     "fakes": ("fresh", "reused"),
     "fake_labels": ("uniform", "real"),
-    "breeds_of": ("real", "both"),
 }
 
 
@@ -64,8 +63,7 @@ class Game(NamedTuple):
     fakes: str  # the generator learns from "fresh" latents or "reused" ones of the discriminator's last step
     fake_labels: str  # breeds of generated pictures: "uniform", or those of the "real" ones beside them
     g_reals: bool  # a relativistic generator step gets real pictures of its own
-    breeds: float  # weight of the breeds' cross-entropy; the generator's is of its own pictures
-    breeds_of: str  # the discriminator's is of "real" pictures, or of "both" kinds, each with that weight
+    breed_loss: breeds.BreedLoss | None  # what breeds teach both players, beside that
     ema_decay: float | Array
     ema_start: int  # steps before which the average is pegged to the generator
     ema_stats: str  # "average" | "copy"
@@ -217,15 +215,17 @@ def _judge(
     return of_real, of_fake, stats
 
 
-def _breed_loss(game: Game, verdict: system.Verdict, label: Array) -> tuple[Array | float, system.Scalars]:
-    """The breeds' weighted cross-entropy, and what there is to report of it."""
-    if not game.breeds:
+def _breed_loss(
+    game: Game, verdict: system.Verdict, label: Array, kind: str
+) -> tuple[Array | float, system.Scalars]:
+    """What breeds teach, weighted, and what there is to report of it; kind: "real" | "fake" pictures."""
+    loss = game.breed_loss
+    if loss is None:
         return 0.0, {}
-    if verdict.breeds is None:
-        raise ValueError(f"game.breeds is {game.breeds}, but this discriminator does not classify")
-    entropy = jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(verdict.breeds, label))
-    right = jnp.mean(jnp.argmax(verdict.breeds, -1) == label)
-    return game.breeds * entropy, {"loss/breed": entropy, "accuracy/breed": right}
+    loss.check(verdict, game.classes)
+    mean = jnp.mean(loss.real(verdict, label))
+    right = jnp.mean(jnp.argmax(verdict.breeds[:, : game.classes], -1) == label)
+    return loss.weight * mean, {f"loss/breed_{kind}": mean, f"accuracy/breed_{kind}": right}
 
 
 def _d_step(
@@ -251,9 +251,9 @@ def _d_step(
         memory = {"paid": paid, "p": game.control.after(d.memory["p"], of_real.logit)}
         terms = game.loss.d(keys.loss, of_real.logit, of_fake.logit)
         real_loss, fake_loss = (jnp.mean(term) for term in terms)
-        breed_loss, breeds = _breed_loss(game, of_real, batch.label)
-        if game.breeds_of == "both":
-            breed_loss += _breed_loss(game, of_fake, label)[0]
+        breed_loss, told = _breed_loss(game, of_real, batch.label, "real")
+        if game.breed_loss and game.breed_loss.fake:
+            breed_loss += game.breed_loss.weight * jnp.mean(game.breed_loss.fake(of_fake, label))
         total = real_loss + fake_loss + breed_loss + due
         scalars = {
             "loss/d": total,
@@ -261,7 +261,7 @@ def _d_step(
             "loss/d_fake": fake_loss,
             "logit/real": jnp.mean(of_real.logit),
             "logit/fake": jnp.mean(of_fake.logit),
-            **{f"{name}_real": x for name, x in breeds.items()},
+            **told,
             **{f"{name}/d": x for name, x in owed.items()},
             **({"augment_p": game.control.p(step, memory["p"])} if game.changes else {}),
         }
@@ -291,13 +291,13 @@ def _g_step(
             real = augment.applied(game.augment, keys.augment, real)
             of_real = logit(0, real.image, real.label).logit
         adversarial = jnp.mean(game.loss.g(keys.loss, of_real, verdict.logit))
-        breed_loss, breeds = _breed_loss(game, verdict, label)
+        breed_loss, told = _breed_loss(game, verdict, label, "fake")
         made = _made(game, g, params, keys.noise, real)
         due, paid, owed = penalties.pay(game.g_penalties, keys.penalty, step, made, g.memory["paid"])
         total = adversarial + breed_loss + due
         scalars = {
             "loss/g": total,
-            **{f"{name}_fake": x for name, x in breeds.items()},
+            **told,
             **{f"{name}/g": x for name, x in owed.items()},
         }
         return total, (stats, {"paid": paid}, scalars)
