@@ -249,6 +249,55 @@ def test_top_left_square_of_each_box():
     np.testing.assert_array_equal(whole, noise(40, 70)[:, :40])
 
 
+def four_boxes(h: int, w: int, box: crop.Box) -> list[tuple[float, float, float, float]]:
+    """What the program of 2019 cut, one case after the other."""
+    x0, y0, x1, y1 = box
+    short = min(x1 - x0, y1 - y0)
+    cuts: list = [(x0, y0, x0 + short, y0 + short), (x1 - short, y0, x1, y0 + short)]
+    half = abs((x1 - x0) - (y1 - y0)) // 2
+    if x1 - x0 >= y1 - y0:
+        cuts.append((x0, max(y0 - half, 0), x1, min(y1 + half, h - 1)))
+    else:
+        cuts.append((max(x0 - half, 0), y0, min(x1 + half, w - 1), y1))
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    reach = min(w - x, h - y, x, y)
+    left, top, right, bottom = x - reach, y - reach, x + reach, y + reach
+    if left == 0:
+        m = int(0.28 * min(w - right, h - bottom, top))
+        cuts.append((left, top - m, right + 2 * m, bottom + m))
+    elif right == w:
+        m = int(0.28 * min(left, h - bottom, top))
+        cuts.append((left - 2 * m, top - m, right, bottom + m))
+    elif top == 0:
+        m = int(0.28 * min(left, w - right, h - bottom))
+        cuts.append((left - m, top, right + m, bottom + 2 * m))
+    else:
+        m = int(0.28 * min(left, w - right, top))
+        cuts.append((left - m, top - 2 * m, right + m, bottom))
+    return cuts
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(10, 20, 62, 50), (70, 5, 88, 75), (3, 2, 9, 79), (40, 3, 60, 9), (30, 50, 71, 80), (0, 0, 90, 80)],
+)
+def test_four_squares_of_each_box(box):
+    photo = noise(80, 90)
+    got = crop.four_squares(photo, [box], size=24)
+    cuts = four_boxes(80, 90, box)
+    assert len(got) == len(cuts) == 4
+    for image, cut in zip(got, cuts, strict=True):
+        expected = Image.fromarray(photo).crop(cut).resize((24, 24), Image.Resampling.LANCZOS)
+        np.testing.assert_array_equal(image, np.asarray(expected))
+
+
+def test_four_squares_leave_out_what_is_empty():
+    photo = noise(80, 90)
+    assert len(crop.four_squares(photo, [], size=8)) == 4  # the whole photo
+    assert crop.four_squares(photo, [(95, 3, 99, 9)], size=8) == []  # beyond it
+    assert len(crop.four_squares(photo, [(0, 0, 1, 20), (5, 5, 30, 40)], size=8)) >= 4 + 3
+
+
 def test_upper_middle_of_a_photo_100_wide():
     photo = noise(75, 100)
     (got,) = crop.upper_middle(photo, size=64)
@@ -261,7 +310,7 @@ def test_upper_middle_of_a_photo_100_wide():
 def test_every_recipe_makes_squares_of_uint8():
     for name, recipe in crop.RECIPES.items():
         for resampler in crop.RESAMPLERS:
-            (got,) = recipe(noise(23, 57), [(3, 1, 20, 22)], size=16, resampler=resampler)
+            got, *_ = recipe(noise(23, 57), [(3, 1, 20, 22)], size=16, resampler=resampler)
             assert got.shape == (16, 16, 3) and got.dtype == np.uint8, (name, resampler)
 
 

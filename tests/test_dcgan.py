@@ -25,6 +25,9 @@ SPECTRAL_G: dict[str, Any] = dict(
 SPECTRAL_D: dict[str, Any] = dict(normed=(1, 2), spectral=True, pool=True, minibatch_std=True)
 PLAIN_G: dict[str, Any] = dict()
 PLAIN_D: dict[str, Any] = dict(stem="none", normed=(2, 3))
+# MeisterMorxrc's, of transposed and plain convolutions in turn.
+TURNS_G: dict[str, Any] = dict(repeated=(1, 2))
+TURNS_D: dict[str, Any] = dict(normed=(2, 3), repeated=(1, 2), head_bias=True)
 # The auxiliary classifier's, which knows breeds; what it drops is tested by itself.
 AC_G: dict[str, Any] = dict(embed_dim=2, rgb_up=True)
 AC_D: dict[str, Any] = dict(normed=(1, 2, 3), breed_head="linear")
@@ -80,6 +83,14 @@ def test_parameter_counts_of_the_entries() -> None:
     net = discriminator(widths=(64, 128, 256, 512, 1024), size=64, stem="none", normed=(2, 3, 4))
     convs = 9 * 3 * 64 + 16 * (64 * 128 + 128 * 256 + 256 * 512 + 512 * 1024 + 1024)
     assert count(net, image, label) == convs + 2 * (256 + 512 + 1024) == 11_162_816
+    net = generator(widths=(1536, 768, 384, 192, 96), latent_dim=256, size=64, repeated=(2, 3))
+    widths = (256, 1536, 768, 384, 192, 96)
+    convs = sum(16 * a * b for a, b in zip(widths, widths[1:], strict=False)) + 9 * (384**2 + 192**2)
+    norms = 2 * (sum(widths[1:]) + 384 + 192)
+    assert count(net, jnp.zeros((2, 256)), label) == convs + norms + 9 * 96 * 3 + 3 == 33_027_555
+    net = discriminator(widths=(96, 192, 384, 768), size=64, normed=(2, 3), repeated=(1, 2), head_bias=True)
+    convs = 16 * (3 * 96 + 96 * 192 + 192 * 384 + 384 * 768 + 768) + 9 * (192**2 + 384**2)
+    assert count(net, image, label) == convs + 2 * (192 + 384 + 384 + 768) + 1 == 7_872_385
 
 
 # The twins --------------------------------------------------------------------------------------------------
@@ -90,7 +101,7 @@ def sn(module: Any, spectral: bool) -> Any:
 
 
 class Generator(torch.nn.Module):
-    """Of transposed convolutions: the "spectral" entry's, the "plain" one's, or the "classifier"'s."""
+    """Of transposed convolutions: the "spectral" entry's, the "plain" one's, the "classifier"'s, "turns"."""
 
     def __init__(self, entry: str):
         super().__init__()
@@ -105,6 +116,9 @@ class Generator(torch.nn.Module):
         if not self.spectral:
             for i, a in enumerate(G_WIDTHS):
                 self.add_module(f"norm{i}", torch.nn.BatchNorm2d(a))
+        for i in (1, 2) if entry == "turns" else ():
+            self.add_module(f"conv{i}_again", transposed(G_WIDTHS[i], G_WIDTHS[i], 3, 1, 1, bias=False))
+            self.add_module(f"norm{i}_again", torch.nn.BatchNorm2d(G_WIDTHS[i]))
         last = (4, 2, 1) if self.knows else (3, 1, 1)
         self.rgb = sn(transposed(G_WIDTHS[-1], 3, *last, bias=not self.spectral), self.spectral)
 
@@ -118,11 +132,13 @@ class Generator(torch.nn.Module):
                 h = h if i == 0 else h / (h.square().mean(1, keepdim=True) + 1e-8).sqrt()
             else:
                 h = getattr(self, f"norm{i}")(h).relu()
+            if hasattr(self, f"conv{i}_again"):
+                h = getattr(self, f"norm{i}_again")(getattr(self, f"conv{i}_again")(h)).relu()
         return self.rgb(h).tanh()
 
 
 class Discriminator(torch.nn.Module):
-    """The same three; gives [b, 1], or [b, 1 + CLASSES] with the breeds' logits."""
+    """The same four; gives [b, 1], or [b, 1 + CLASSES] with the breeds' logits."""
 
     def __init__(self, entry: str):
         super().__init__()
@@ -131,11 +147,15 @@ class Discriminator(torch.nn.Module):
         self.conv0 = torch.nn.Conv2d(3, D_WIDTHS[0], *first, bias=False)
         for i, (a, b) in enumerate(zip(D_WIDTHS, D_WIDTHS[1:], strict=False), 1):
             self.add_module(f"conv{i}", sn(torch.nn.Conv2d(a, b, 4, 2, 1, bias=False), self.spectral))
-        for i in {"spectral": (1, 2), "plain": (2, 3), "classifier": (1, 2, 3)}[entry]:
+        for i in {"spectral": (1, 2), "classifier": (1, 2, 3)}.get(entry, (2, 3)):
             self.add_module(f"norm{i}", torch.nn.BatchNorm2d(D_WIDTHS[i]))
-        side = {"spectral": 1, "plain": 4, "classifier": 2}[entry]
+        for i in (1, 2) if entry == "turns" else ():
+            again = torch.nn.Conv2d(D_WIDTHS[i], D_WIDTHS[i], 3, 1, 1, bias=False)
+            self.add_module(f"conv{i}_again", again)
+            self.add_module(f"norm{i}_again", torch.nn.BatchNorm2d(D_WIDTHS[i]))
+        side = {"spectral": 1, "plain": 4}.get(entry, 2)
         c = D_WIDTHS[-1] + self.spectral
-        self.head = sn(torch.nn.Conv2d(c, 1, side, 1, 0, bias=False), self.spectral)
+        self.head = sn(torch.nn.Conv2d(c, 1, side, 1, 0, bias=entry == "turns"), self.spectral)
         if self.knows:
             self.breeds = torch.nn.Conv2d(c, CLASSES, side, 1, 0, bias=False)
 
@@ -148,6 +168,9 @@ class Discriminator(torch.nn.Module):
             if self.spectral and i == len(D_WIDTHS) - 1:
                 h = torch.nn.functional.max_pool2d(h, 2)
             h = torch.nn.functional.leaky_relu(h, 0.2)
+            if hasattr(self, f"conv{i}_again"):
+                h = getattr(self, f"norm{i}_again")(getattr(self, f"conv{i}_again")(h))
+                h = torch.nn.functional.leaky_relu(h, 0.2)
         if self.spectral:
             std = ((h - h.mean(0, keepdim=True)).square().mean(0) + 1e-8).sqrt().mean()
             h = torch.cat([h, std.expand(h.shape[0], 1, *h.shape[2:])], 1)
@@ -159,8 +182,8 @@ def entries(**fields: dict[str, Any]) -> list[Any]:
     return [pytest.param(given, name, id=name) for name, given in fields.items()]
 
 
-G_ENTRIES = entries(spectral=SPECTRAL_G, plain=PLAIN_G, classifier=AC_G)
-D_ENTRIES = entries(spectral=SPECTRAL_D, plain=PLAIN_D, classifier=AC_D)
+G_ENTRIES = entries(spectral=SPECTRAL_G, plain=PLAIN_G, classifier=AC_G, turns=TURNS_G)
+D_ENTRIES = entries(spectral=SPECTRAL_D, plain=PLAIN_D, classifier=AC_D, turns=TURNS_D)
 
 
 @pytest.mark.parametrize(("fields", "entry"), G_ENTRIES)
@@ -169,8 +192,8 @@ def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], 
     net, twin = generator(**fields), Generator(entry)
     variables = net.init(KEY, z, label, True)
     layers_of_torch = {name: x for name, x in variables["params"].items() if name != "embed"}
-    spectral = entry == "spectral"
-    assert twins.starts_as_torch(layers_of_torch, twin) == len(G_WIDTHS) + 1 + (not spectral)
+    spectral, more = entry == "spectral", 2 * (entry == "turns")
+    assert twins.starts_as_torch(layers_of_torch, twin) == len(G_WIDTHS) + 1 + (not spectral) + more
     variables = stirred(variables)
     twins.load(twin, variables)
 
@@ -203,8 +226,8 @@ def test_discriminator_and_its_gradients_are_those_of_torch(fields: dict[str, An
     _, image, label = inputs()
     net, twin = discriminator(**fields), Discriminator(entry)
     variables = net.init(KEY, image, label, True)
-    heads = 1 + (entry == "classifier")
-    assert twins.starts_as_torch(variables["params"], twin) == len(D_WIDTHS) + heads
+    last = 1 + (entry == "classifier") + 3 * (entry == "turns")  # two more before it, and its bias
+    assert twins.starts_as_torch(variables["params"], twin) == len(D_WIDTHS) + last
     variables = stirred(variables)
     twins.load(twin, variables)
 

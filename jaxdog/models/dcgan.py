@@ -46,6 +46,12 @@ def _start(name: str, fan: str) -> layers.TorchDefault | Normal:
     return STARTS[name](fan)
 
 
+def _check_places(field: str, places: tuple[int, ...], widths: tuple[int, ...]) -> None:
+    strange = [i for i in places if not 0 <= i < len(widths)]
+    if strange:
+        raise ValueError(f"{field} names convolution {strange[0]}; there are 0 to {len(widths) - 1}")
+
+
 class Generator(nn.Module):
     """z [b, latent_dim], label [b] int32 in [0, classes), train, key [b] -> [b, size, size, 3] in [-1, 1].
 
@@ -60,6 +66,7 @@ class Generator(nn.Module):
     norm: str = "batch"  # "batch": with affine, before each activation; "pixel": after each but the first
     spectral: bool = False
     rgb_bias: bool = True  # of the last convolution, the only one that may have a bias
+    repeated: tuple[int, ...] = ()  # the maps, from 0, that a 3x3 convolution of the same width follows
     rgb_up: bool = False  # the last convolution is 4x4 and doubles the height, as the paper's; else 3x3
     activation: str = "relu"
     slope: float = 0.2  # of a leaky activation
@@ -98,15 +105,20 @@ class Generator(nn.Module):
                 self.classes, self.embed_dim, False, nn.initializers.normal(1.0), name="embed"
             )
             z = jnp.concatenate([embed(label, train), z], 1)
-        h = z[:, None, None, :]
-        for i, width in enumerate(self.widths):
-            size, resample = (4, "transposed") if i else (height, "expand")
-            h = conv(width, size, bias=False, resample=resample, name=f"conv{i}")(h, train)
+
+        def layer(h: Array, i: int, size: int, resample: str, suffix: str = "") -> Array:
+            name = f"{i}{suffix}"
+            h = conv(self.widths[i], size, bias=False, resample=resample, name=f"conv{name}")(h, train)
             if self.norm == "batch":
-                h = layers.BatchNorm(affine=True, name=f"norm{i}")(h, train)
+                h = layers.BatchNorm(affine=True, name=f"norm{name}")(h, train)
             h = act(h)
-            if self.norm == "pixel" and i:
-                h = layers.PixelNorm()(h)
+            return layers.PixelNorm()(h) if self.norm == "pixel" and i else h
+
+        _check_places("repeated", self.repeated, self.widths)
+        h = layer(z[:, None, None, :], 0, height, "expand")
+        for i in range(len(self.widths)):
+            h = layer(h, i, 4, "transposed") if i else h
+            h = layer(h, i, 3, "none", "_again") if i in self.repeated else h
         size, resample = (4, "transposed") if self.rgb_up else (3, "none")
         rgb = conv(3, size, bias=self.rgb_bias, resample=resample, dtype=jnp.float32, name="rgb")
         return jnp.tanh(rgb(h.astype(jnp.float32), train))
@@ -119,6 +131,7 @@ class Trunk(nn.Module):
     size: int = 64
     stem: str = "strided"  # the first convolution: 4x4 of stride 2, or "none": 3x3, the height stays
     normed: tuple[int, ...] = ()  # the convolutions, from 0, that a batch norm with affine follows
+    repeated: tuple[int, ...] = ()  # those that a 3x3 one of the same width and such a norm follow
     spectral: bool = False  # on all convolutions but the first
     pool: bool = False  # 2x2 maxima between the last map and its activation
     slope: float = 0.2  # of the leaky activation
@@ -151,6 +164,17 @@ class Trunk(nn.Module):
             if self.pool and i == len(self.widths) - 1:
                 h = layers.max_pool(h)
             h = act(h)
+            if i in self.repeated:
+                again = layers.Conv(
+                    width,
+                    bias=False,
+                    spectral=self.spectral,
+                    dtype=self.dtype,
+                    kernel_init=_start(start, "in").kernel,
+                    name=f"conv{i}_again",
+                )
+                h = layers.BatchNorm(affine=True, name=f"norm{i}_again")(again(h, train), train)
+                h = act(h)
             if dropout:
                 h = nn.Dropout(dropout, deterministic=not train, name=f"dropout{i}")(h)
         return h
@@ -158,21 +182,21 @@ class Trunk(nn.Module):
     def _check(self) -> None:
         if self.stem not in ("strided", "none"):
             raise ValueError(f"stem is {self.stem!r}; choices: strided, none")
-        strange = [i for i in self.normed if not 0 <= i < len(self.widths)]
-        if strange:
-            raise ValueError(f"normed names convolution {strange[0]}; there are 0 to {len(self.widths) - 1}")
+        _check_places("normed", self.normed, self.widths)
+        _check_places("repeated", self.repeated, self.widths)
 
 
 class Discriminator(Trunk, kw_only=True):
     """x [b, size, size, 3] in [-1, 1], label [b], train -> system.Verdict.
 
     The label is looked at by `breed_head` alone. One that drops features in training draws random numbers
-    called "dropout". No convolution has a bias.
+    called "dropout". No convolution but perhaps the last has a bias.
     """
 
     classes: int
     minibatch_std: bool = False  # the whole batch's, as a channel before the last convolution
     dropout: float = 0.0  # share of the features that is dropped after each activation
+    head_bias: bool = False  # of the last convolution
     breed_head: str = "none"  # one of heads.BREED_HEADS
     start: str = "torch"  # a key of STARTS
 
@@ -185,10 +209,11 @@ class Discriminator(Trunk, kw_only=True):
         linear = partial(
             layers.Conv,
             size=h.shape[1],
-            bias=False,
+            bias=self.head_bias,
             spectral=self.spectral,
             resample="collapse",
             kernel_init=_start(self.start, "in").kernel,
+            bias_init=_start(self.start, "in").bias,
         )
         return heads.verdict(
             h,
