@@ -70,6 +70,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         dict(
             name="dcgan",
             widths=(768, 384, 256, 192),  # channels at 4x4, 8x8, 16x16, 32x32
+            upsampling="transposed",  # or "nearest", then a plain convolution
             norm="batch",  # before each activation
             spectral=False,
             rgb_bias=True,

@@ -69,6 +69,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         dict(
             name="dcgan",
             widths=(1024, 512, 256, 128, 64),  # channels at 4x4, 8x8, ...
+            upsampling="transposed",  # or "nearest", then a plain convolution
             norm="batch",
             spectral=False,
             rgb_bias=True,

@@ -50,6 +50,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         dict(
             name="dcgan",
             widths=(1536, 768, 384, 192, 96),  # channels at 4x4, 8x8, ...
+            upsampling="transposed",  # or "nearest", then a plain convolution
             norm="batch",
             spectral=False,
             rgb_bias=True,

@@ -64,6 +64,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         dict(
             name="dcgan",
             widths=(512, 512, 256, 128, 64),  # channels at 4x4, 8x8, ...
+            upsampling="transposed",  # or "nearest", then a plain convolution
             norm="pixel",  # after each activation but the first
             spectral=True,
             rgb_bias=False,

@@ -18,6 +18,14 @@ CLASSES, B, K = 4, 7, 5
 LABEL = np.array([0, 1, 1, 3, 0, 2, 1])
 
 
+def heard(
+    loss: breeds.BreedLoss, verdict: system.Verdict, label: np.ndarray = LABEL, fake: bool = False
+) -> jax.Array:
+    term = loss.fake if fake else loss.real
+    assert term is not None
+    return term(*loss.heard(verdict, CLASSES), jnp.asarray(label))
+
+
 def said(beyond: int = 0, seed: int = 0) -> system.Verdict:
     """Random logits of breeds."""
     rng = np.random.default_rng(seed)
@@ -41,8 +49,8 @@ def test_cross_entropy_is_minus_the_log_share_of_the_own_breed() -> None:
     logits = np.asarray(verdict.breeds)
     expected = [-np.log(np.exp(row[y]) / np.exp(row).sum()) for row, y in zip(logits, LABEL, strict=True)]
     assert both.weight == 0.3 and both.fake is not None and breeds.cross_entropy(1.0).fake is None
-    for term in (both.real, both.fake):
-        np.testing.assert_allclose(term(verdict, jnp.asarray(LABEL)), expected, rtol=1e-5)
+    for fake in (False, True):
+        np.testing.assert_allclose(heard(both, verdict, fake=fake), expected, rtol=1e-5)
 
 
 def test_multi_hinge_asks_for_a_margin_over_every_other_logit() -> None:
@@ -52,16 +60,14 @@ def test_multi_hinge_asks_for_a_margin_over_every_other_logit() -> None:
     def hinge(row: np.ndarray, own: int) -> float:
         return max(0.0, 1.0 - row[own] + max(x for i, x in enumerate(row) if i != own))
 
-    assert loss.fake is not None
     expected = [hinge(row, y) for row, y in zip(logits, LABEL, strict=True)]
-    np.testing.assert_allclose(loss.real(verdict, jnp.asarray(LABEL)), expected, rtol=1e-5)
-    np.testing.assert_allclose(
-        loss.fake(verdict, jnp.asarray(LABEL)), [hinge(row, CLASSES) for row in logits], rtol=1e-5
-    )
     assert 0.0 < np.mean(expected)
+    np.testing.assert_allclose(heard(loss, verdict), expected, rtol=1e-5)
+    expected = [hinge(row, CLASSES) for row in logits]
+    np.testing.assert_allclose(heard(loss, verdict, fake=True), expected, rtol=1e-5)
     sure = verdict._replace(breeds=3.0 * jax.nn.one_hot(jnp.asarray(LABEL), CLASSES + 1))
-    np.testing.assert_array_equal(loss.real(sure, jnp.asarray(LABEL)), 0.0)
-    np.testing.assert_array_equal(loss.fake(sure, jnp.asarray(LABEL)), 4.0)
+    np.testing.assert_array_equal(heard(loss, sure), 0.0)
+    np.testing.assert_array_equal(heard(loss, sure, fake=True), 4.0)
 
 
 @pytest.mark.parametrize(
@@ -81,16 +87,16 @@ def test_data_to_data_pulls_to_the_breed_and_pushes_from_others(
             if LABEL[j] != LABEL[i]
         )
         expected.append(-np.log(pull / (pull + push)))
-    np.testing.assert_allclose(loss.real(verdict, jnp.asarray(LABEL)), expected, rtol=1e-5)
+    np.testing.assert_allclose(heard(loss, verdict), expected, rtol=1e-5)
 
 
 def test_data_to_data_learns_nothing_beside_one_breed_or_within_the_margins() -> None:
     loss, (verdict, *_) = breeds.data_to_data(1.0, 0.5, 0.4, 0.3), on_a_sphere()
-    np.testing.assert_allclose(loss.real(verdict, jnp.zeros(B, jnp.int32)), 0.0, atol=1e-6)
+    np.testing.assert_allclose(heard(loss, verdict, np.zeros(B, np.int32)), 0.0, atol=1e-6)
 
     def mean(points: jax.Array) -> jax.Array:
         own = system.Verdict(jnp.zeros(4), points @ jnp.eye(4), points)
-        return jnp.mean(loss.real(own, jnp.arange(4)))
+        return jnp.mean(heard(loss, own, np.arange(4)))
 
     np.testing.assert_array_equal(jax.grad(mean)(jnp.eye(4)), 0.0)  # near its own, far from all others
     gradient = jax.grad(mean)(jnp.eye(4)[::-1])  # each at another's place
@@ -111,7 +117,7 @@ def test_a_loss_names_the_head_that_it_needs(
     loss: breeds.BreedLoss, verdict: system.Verdict, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        loss.check(verdict, CLASSES)
+        loss.heard(verdict, CLASSES)
 
 
 def test_wrong_settings_are_refused() -> None:

@@ -28,6 +28,8 @@ PLAIN_D: dict[str, Any] = dict(stem="none", normed=(2, 3))
 # MeisterMorxrc's, of transposed and plain convolutions in turn.
 TURNS_G: dict[str, Any] = dict(repeated=(1, 2))
 TURNS_D: dict[str, Any] = dict(normed=(2, 3), repeated=(1, 2), head_bias=True)
+# As a trial of hirune924's, which he found worse.
+NEAREST_G: dict[str, Any] = dict(upsampling="nearest")
 # The auxiliary classifier's, which knows breeds; what it drops is tested by itself.
 AC_G: dict[str, Any] = dict(embed_dim=2, rgb_up=True)
 AC_D: dict[str, Any] = dict(normed=(1, 2, 3), breed_head="linear")
@@ -101,7 +103,7 @@ def sn(module: Any, spectral: bool) -> Any:
 
 
 class Generator(torch.nn.Module):
-    """Of transposed convolutions: the "spectral" entry's, the "plain" one's, the "classifier"'s, "turns"."""
+    """Of transposed convolutions, as one entry each; "nearest" has plain ones."""
 
     def __init__(self, entry: str):
         super().__init__()
@@ -112,7 +114,11 @@ class Generator(torch.nn.Module):
         first = (LATENT + 2, G_WIDTHS[0], 2) if self.knows else (LATENT, G_WIDTHS[0], 4)
         self.conv0 = sn(transposed(*first, 1, 0, bias=False), self.spectral)
         for i, (a, b) in enumerate(zip(G_WIDTHS, G_WIDTHS[1:], strict=False), 1):
-            self.add_module(f"conv{i}", sn(transposed(a, b, 4, 2, 1, bias=False), self.spectral))
+            up = sn(transposed(a, b, 4, 2, 1, bias=False), self.spectral)
+            if entry == "nearest":
+                up = torch.nn.Conv2d(a, b, 3, 1, 1, bias=False)
+            self.add_module(f"conv{i}", up)
+        self.nearest = entry == "nearest"
         if not self.spectral:
             for i, a in enumerate(G_WIDTHS):
                 self.add_module(f"norm{i}", torch.nn.BatchNorm2d(a))
@@ -126,6 +132,8 @@ class Generator(torch.nn.Module):
         z = torch.cat([self.embed(label), z], 1) if self.knows else z
         h = z[:, :, None, None]
         for i in range(len(G_WIDTHS)):
+            if self.nearest and i:
+                h = torch.nn.functional.interpolate(h, scale_factor=2)
             h = getattr(self, f"conv{i}")(h)
             if self.spectral:
                 h = torch.nn.functional.leaky_relu(h)
@@ -182,7 +190,7 @@ def entries(**fields: dict[str, Any]) -> list[Any]:
     return [pytest.param(given, name, id=name) for name, given in fields.items()]
 
 
-G_ENTRIES = entries(spectral=SPECTRAL_G, plain=PLAIN_G, classifier=AC_G, turns=TURNS_G)
+G_ENTRIES = entries(spectral=SPECTRAL_G, plain=PLAIN_G, classifier=AC_G, turns=TURNS_G, nearest=NEAREST_G)
 D_ENTRIES = entries(spectral=SPECTRAL_D, plain=PLAIN_D, classifier=AC_D, turns=TURNS_D)
 
 

@@ -11,18 +11,15 @@ rows that are there, so that entries can be run one by one. Runs live below --ru
 import argparse
 import importlib
 import json
-import os
 import pathlib
-import platform
-import shutil
-import subprocess
 import sys
 import time
 from typing import Any, NamedTuple
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(HERE.parent.parent))
+
+from experiments import trial  # noqa: E402
 
 
 class Entry(NamedTuple):
@@ -36,8 +33,9 @@ class Entry(NamedTuple):
 
 
 SHORT = {"ema.decay": 0.99}  # an average that a run of a few hundred steps can have
+SOON = {f"optimizer.{player}.schedule.first_updates": 10 for player in ("g", "d")}  # as short as the run is
 ENTRIES = {
-    "lsgan_sn": Entry("hirune924", 38.92, 118.93, 8),
+    "lsgan_sn": Entry("hirune924", 38.92, 118.93, more=SOON),
     "happy_gan": Entry("leonshangguan", 38.70, 95.85, 8),
     "sn_dcgan_style": Entry("johannl", 38.26, 96.42, 8),
     "progan": Entry("Theo Viel, 6th", 30.33, 82.78, 8, {"game.batch_size": 32}),
@@ -48,6 +46,9 @@ ENTRIES = {
     "biggan96_style": Entry("bestfitting, 4th", 12.46, 77.81, 3, {**SHORT, "ema.start": 0}),
     "biggan": Entry("ours, plain"),
     "dragan": Entry("hirune924, a trial", narrow=8),
+    "margin_dcgan": Entry("MeisterMorxrc, 16th", narrow=12, more=SHORT | {"ema.start": 0}),
+    "reacgan": Entry("later than 2019", more=SHORT | {"ema.start": 0}),
+    "multi_hinge": Entry("later than 2019", more=SHORT | {"ema.start": 0}),
     "wgan_gp": Entry("hirune924, a trial", narrow=8),
     "sngan": Entry("not run in 2019", narrow=16),
     "acgan": Entry("hirune924, a trial", narrow=8, more={"game.batch_size": 32}),
@@ -66,150 +67,37 @@ ENTRIES = {
         more={"game.batch_size": 32, "game.prior.width": 96, "game.prior.layers": 4},
     ),
 }
-SMALLEST = {"widths": 16, "channels": 8}  # that --narrow leaves, of a layer and of a unit of such
-GROWING = (0.05, 0.1, 0.15, 0.2, 0.5)  # of the steps of what grows: at 4, 8, 16, 32 and 64 px
-K = 5  # steps per dispatch
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = trial.parser(__doc__)
     parser.add_argument("--only", default=",".join(ENTRIES), help="entries, separated by commas")
-    parser.add_argument("--minutes", type=float, default=0.0, help="of training for each; 0: see --kimg")
-    parser.add_argument("--kimg", type=float, default=0.0, help="thousand real pictures for each")
-    parser.add_argument("--narrow", action="store_true", help="widths and batches for a CPU")
-    parser.add_argument(
-        "--phased_steps", type=int, default=1500, help="of all phases, for those with several and --minutes"
-    )
-    parser.add_argument("--samples", type=int, default=1000, help="pictures of both scores")
-    parser.add_argument("--batch", type=int, default=8, help="pictures in flight through Inception")
-    parser.add_argument("--weights", default="published", help="as eval.weights")
-    parser.add_argument("--archives", default="", help="as data.archives")
-    parser.add_argument("--runs", default="runs/entries", help="where the runs live")
-    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=JSON", help="changes to every config")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if bool(args.minutes) == bool(args.kimg):
-        parser.error("give either --minutes or --kimg")
+    args = trial.budgeted(parser)
     unknown = sorted(set(args.only.split(",")) - set(ENTRIES))
     if unknown:
         parser.error(f"{unknown[0]} is no entry; entries: {', '.join(ENTRIES)}")
     return args
 
 
-def narrowed(config: Any, by: int) -> dict[str, Any]:
-    """Fields of both networks (and a VAE's encoder) with their widths divided."""
-    found = {}
-    for path, section in (
-        ("generator", config.generator),
-        ("discriminator", config.discriminator),
-        ("game.encoder", config.game.get("encoder", {})),
-    ):
-        for field in {"channels", "widths"} & set(section):
-            value = section[field]
-            less = [max(SMALLEST[field], x // by) for x in (value if isinstance(value, tuple) else (value,))]
-            found[f"{path}.{field}"] = tuple(less) if isinstance(value, tuple) else less[0]
-    return found
-
-
-def config_of(name: str, args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """The entry's config with what this comparison changes, and those changes."""
+def config_of(name: str, args: argparse.Namespace, **changes: Any) -> tuple[Any, dict[str, Any]]:
+    """The entry's config with what a comparison changes, and those changes."""
     config, entry = importlib.import_module(f"configs.{name}").get_config(), ENTRIES[name]
-    changes = {
-        "data.archives": args.archives,
-        "train.max_hours": args.minutes / 60.0,
-        "train.grid_every": 0,
-        "train.log_every": 2 * K,
-        "train.steps_per_dispatch": K,
-        "checkpoint.every": 1_000_000,
-        "eval.every_kimg": 0.0,
-        "eval.samples": args.samples,
-        "eval.batch_size": args.batch,
-        "eval.weights": args.weights,
-        **({**narrowed(config, entry.narrow), **entry.more} if args.narrow else {}),
-        **dict((field, json.loads(value)) for field, _, value in (x.partition("=") for x in args.set)),
-    }
     if config.init_from:
-        changes["init_from"] = str(pathlib.Path(args.runs) / pathlib.Path(config.init_from).name)
-    config.update_from_flattened_dict(changes)
-    more, phased = {}, config.game.name in ("progressive", "vqvae")
-    if args.kimg or phased:
-        more["train.steps"] = args.phased_steps
-    if args.kimg:
-        more["train.steps"] = round(args.kimg * 1000 / config.game.batch_size / 100) * 100
-    if config.game.name == "progressive":
-        shares = GROWING[-len(config.game.sizes) :]
-        steps = [round(x / sum(shares) * more["train.steps"] / K) * K for x in shares]
-        more["game.steps"] = (*steps[:-1], more["train.steps"] - sum(steps[:-1]))
-    if config.game.name == "vqvae":
-        more["game.autoencoder_steps"] = round(0.5 * more["train.steps"] / K) * K
-    for player in config.optimizer:
-        schedule = config.optimizer[player].get("schedule", {})
-        if schedule.get("name") == "clock_cosine" and args.minutes:
-            more[f"optimizer.{player}.schedule.hours"] = args.minutes / 60.0 * 10.0 / 8.95  # as then
-    config.update_from_flattened_dict(more)
-    return config, {**changes, **more}
+        changes = {"init_from": str(pathlib.Path(args.runs) / pathlib.Path(config.init_from).name), **changes}
+    less = {**trial.narrowed(config, entry.narrow), **entry.more} if args.narrow else {}
+    return config, trial.shorten(config, args, **{**less, **changes})
 
 
 def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Trains and scores one entry in this process; its row of the table."""
-    import jax
-    import numpy as np
-    import PIL.Image
-
-    from jaxdog import evaluate, factory, job, plots, system, train, writers
-
     config, changes = config_of(name, args)
-    checked = factory.check(config)
-    cache = pathlib.Path(checked.data.cache_dir).expanduser()
-    jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
-    folder = pathlib.Path(args.runs) / name
-    shutil.rmtree(folder, ignore_errors=True)
-    made = job.make(checked, folder, cache, training=True, scoring=True)
-    key = train.key_for(checked.seed, train.EVALUATE)
-
-    def score(phase: Any, state: Any) -> dict[str, Any]:
-        metrics = ("mifid", "prdc")
-        label = job.labels(made, args.samples, train.EVALUATE, phase, state)
-        return made.evaluator().score_system(phase.system, state, key, label, metrics, job.batch_size(made))
-
-    with writers.Writer(folder, step=0) as writer:
-        run = job.training(made, writer)
-        first = made.phases[0]
-        before = score(first, train.compiled(first, checked.seed, 1, made.over).init(run.data))
-        outcome = train.train(run)
-    last = made.phases[train.phase_at(made.phases, outcome.step)]
-    after = score(last, outcome.state)
-    label = job.labels(made, 120, train.EVALUATE, last, outcome.state)
-    few = evaluate.generate(last.system, outcome.state, key, label, made.over, job.batch_size(made))
-    log = writers.read_jsonl(folder / writers.LOG)
-    pictures = HERE / "grids" / f"{name}.png"
-    pictures.parent.mkdir(exist_ok=True)
-    PIL.Image.fromarray(plots.grid(few[:60], columns=12)).save(pictures)
-    return {
-        "name": name,
-        "seconds": outcome.seconds,
-        "steps": outcome.step,
-        "images": train.images_at(made.phases, outcome.step),
-        "images_per_second": float(np.median([line["images_per_second"] for line in log])),
-        "memory_gb": train.memory_gb(),
-        "before": before,
-        "after": after,
-        "losses": [
-            {k: v for k, v in line.items() if k == "step" or k.startswith(("loss", "logit"))} for line in log
-        ],
-        "changes": changes,
-        "parameters": {
-            player: sum(x.size for x in jax.tree.leaves(net.params))
-            for player, net in vars(outcome.state).items()
-            if isinstance(net, system.Net)
-        },
-        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-    }
+    tried = trial.Trial(config, pathlib.Path(args.runs) / name)
+    before = tried.score(args.samples)
+    row = tried.train()
+    after = tried.score(args.samples)
+    tried.grid(HERE / "grids" / f"{name}.png")
+    return {"name": name, **row, "before": before, "after": after, "changes": changes}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -279,9 +167,9 @@ def main() -> None:
     failed = []
     for name in args.only.split(","):
         begun = time.monotonic()
-        done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", name], check=False)
-        print(f"{name}: {'done' if done.returncode == 0 else 'FAILED'}, {time.monotonic() - begun:.0f} s")
-        failed += [name] if done.returncode else []
+        done = trial.again(__file__, name)
+        print(f"{name}: {'done' if done else 'FAILED'}, {time.monotonic() - begun:.0f} s")
+        failed += [] if done else [name]
     collect()
     if failed:
         sys.exit(f"these entries failed: {', '.join(failed)}")

@@ -20,6 +20,8 @@ Array = jax.Array
 Dtype = Any
 
 NORMS = ("batch", "pixel")
+# A kernel's size, what it does, and by which of its sides torch starts it.
+UPSAMPLINGS = {"transposed": (4, "transposed", "out"), "nearest": (3, "up", "in")}
 
 
 class Normal(NamedTuple):
@@ -55,14 +57,16 @@ def _check_places(field: str, places: tuple[int, ...], widths: tuple[int, ...]) 
 class Generator(nn.Module):
     """z [b, latent_dim], label [b] int32 in [0, classes), train, key [b] -> [b, size, size, 3] in [-1, 1].
 
-    The smallest map is one transposed convolution of z; each width after the first doubles the height. With
-    `embed_dim` a learnt vector of the breed, N(0, 1) at first, stands before z; else z alone is looked at.
+    The smallest map is one transposed convolution of z; each width after the first doubles the height, by a
+    4x4 transposed convolution, or by nearest neighbours and a 3x3 convolution. With `embed_dim` a learnt
+    vector of the breed, N(0, 1) at first, stands before z; else z alone is looked at.
     """
 
     widths: tuple[int, ...]  # channels of the smallest map, then of each larger one
     latent_dim: int
     classes: int
     size: int = 64
+    upsampling: str = "transposed"  # a key of UPSAMPLINGS
     norm: str = "batch"  # "batch": with affine, before each activation; "pixel": after each but the first
     spectral: bool = False
     rgb_bias: bool = True  # of the last convolution, the only one that may have a bias
@@ -89,6 +93,8 @@ class Generator(nn.Module):
     def __call__(self, z: Array, label: Array, train: bool, key: Array | None = None) -> Array:
         if self.norm not in NORMS:
             raise ValueError(f"norm is {self.norm!r}; choices: {', '.join(NORMS)}")
+        if self.upsampling not in UPSAMPLINGS:
+            raise ValueError(f"upsampling is {self.upsampling!r}; choices: {', '.join(UPSAMPLINGS)}")
         # In torch all of these are transposed, the last too: its 3x3 kernel is ours turned by 180 degrees.
         init = _start(self.start, "out")
         conv = partial(
@@ -106,9 +112,17 @@ class Generator(nn.Module):
             )
             z = jnp.concatenate([embed(label, train), z], 1)
 
-        def layer(h: Array, i: int, size: int, resample: str, suffix: str = "") -> Array:
-            name = f"{i}{suffix}"
-            h = conv(self.widths[i], size, bias=False, resample=resample, name=f"conv{name}")(h, train)
+        def layer(h: Array, i: int, size: int, resample: str, fan: str = "out", suffix: str = "") -> Array:
+            name, kernel_init = f"{i}{suffix}", _start(self.start, fan).kernel
+            own = conv(
+                self.widths[i],
+                size,
+                bias=False,
+                resample=resample,
+                kernel_init=kernel_init,
+                name=f"conv{name}",
+            )
+            h = own(h, train)
             if self.norm == "batch":
                 h = layers.BatchNorm(affine=True, name=f"norm{name}")(h, train)
             h = act(h)
@@ -117,8 +131,8 @@ class Generator(nn.Module):
         _check_places("repeated", self.repeated, self.widths)
         h = layer(z[:, None, None, :], 0, height, "expand")
         for i in range(len(self.widths)):
-            h = layer(h, i, 4, "transposed") if i else h
-            h = layer(h, i, 3, "none", "_again") if i in self.repeated else h
+            h = layer(h, i, *UPSAMPLINGS[self.upsampling]) if i else h
+            h = layer(h, i, 3, "none", suffix="_again") if i in self.repeated else h
         size, resample = (4, "transposed") if self.rgb_up else (3, "none")
         rgb = conv(3, size, bias=self.rgb_bias, resample=resample, dtype=jnp.float32, name="rgb")
         return jnp.tanh(rgb(h.astype(jnp.float32), train))

@@ -222,9 +222,9 @@ def _breed_loss(
     loss = game.breed_loss
     if loss is None:
         return 0.0, {}
-    loss.check(verdict, game.classes)
-    mean = jnp.mean(loss.real(verdict, label))
-    right = jnp.mean(jnp.argmax(verdict.breeds[:, : game.classes], -1) == label)
+    heard = loss.heard(verdict, game.classes)
+    mean = jnp.mean(loss.real(*heard, label))
+    right = jnp.mean(jnp.argmax(heard[0][:, : game.classes], -1) == label)
     return loss.weight * mean, {f"loss/breed_{kind}": mean, f"accuracy/breed_{kind}": right}
 
 
@@ -253,7 +253,8 @@ def _d_step(
         real_loss, fake_loss = (jnp.mean(term) for term in terms)
         breed_loss, told = _breed_loss(game, of_real, batch.label, "real")
         if game.breed_loss and game.breed_loss.fake:
-            breed_loss += game.breed_loss.weight * jnp.mean(game.breed_loss.fake(of_fake, label))
+            heard = game.breed_loss.heard(of_fake, game.classes)
+            breed_loss += game.breed_loss.weight * jnp.mean(game.breed_loss.fake(*heard, label))
         total = real_loss + fake_loss + breed_loss + due
         scalars = {
             "loss/d": total,

@@ -1,0 +1,219 @@
+"""What a participant of 2019 said of his trials, asked again: two arms that differ in one thing, and seeds.
+
+    python experiments/ablations/run.py --narrow --minutes 3 --weights FOLDER --archives FOLDER --seeds 2
+    python experiments/ablations/run.py --only rate,labels --kimg 1000 --weights published
+
+Both arms of a question get the same budget. Each run has a process of its own and leaves
+rows/QUESTION-ARM-SEED.json beside this file; answers.json and answers.md are made of all rows that are there.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from experiments import trial  # noqa: E402
+from experiments.entries import run as entries  # noqa: E402
+
+
+class Question(NamedTuple):
+    """A claim, the config it was made of, and two arms: what each changes."""
+
+    claim: str
+    entry: str
+    arms: dict[str, dict[str, Any]]
+    needs: str = ""  # what comes first: an entry, trained for as long as an arm, or the clusters of "framing"
+    sampling: bool = False  # one training of the first arm is drawn from in both ways
+
+
+TABLE = "{runs}/framing/clean.csv"  # of mode clean: clusters of the dogs that were cut out
+RATE = "optimizer.g.schedule.learning_rate"
+QUESTIONS = {
+    "spectral_norm": Question(
+        "spectral norm took his MiFID from 56 to 46",
+        "lsgan_sn",
+        {"without": {"generator.spectral": False, "discriminator.spectral": False}, "with": {}},
+    ),
+    "rate": Question(
+        "a larger rate of the generator took it from 46 to 39", "lsgan_sn", {"2e-4": {RATE: 2e-4}, "8e-4": {}}
+    ),
+    "truncation": Question(
+        "latents within 0.5 took it a little below 39",
+        "lsgan_sn",
+        {"as drawn": {"sample.truncation": 0.0}, "within 0.5": {}},
+        sampling=True,
+    ),
+    "upsampling": Question(
+        "upsampling and a convolution are worse than a transposed convolution",
+        "lsgan_sn",
+        {"nearest": {"generator.upsampling": "nearest"}, "transposed": {}},
+    ),
+    "pretraining": Question(
+        "a GAN that begins as a VAE is no better",
+        "lsgan_sn",
+        {"from scratch": {}, "from a VAE": {"init_from": "{runs}/needs-vae-{seed}"}},
+        needs="vae",
+    ),
+    "labels": Question(
+        "breeds do not help",
+        "biggan",
+        {"without": {"discriminator.projection": False}, "with": {}},
+    ),
+    "framing": Question(
+        "one framing alone is prettier, less diverse, and scores no better",
+        "biggan",
+        {
+            "all": {},
+            "one": {
+                "data.curate": {
+                    "from_csv": {"path": TABLE, "keep": True, "clusters": (0,), "labels": "breed"}
+                }
+            },
+        },
+        needs="framing",
+    ),
+    "dragan_slopes": Question(
+        "DRAGAN made his dogs collapse; his slopes were measured pixel by pixel",
+        "dragan",
+        {"per pixel": {"game.d_penalties.dragan.per_pixel": True}, "per picture": {}},
+    ),
+}
+SCORES = ("fid768", "fid2048", "recall", "precision", "coverage")
+LOWER = {"fid768", "fid2048"}
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = trial.parser(__doc__)
+    parser.add_argument("--only", default=",".join(QUESTIONS), help="questions, separated by commas")
+    parser.add_argument("--seeds", type=int, default=2, help="of each arm")
+    args = trial.budgeted(parser)
+    unknown = sorted(set(args.only.split(",")) - set(QUESTIONS))
+    if unknown:
+        parser.error(f"{unknown[0]} is no question; questions: {', '.join(QUESTIONS)}")
+    return args
+
+
+def filled(value: Any, **words: Any) -> Any:
+    """Places in strings filled in, however deep they stand."""
+    if isinstance(value, dict):
+        return {k: filled(v, **words) for k, v in value.items()}
+    return value.format(**words) if isinstance(value, str) else value
+
+
+def one(question: str, arm: str, seed: int, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Trains and scores an arm, or, where arms differ in sampling alone, both."""
+    from jaxdog import factory
+
+    asked = QUESTIONS[question]
+    changes = filled(asked.arms[arm], runs=args.runs, seed=seed)
+    config, told = entries.config_of(asked.entry, args, **changes, seed=seed)
+    tried = trial.Trial(config, pathlib.Path(args.runs) / f"{question}-{arm}-{seed}".replace(" ", "_"))
+    row = tried.train()
+    tried.grid(HERE / "grids" / f"{question}-{arm}-{seed}.png".replace(" ", "_"), 24)
+    rows = []
+    for other in asked.arms if asked.sampling else (arm,):
+        phase = None
+        if other != arm:
+            config, told = entries.config_of(asked.entry, args, **asked.arms[other], seed=seed)
+            phase = factory.phases(factory.check(config), config.data.classes)[-1]
+        score = tried.score(args.samples, phase)
+        rows.append(
+            {"question": question, "arm": other, "seed": seed, **row, "after": score, "changes": told}
+        )
+    return rows
+
+
+def prepared(asked: Question, args: argparse.Namespace) -> bool:
+    """What a question's arms begin from: a VAE for each seed, or the clusters of framings."""
+    if asked.needs == "framing":
+        return (pathlib.Path(args.runs) / "framing" / "clean.csv").exists() or _clusters(args)
+    wanted = [f"needs-{asked.needs}-{seed}" for seed in range(args.seeds)] if asked.needs else []
+    return all(
+        (pathlib.Path(args.runs) / name / "checkpoints").exists() or trial.again(__file__, name)
+        for name in wanted
+    )
+
+
+def _clusters(args: argparse.Namespace) -> bool:
+    command = [sys.executable, "-m", "jaxdog.main", "--mode", "clean", "--config", "configs/biggan.py"]
+    command += ["--workdir", f"{args.runs}/framing", "--clean.method=segments", "--clean.k=2"]
+    command += [f"--config.data.archives={args.archives}"] if args.archives else []
+    return subprocess.run(command, check=False, cwd=ROOT).returncode == 0
+
+
+def number(row: dict[str, Any], score: str) -> float:
+    """A score by its first name: fid2048 may be called fid2048_approx."""
+    return next(value for name, value in row["after"].items() if name.startswith(score))
+
+
+def answer(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The scores of each arm over its seeds, and what they say in a line."""
+    first, second = QUESTIONS[name].arms
+    found = {
+        score: {arm: [number(row, score) for row in rows if row["arm"] == arm] for arm in (first, second)}
+        for score in SCORES
+    }
+    lines = []
+    for score in ("fid768", "fid2048", "recall"):
+        one, other = found[score][first], found[score][second]
+        mean = [sum(x) / len(x) for x in (one, other)]
+        apart = max(one) < min(other) or max(other) < min(one)
+        better = (mean[0] < mean[1]) == (score in LOWER)
+        said = f"{first if better else second} is better" if apart else "the seeds overlap"
+        lines.append(f"{score} {first} {mean[0]:.3g}, {second} {mean[1]:.3g}: {said}")
+    return {"question": name, "claim": QUESTIONS[name].claim, "answer": "; ".join(lines), "scores": found}
+
+
+def collect() -> None:
+    """All rows that are there -> answers.json, answers.md."""
+    rows = [json.loads(path.read_text()) for path in sorted((HERE / "rows").glob("*.json"))]
+    answers = []
+    for name, asked in QUESTIONS.items():
+        own = [row for row in rows if row["question"] == name]
+        if {row["arm"] for row in own} == set(asked.arms):
+            answers.append(answer(name, own))
+    (HERE / "answers.json").write_text(json.dumps(answers, indent=1) + "\n")
+    lines = ["| question | claim of 2019 | here |", "|---|---|---|"]
+    lines += [f"| {x['question']} | {x['claim']} | {x['answer']} |" for x in answers]
+    (HERE / "answers.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def main() -> None:
+    """Asks the questions one after the other, and makes the table."""
+    args = parse()
+    if args.one and args.one.startswith("needs-"):
+        _, name, seed = args.one.split("-")
+        config, _ = entries.config_of(name, args, **{"seed": int(seed), "checkpoint.every": 100})
+        trial.Trial(config, pathlib.Path(args.runs) / args.one).train()
+        return
+    if args.one:
+        question, arm, seed = args.one.split("/")
+        (HERE / "rows").mkdir(exist_ok=True)
+        for row in one(question, arm, int(seed), args):
+            path = HERE / "rows" / f"{question}-{row['arm']}-{seed}.json".replace(" ", "_")
+            path.write_text(json.dumps(row, indent=1, default=float) + "\n")
+        return
+    failed = []
+    for name in args.only.split(","):
+        asked = QUESTIONS[name]
+        if not prepared(asked, args):
+            failed.append(name)
+            continue
+        for seed in range(args.seeds):
+            for arm in list(asked.arms)[: 1 if asked.sampling else 2]:
+                failed += [] if trial.again(__file__, f"{name}/{arm}/{seed}") else [f"{name}/{arm}/{seed}"]
+    collect()
+    if failed:
+        sys.exit(f"these failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

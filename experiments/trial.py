@@ -1,0 +1,183 @@
+"""One short run on real photos: trained, scored alike as it begins and as it ends, its row of numbers.
+
+What the experiments of several configs share. Widths can be divided so that two cores train in minutes.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SMALLEST = {"widths": 16, "channels": 8}  # that narrowing leaves, of a layer and of a unit of such
+GROWING = (0.05, 0.1, 0.15, 0.2, 0.5)  # of the steps of what grows: at 4, 8, 16, 32 and 64 px
+K = 5  # steps per dispatch
+
+
+def parser(text: str | None) -> argparse.ArgumentParser:
+    """The options that all of them have."""
+    made = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--minutes", type=float, default=0.0, help="of training for each; 0: see --kimg")
+    made.add_argument("--kimg", type=float, default=0.0, help="thousand real pictures for each")
+    made.add_argument("--narrow", action="store_true", help="widths and batches for a CPU")
+    made.add_argument(
+        "--phased_steps", type=int, default=1500, help="of all phases, for those with several and --minutes"
+    )
+    made.add_argument("--samples", type=int, default=1000, help="pictures of each score")
+    made.add_argument("--batch", type=int, default=8, help="pictures in flight through Inception")
+    made.add_argument("--weights", default="published", help="as eval.weights")
+    made.add_argument("--archives", default="", help="as data.archives")
+    made.add_argument("--runs", default="runs/experiments", help="where the runs live")
+    made.add_argument("--set", nargs="*", default=[], metavar="FIELD=JSON", help="changes to every config")
+    made.add_argument("--one", help=argparse.SUPPRESS)
+    return made
+
+
+def budgeted(made: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line, with either minutes or pictures."""
+    args = made.parse_args()
+    if bool(args.minutes) == bool(args.kimg):
+        made.error("give either --minutes or --kimg")
+    return args
+
+
+def again(file: str, one: str) -> bool:
+    """The same command for one of its rows, in a process of its own (its memory is its own)."""
+    return subprocess.run([sys.executable, file, *sys.argv[1:], "--one", one], check=False).returncode == 0
+
+
+def narrowed(config: Any, by: int) -> dict[str, Any]:
+    """Fields of both networks (and a VAE's encoder) with their widths divided."""
+    found = {}
+    for path, section in (
+        ("generator", config.generator),
+        ("discriminator", config.discriminator),
+        ("game.encoder", config.game.get("encoder", {})),
+    ):
+        for field in {"channels", "widths"} & set(section):
+            value = section[field]
+            less = [max(SMALLEST[field], x // by) for x in (value if isinstance(value, tuple) else (value,))]
+            found[f"{path}.{field}"] = tuple(less) if isinstance(value, tuple) else less[0]
+    return found
+
+
+def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, Any]:
+    """Changes `config` to a run within the budget, without checkpoints, and says what was changed.
+
+    changes: fields and values of the caller's, stronger than those here; --set is stronger still.
+    """
+    changes = {
+        "train.max_hours": args.minutes / 60.0,
+        "train.grid_every": 0,
+        "train.log_every": 2 * K,
+        "train.steps_per_dispatch": K,
+        "checkpoint.every": 1_000_000,
+        "eval.every_kimg": 0.0,
+        "eval.samples": args.samples,
+        "eval.batch_size": args.batch,
+        **changes,
+        **dict((field, json.loads(value)) for field, _, value in (x.partition("=") for x in args.set)),
+    }
+    places = {"data.archives": args.archives, "eval.weights": args.weights}  # of this machine: not told
+    config.update_from_flattened_dict({**changes, **places})
+    more, phased = {}, config.game.name in ("progressive", "vqvae")
+    if args.kimg or phased:
+        more["train.steps"] = args.phased_steps
+    if args.kimg:
+        more["train.steps"] = round(args.kimg * 1000 / config.game.batch_size / 100) * 100
+    if config.game.name == "progressive":
+        shares = GROWING[-len(config.game.sizes) :]
+        steps = [round(x / sum(shares) * more["train.steps"] / K) * K for x in shares]
+        more["game.steps"] = (*steps[:-1], more["train.steps"] - sum(steps[:-1]))
+    if config.game.name == "vqvae":
+        more["game.autoencoder_steps"] = round(0.5 * more["train.steps"] / K) * K
+    for player in config.optimizer:
+        schedule = config.optimizer[player].get("schedule", {})
+        if schedule.get("name") == "clock_cosine" and args.minutes:
+            more[f"optimizer.{player}.schedule.hours"] = args.minutes / 60.0 * 10.0 / 8.95  # as then
+    config.update_from_flattened_dict(more)
+    return {**changes, **more}
+
+
+class Trial:
+    """A run in `folder`, begun anew; `score` what it is at any time, `train` it once."""
+
+    def __init__(self, config: Any, folder: pathlib.Path):
+        import jax
+
+        from jaxdog import factory, job, train, writers
+
+        checked = factory.check(config)
+        cache = pathlib.Path(checked.data.cache_dir).expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
+        shutil.rmtree(folder, ignore_errors=True)
+        self.folder, self.seed = folder, checked.seed
+        self.job = job.make(checked, folder, cache, training=True, scoring=True)
+        self.writer = writers.Writer(folder, step=0)
+        self.run = job.training(self.job, self.writer)
+        first = self.job.phases[0]
+        self.phase = first
+        self.state = train.compiled(first, checked.seed, 1, self.job.over).init(self.run.data)
+        if self.run.begin:
+            self.state = self.run.begin(self.state)
+
+    def score(self, samples: int, phase: Any = None) -> dict[str, Any]:
+        """MiFID, precision, recall and their kin of so many pictures; `phase`: as another one draws them."""
+        from jaxdog import job, train
+
+        phase = phase or self.phase
+        key = train.key_for(self.seed, train.EVALUATE)
+        label = job.labels(self.job, samples, train.EVALUATE, phase, self.state)
+        size = job.batch_size(self.job)
+        evaluator = self.job.evaluator()
+        return evaluator.score_system(phase.system, self.state, key, label, ("mifid", "prdc"), size)
+
+    def train(self) -> dict[str, Any]:
+        """To the end of the budget; what it was and took."""
+        import jax
+        import numpy as np
+
+        from jaxdog import system, train, writers
+
+        self.state = None  # the run makes its own
+        outcome = train.train(self.run)
+        self.writer.close()
+        self.phase = self.job.phases[train.phase_at(self.job.phases, outcome.step)]
+        self.state = outcome.state
+        lines = writers.read_jsonl(self.folder / writers.LOG)
+        return {
+            "seconds": outcome.seconds,
+            "steps": outcome.step,
+            "images": train.images_at(self.job.phases, outcome.step),
+            "images_per_second": float(np.median([line["images_per_second"] for line in lines])),
+            "memory_gb": train.memory_gb(),
+            "losses": [
+                {k: v for k, v in line.items() if k == "step" or k.startswith(("loss", "logit"))}
+                for line in lines
+            ],
+            "parameters": {
+                player: sum(x.size for x in jax.tree.leaves(net.params))
+                for player, net in vars(outcome.state).items()
+                if isinstance(net, system.Net)
+            },
+            "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+        }
+
+    def grid(self, path: pathlib.Path, images: int = 60) -> None:
+        """A sheet of pictures as a PNG."""
+        import PIL.Image
+
+        from jaxdog import evaluate, job, plots, train
+
+        key, size = train.key_for(self.seed, train.EVALUATE), job.batch_size(self.job)
+        label = job.labels(self.job, max(images, size), train.EVALUATE, self.phase, self.state)
+        few = evaluate.generate(self.phase.system, self.state, key, label, self.job.over, size)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(plots.grid(few[:images], columns=12)).save(path)
