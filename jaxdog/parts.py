@@ -19,6 +19,7 @@ from jaxdog.models import (
     csagan,
     dcgan,
     memorizer,
+    pixelcnn,
     priors,
     progan,
     resnet,
@@ -69,7 +70,7 @@ DISCRIMINATORS = {
 }
 ENCODERS = {"dcgan": dcgan.Encoder}  # of pictures to latents
 AUTOENCODERS = {"vqvae": vqvae.Autoencoder}  # of pictures to codes and back
-PRIORS = {"transformer": priors.Transformer}
+PRIORS = {"pixelcnn": pixelcnn.PixelCNN, "transformer": priors.Transformer}
 STORES = {"rows": memorizer.Rows, "bottleneck": memorizer.Bottleneck}  # a memorizer's networks
 OPTIMIZERS = {"adam": optim.adam, "adam_per_leaf": optim.adam_per_leaf}
 SCHEDULES = {

@@ -31,7 +31,14 @@ LAYERS = (
     {"sampling", "sections", "models.biggan", "data.dogs", "data.toy", "data.batches", "metrics.weights"}
     | {"models.biggan_deep", "models.progan", "data.multicrop"}
     | {"metrics.mifid", "metrics.prdc", "metrics.nasnet", "data.cheats", "models.memorizer"}
-    | {"models.dcgan", "models.style_dcgan", "data.recipes", "models.vqvae", "models.priors"}
+    | {
+        "models.dcgan",
+        "models.style_dcgan",
+        "data.recipes",
+        "models.vqvae",
+        "models.priors",
+        "models.pixelcnn",
+    }
     | {"models.stylegan"}
     | {"models.sagan", "models.csagan", "models.resnet", "data.tables", "data.clusters", "data.segment"},
     {"systems.gan", "checkpoint", "writers", "plots", "metrics.features", "metrics.per_class"}

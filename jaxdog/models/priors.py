@@ -146,9 +146,10 @@ def nats(logits: Array, code: Array) -> Array:
     return nn.logsumexp(logits, -1) - chosen
 
 
-def draw(prior: Transformer, params: system.PyTree, key: Array, label: Array, temperature: float) -> Array:
+def draw(prior: Any, params: system.PyTree, key: Array, label: Array, temperature: float) -> Array:
     """Codes [b, n] int32 of pictures with one key [b] and one breed [b] each, one place after the other.
 
+    `prior` is a Transformer, or a network with its `lengths`, `past` and `step`.
     `temperature` divides the logits: below 1 likely codes become likelier.
     """
     b = label.shape[0]
@@ -156,7 +157,7 @@ def draw(prior: Transformer, params: system.PyTree, key: Array, label: Array, te
         lambda key, place, logit: jax.random.categorical(jax.random.fold_in(key, place), logit)
     )
 
-    def one(carry: tuple[Past, Array], place: Array) -> tuple[tuple[Past, Array], Array]:
+    def one(carry: tuple[Any, Array], place: Array) -> tuple[tuple[Any, Array], Array]:
         past, before = carry
         said: Any = prior.apply({"params": params}, past, before, label, place, method="step")
         code = draw_one(key, jnp.broadcast_to(place, (b,)), said[0] / temperature).astype(jnp.int32)

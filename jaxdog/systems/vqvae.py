@@ -28,7 +28,7 @@ class Game(NamedTuple):
     """What stays fixed in both phases."""
 
     autoencoder: vqvae.Autoencoder
-    prior: priors.Transformer
+    prior: Any  # priors.Transformer, or what speaks as it does
     size: int  # of the pictures, pixels on a side
     codes: int  # of each codebook
     commitment: float  # weight of the encoder's squared distance to its codes
