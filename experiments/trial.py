@@ -181,3 +181,22 @@ class Trial:
         few = evaluate.generate(self.phase.system, self.state, key, label, self.job.over, size)
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(plots.grid(few[:images], columns=12)).save(path)
+
+
+def curves(losses: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
+    """Every loss of every run over its steps: title -> lines of its log."""
+    from matplotlib.figure import Figure
+
+    columns = 5
+    deep = -(-len(losses) // columns)
+    drawn = Figure(figsize=(3.2 * columns, 2.6 * deep), layout="constrained")
+    for i, (title, lines) in enumerate(losses.items()):
+        axes = drawn.add_subplot(deep, columns, i + 1)
+        for name in ("loss/d", "loss/g", "loss/vae", "loss/autoencoder", "loss/prior"):
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name, linewidth=0.8)
+        axes.set_title(title, fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.legend(fontsize=6)
+    drawn.savefig(path, dpi=100)

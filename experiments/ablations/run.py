@@ -4,7 +4,8 @@
     python experiments/ablations/run.py --only rate,labels --kimg 1000 --weights published
 
 Both arms of a question get the same budget. Each run has a process of its own and leaves
-rows/QUESTION-ARM-SEED.json beside this file; answers.json and answers.md are made of all rows that are there.
+rows/QUESTION-ARM-SEED.json beside this file; answers.json, answers.md and curves.png are made of all rows
+that are there.
 """
 
 import argparse
@@ -29,6 +30,7 @@ class Question(NamedTuple):
     entry: str
     arms: dict[str, dict[str, Any]]
     needs: str = ""  # what comes first: an entry, trained for as long as an arm, or the clusters of "framing"
+    loss: str = ""  # a loss that both arms have and that says something beside the scores
     sampling: bool = False  # one training of the first arm is drawn from in both ways
 
 
@@ -82,6 +84,21 @@ QUESTIONS = {
         "DRAGAN made his dogs collapse; his slopes were measured pixel by pixel",
         "dragan",
         {"per pixel": {"game.d_penalties.dragan.per_pixel": True}, "per picture": {}},
+    ),
+    "prior": Question(
+        "(not of 2019) codes are learnt better by a transformer than by a PixelCNN",
+        "vqvae2",
+        {
+            "pixelcnn": {
+                "game.prior.name": "pixelcnn",
+                "game.prior.attention": (0,),
+                "game.prior.width": 64,
+                "game.prior.layers": 4,
+                "game.prior.heads": 4,
+            },
+            "transformer": {},
+        },
+        loss="loss/prior",
     ),
 }
 SCORES = ("fid768", "fid2048", "recall", "precision", "coverage")
@@ -149,23 +166,27 @@ def _clusters(args: argparse.Namespace) -> bool:
 
 
 def number(row: dict[str, Any], score: str) -> float:
-    """A score by its first name: fid2048 may be called fid2048_approx."""
+    """A score by its first name: fid2048 may be called fid2048_approx; or a loss, over its last ten lines."""
+    if score.startswith("loss/"):
+        last = [line[score] for line in row["losses"] if score in line][-10:]
+        return sum(last) / len(last)
     return next(value for name, value in row["after"].items() if name.startswith(score))
 
 
 def answer(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The scores of each arm over its seeds, and what they say in a line."""
     first, second = QUESTIONS[name].arms
+    more = (QUESTIONS[name].loss,) if QUESTIONS[name].loss else ()
     found = {
         score: {arm: [number(row, score) for row in rows if row["arm"] == arm] for arm in (first, second)}
-        for score in SCORES
+        for score in (*SCORES, *more)
     }
     lines = []
-    for score in ("fid768", "fid2048", "recall"):
+    for score in (*more, "fid768", "fid2048", "recall"):
         one, other = found[score][first], found[score][second]
         mean = [sum(x) / len(x) for x in (one, other)]
         apart = max(one) < min(other) or max(other) < min(one)
-        better = (mean[0] < mean[1]) == (score in LOWER)
+        better = (mean[0] < mean[1]) == (score in LOWER or score in more)
         said = f"{first if better else second} is better" if apart else "the seeds overlap"
         lines.append(f"{score} {first} {mean[0]:.3g}, {second} {mean[1]:.3g}: {said}")
     return {"question": name, "claim": QUESTIONS[name].claim, "answer": "; ".join(lines), "scores": found}
@@ -183,6 +204,8 @@ def collect() -> None:
     lines = ["| question | claim of 2019 | here |", "|---|---|---|"]
     lines += [f"| {x['question']} | {x['claim']} | {x['answer']} |" for x in answers]
     (HERE / "answers.md").write_text("\n".join(lines) + "\n")
+    titles = {f"{row['question']}: {row['arm']}, {row['seed']}": row["losses"] for row in rows}
+    trial.curves(titles, HERE / "curves.png")
     print("\n".join(lines))
 
 

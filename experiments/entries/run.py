@@ -32,23 +32,24 @@ class Entry(NamedTuple):
     more: dict[str, Any] = {}  # --narrow changes these fields as well
 
 
-SHORT = {"ema.decay": 0.99}  # an average that a run of a few hundred steps can have
+SHORT = {"ema.decay": 0.99, "ema.start": 0}  # an average that a run of a few hundred steps can have
+FEW = {"game.batch_size": 8}  # updates count more than pictures where there are few of them
 SOON = {f"optimizer.{player}.schedule.first_updates": 10 for player in ("g", "d")}  # as short as the run is
 ENTRIES = {
     "lsgan_sn": Entry("hirune924", 38.92, 118.93, more=SOON),
     "happy_gan": Entry("leonshangguan", 38.70, 95.85, 8),
     "sn_dcgan_style": Entry("johannl", 38.26, 96.42, 8),
     "progan": Entry("Theo Viel, 6th", 30.33, 82.78, 8, {"game.batch_size": 32}),
-    "rals_ac_biggan": Entry("yabae, 2nd", 15.82, 58.36, more={"game.batch_size": 32, **SHORT}),
-    "dog_biggan": Entry("Dmitry Vorobiev, 5th", 14.96, 86.28),
-    "biggan_deep": Entry("said not to work"),
-    "leaky_biggan": Entry("tikutiku, 1st", 31.10, 55.42, 3),
-    "biggan96_style": Entry("bestfitting, 4th", 12.46, 77.81, 3, {**SHORT, "ema.start": 0}),
-    "biggan": Entry("ours, plain"),
+    "rals_ac_biggan": Entry("yabae, 2nd", 15.82, 58.36, more={**FEW, **SHORT}),
+    "dog_biggan": Entry("Dmitry Vorobiev, 5th", 14.96, 86.28, more={**FEW, **SHORT}),
+    "biggan_deep": Entry("said not to work", more={**FEW, **SHORT}),
+    "leaky_biggan": Entry("tikutiku, 1st", 31.10, 55.42, 3, FEW),
+    "biggan96_style": Entry("bestfitting, 4th", 12.46, 77.81, 3, {**FEW, **SHORT}),
+    "biggan": Entry("ours, plain", more={**FEW, **SHORT}),
     "dragan": Entry("hirune924, a trial", narrow=8),
-    "margin_dcgan": Entry("MeisterMorxrc, 16th", narrow=12, more=SHORT | {"ema.start": 0}),
-    "reacgan": Entry("later than 2019", more=SHORT | {"ema.start": 0}),
-    "multi_hinge": Entry("later than 2019", more=SHORT | {"ema.start": 0}),
+    "margin_dcgan": Entry("MeisterMorxrc, 16th", narrow=12, more=SHORT),
+    "reacgan": Entry("later than 2019", more={**FEW, **SHORT}),
+    "multi_hinge": Entry("later than 2019", more={**FEW, **SHORT}),
     "wgan_gp": Entry("hirune924, a trial", narrow=8),
     "sngan": Entry("not run in 2019", narrow=16),
     "acgan": Entry("hirune924, a trial", narrow=8, more={"game.batch_size": 32}),
@@ -124,26 +125,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def figure(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
-    """Both players' losses of every entry over its pictures."""
-    from matplotlib.figure import Figure
-
-    columns = 5
-    deep = -(-len(rows) // columns)
-    drawn = Figure(figsize=(3.2 * columns, 2.6 * deep), layout="constrained")
-    for i, row in enumerate(rows):
-        axes = drawn.add_subplot(deep, columns, i + 1)
-        for name in ("loss/d", "loss/g"):
-            points = [(line["step"], line[name]) for line in row["losses"] if name in line]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=name, linewidth=0.8)
-        axes.set_title(row["name"], fontsize=9)
-        axes.tick_params(labelsize=7)
-        if i == 0:
-            axes.legend(fontsize=7)
-    drawn.savefig(path, dpi=100)
-
-
 def collect() -> None:
     """All rows that are there -> table.json, table.md, figure.png."""
     found = {path.stem: json.loads(path.read_text()) for path in (HERE / "rows").glob("*.json")}
@@ -151,7 +132,7 @@ def collect() -> None:
     slim = [{k: v for k, v in row.items() if k != "losses"} for row in rows]
     (HERE / "table.json").write_text(json.dumps(slim, indent=1) + "\n")
     (HERE / "table.md").write_text(table(rows))
-    figure(rows, HERE / "figure.png")
+    trial.curves({row["name"]: row["losses"] for row in rows}, HERE / "figure.png")
     print(table(rows))
 
 
