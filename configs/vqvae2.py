@@ -74,7 +74,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             decay=0.99,  # of the codebooks' moving averages
             restart=0.05,  # a code used less than so many times the mean begins anew: 300 steps without use
             prior=dict(
-                name="transformer",
+                name="transformer",  # or "pixelcnn", which has attention=(0,) too: levels that look back
                 width=384,
                 layers=8,
                 heads=6,
