@@ -107,7 +107,7 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
 class Trial:
     """A run in `folder`, begun anew; `score` what it is at any time, `train` it once."""
 
-    def __init__(self, config: Any, folder: pathlib.Path):
+    def __init__(self, config: Any, folder: pathlib.Path, scoring: bool = True):
         import jax
 
         from jaxdog import factory, job, train, writers
@@ -117,7 +117,7 @@ class Trial:
         jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
         shutil.rmtree(folder, ignore_errors=True)
         self.folder, self.seed = folder, checked.seed
-        self.job = job.make(checked, folder, cache, training=True, scoring=True)
+        self.job = job.make(checked, folder, cache, training=True, scoring=scoring)
         self.writer = writers.Writer(folder, step=0)
         self.run = job.training(self.job, self.writer)
         first = self.job.phases[0]
