@@ -362,7 +362,7 @@ def test_wrong_settings_are_named() -> None:
     ("path", "value", "message"),
     [
         ("game.autoencoder_steps", 8, r"must lie in \(0, config.train.steps = 8\)"),
-        ("game.prior.name", "lstm", "config.game.prior.name is 'lstm'; choices: transformer"),
+        ("game.prior.name", "lstm", "config.game.prior.name is 'lstm'; choices: pixelcnn, transformer"),
         ("game.prior.depth", 3, "config.game.prior.depth is no field of config.game.prior; fields: dropout"),
         ("generator.name", "biggan", "config.generator.name is 'biggan'; choices: vqvae"),
         ("discriminator.name", "biggan", "this game has no discriminator"),

@@ -34,6 +34,7 @@ class Entry(NamedTuple):
 
 SHORT = {"ema.decay": 0.99, "ema.start": 0}  # an average that a run of a few hundred steps can have
 FEW = {"game.batch_size": 8}  # updates count more than pictures where there are few of them
+RATE = "optimizer.g.schedule.learning_rate"
 SOON = {f"optimizer.{player}.schedule.first_updates": 10 for player in ("g", "d")}  # as short as the run is
 ENTRIES = {
     "lsgan_sn": Entry("hirune924", 38.92, 118.93, more=SOON),
@@ -43,7 +44,7 @@ ENTRIES = {
     "rals_ac_biggan": Entry("yabae, 2nd", 15.82, 58.36, more={**FEW, **SHORT}),
     "dog_biggan": Entry("Dmitry Vorobiev, 5th", 14.96, 86.28, more={**FEW, **SHORT}),
     "biggan_deep": Entry("said not to work", more={**FEW, **SHORT}),
-    "leaky_biggan": Entry("tikutiku, 1st", 31.10, 55.42, 3, FEW),
+    "leaky_biggan": Entry("tikutiku, 1st", 31.10, 55.42, 5, {**FEW, RATE: 1e-3}),
     "biggan96_style": Entry("bestfitting, 4th", 12.46, 77.81, 3, {**FEW, **SHORT}),
     "biggan": Entry("ours, plain", more={**FEW, **SHORT}),
     "dragan": Entry("hirune924, a trial", narrow=8),
