@@ -170,7 +170,7 @@ class Trial:
             "python": platform.python_version(),
         }
 
-    def grid(self, path: pathlib.Path, images: int = 60) -> None:
+    def grid(self, path: pathlib.Path, images: int = 36) -> None:
         """A sheet of pictures as a PNG."""
         import PIL.Image
 
