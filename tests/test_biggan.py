@@ -201,8 +201,8 @@ def test_discriminator_and_its_gradients_are_those_of_torch(twin):
     def ours(params, image):
         def loss(params, image):
             given = {**variables, "params": params}
-            (score, _), _ = net.apply(given, image, label, True, mutable=[layers.SPECTRAL])
-            return jnp.sum(jnp.sin(score)), score
+            verdict, _ = net.apply(given, image, label, True, mutable=[layers.SPECTRAL])
+            return jnp.sum(jnp.sin(verdict.logit)), verdict.logit
 
         return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, image)
 
@@ -258,7 +258,7 @@ def test_discriminator_options_show_in_state_and_score():
     _, image, label = inputs(2, 32)
     base = discriminator(size=32, attention=())
     variables = base.init(KEY, image, label, True)
-    (score, _), _ = base.apply(stirred(variables), image, label, True, mutable=[layers.SPECTRAL])
+    verdict, _ = base.apply(stirred(variables), image, label, True, mutable=[layers.SPECTRAL])
     assert "embed" in variables["spectral"] and "bias" in variables["params"]["linear"]
     for fields in (
         {"preactivate_first": True, "activation": "leaky_relu"},
@@ -268,8 +268,8 @@ def test_discriminator_options_show_in_state_and_score():
         net = discriminator(size=32, attention=(), **fields)
         changed = net.init(KEY, image, label, True)
         assert ("embed" in changed["spectral"]) == fields.get("embed_spectral", True)
-        (other, _), _ = net.apply(stirred(changed), image, label, True, mutable=[layers.SPECTRAL])
-        assert float(jnp.abs(other - score).max()) > 1e-3, fields
+        other, _ = net.apply(stirred(changed), image, label, True, mutable=[layers.SPECTRAL])
+        assert float(jnp.abs(other.logit - verdict.logit).max()) > 1e-3, fields
     bare = discriminator(size=32, attention=(), head_bias=False, conv_bias=False)
     params = bare.init(KEY, image, label, True)["params"]
     assert set(params["linear"]) == {"kernel"} and set(params["block1"]["conv1"]) == {"kernel"}
