@@ -22,12 +22,14 @@ class SpectralNorm(nn.Module):
         self.register_buffer("v", F.normalize(weight.detach().flatten(1).T @ self.u, dim=0))
 
     def forward(self, weight: Tensor) -> Tensor:
-        matrix = weight.flatten(1)
-        if self.training:
-            with torch.no_grad():
-                self.v = F.normalize(matrix.T @ self.u, dim=0, eps=self.eps)
-                self.u = F.normalize(matrix @ self.v, dim=0, eps=self.eps)
-        return weight / torch.dot(self.u, matrix @ self.v)
+        # In float32, whatever the layers around it compute in.
+        with torch.autocast(weight.device.type, enabled=False):
+            matrix = weight.flatten(1)
+            if self.training:
+                with torch.no_grad():
+                    self.v = F.normalize(matrix.T @ self.u, dim=0, eps=self.eps)
+                    self.u = F.normalize(matrix @ self.v, dim=0, eps=self.eps)
+            return weight / torch.dot(self.u, matrix @ self.v)
 
 
 class Conv(nn.Conv2d):

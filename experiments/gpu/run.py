@@ -99,12 +99,15 @@ def theirs(form: str, args: argparse.Namespace) -> dict[str, float]:
     torch.backends.cudnn.benchmark = True
     torch.set_default_device(device)
     layout = torch.channels_last if "channels_last" in form else torch.contiguous_format
-    g, d = bench.Generator(32, 100, 128, 120, 4), bench.Discriminator(64, 120, 4)
+    told = changes(args)
+    g = bench.Generator(told.get("generator.channels", 32), 100, 128, 120, 4)
+    d = bench.Discriminator(told.get("discriminator.channels", 64), 120, 4)
+    b = told.get("game.batch_size", 32)
     trainer = bench.Trainer(g.to(memory_format=layout), d.to(memory_format=layout), 100, 120)
     if "compile" in form:
         trainer.g, trainer.d = torch.compile(trainer.g), torch.compile(trainer.d)
-    real = (torch.rand(32, 3, 64, 64) * 2 - 1).contiguous(memory_format=layout)
-    label = torch.randint(120, (32,))
+    real = (torch.rand(b, 3, 64, 64) * 2 - 1).contiguous(memory_format=layout)
+    label = torch.randint(120, (b,))
 
     def turn() -> None:
         for _ in range(10):
@@ -114,7 +117,7 @@ def theirs(form: str, args: argparse.Namespace) -> dict[str, float]:
             torch.cuda.synchronize()
 
     try:
-        return rate(turn, 320, args.seconds)
+        return rate(turn, 10 * b, args.seconds)
     finally:
         torch.set_default_device("cpu")
 
