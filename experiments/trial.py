@@ -89,7 +89,7 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
     if args.kimg or phased:
         more["train.steps"] = args.phased_steps
     if args.kimg:
-        more["train.steps"] = round(args.kimg * 1000 / config.game.batch_size / 100) * 100
+        more["train.steps"] = max(round(args.kimg * 1000 / config.game.batch_size / 100), 1) * 100
     if config.game.name == "progressive":
         shares = GROWING[-len(config.game.sizes) :]
         steps = [round(x / sum(shares) * more["train.steps"] / K) * K for x in shares]
@@ -187,6 +187,8 @@ def curves(losses: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
     """Every loss of every run over its steps: title -> lines of its log."""
     from matplotlib.figure import Figure
 
+    if not losses:
+        return
     columns = 5
     deep = -(-len(losses) // columns)
     drawn = Figure(figsize=(3.2 * columns, 2.6 * deep), layout="constrained")

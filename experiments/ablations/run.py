@@ -188,6 +188,7 @@ def answer(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         apart = max(one) < min(other) or max(other) < min(one)
         better = (mean[0] < mean[1]) == (score in LOWER or score in more)
         said = f"{first if better else second} is better" if apart else "the seeds overlap"
+        said = said if min(len(one), len(other)) > 1 else "one seed says nothing"
         lines.append(f"{score} {first} {mean[0]:.3g}, {second} {mean[1]:.3g}: {said}")
     return {"question": name, "claim": QUESTIONS[name].claim, "answer": "; ".join(lines), "scores": found}
 
