@@ -38,12 +38,15 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def budgeted(made: argparse.ArgumentParser) -> argparse.Namespace:
-    """The command line, with either minutes or pictures."""
-    args = made.parse_args()
+def check_budget(made: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the program unless it was given either minutes or pictures."""
     if bool(args.minutes) == bool(args.kimg):
         made.error("give either --minutes or --kimg")
-    return args
+
+
+def told(args: argparse.Namespace) -> dict[str, Any]:
+    """What --set says: fields and values."""
+    return {field: json.loads(value) for field, _, value in (x.partition("=") for x in args.set)}
 
 
 def again(file: str, one: str) -> bool:
@@ -81,7 +84,7 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
         "eval.samples": args.samples,
         "eval.batch_size": args.batch,
         **changes,
-        **dict((field, json.loads(value)) for field, _, value in (x.partition("=") for x in args.set)),
+        **told(args),
     }
     places = {"data.archives": args.archives, "eval.weights": args.weights}  # of this machine: not told
     config.update_from_flattened_dict({**changes, **places})
@@ -105,12 +108,12 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
 
 
 class Trial:
-    """A run in `folder`, begun anew; `score` what it is at any time, `train` it once."""
+    """A run in `folder`; `begin` or `train` it, `score` what it then is."""
 
     def __init__(self, config: Any, folder: pathlib.Path, scoring: bool = True):
         import jax
 
-        from jaxdog import factory, job, train, writers
+        from jaxdog import factory, job, writers
 
         checked = factory.check(config)
         cache = pathlib.Path(checked.data.cache_dir).expanduser()
@@ -120,9 +123,13 @@ class Trial:
         self.job = job.make(checked, folder, cache, training=True, scoring=scoring)
         self.writer = writers.Writer(folder, step=0)
         self.run = job.training(self.job, self.writer)
-        first = self.job.phases[0]
-        self.phase = first
-        self.state = train.compiled(first, checked.seed, 1, self.job.over).init(self.run.data)
+        self.phase, self.state = self.job.phases[0], None
+
+    def begin(self) -> None:
+        """The state before the first step; `train` makes its own."""
+        from jaxdog import train
+
+        self.state = train.compiled(self.phase, self.seed, 1, self.job.over).init(self.run.data)
         if self.run.begin:
             self.state = self.run.begin(self.state)
 

@@ -135,7 +135,7 @@ def test_modules_are_imported_not_names(name):
     assert not [module for module, _ in imports(TREES[name]) if module.startswith(".")], f"{name}: full names"
 
 
-def test_models_share_layers_only_and_systems_nothing():
+def test_models_share_layers_and_heads_only_and_systems_nothing():
     for name, tree in TREES.items():
         others = {other for other, _ in own(tree)}
         if name.startswith("models."):

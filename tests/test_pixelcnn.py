@@ -1,7 +1,5 @@
 """The convolutional prior over codes: who sees whom, probabilities that add up, drawing."""
 
-import itertools
-from functools import partial
 from typing import Any
 
 import jax
@@ -9,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog.models import pixelcnn, priors
+from jaxdog.models import pixelcnn
+from tests import test_priors
 
-KEY = jax.random.key(0)
-CLASSES = 3
+KEY, CLASSES = test_priors.KEY, test_priors.CLASSES
 
 
 def prior(**fields: Any) -> Any:
@@ -22,18 +20,7 @@ def prior(**fields: Any) -> Any:
     return pixelcnn.PixelCNN(**{**given, **fields})
 
 
-def made(net: Any, scale: float = 0.5) -> Any:
-    """Parameters so large that every code matters."""
-    code, label = jnp.zeros((1, sum(net.lengths)), jnp.int32), jnp.zeros(1, jnp.int32)
-    params = jax.eval_shape(lambda: net.init(KEY, code, label, False))["params"]
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    return tree.unflatten([scale * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
-
-
-@partial(jax.jit, static_argnums=0)
-def full(net: Any, params: Any, code: Any, label: Any) -> Any:
-    return net.apply({"params": params}, code, label, False)
+made, full = test_priors.made, test_priors.full
 
 
 @pytest.mark.parametrize("attention", [(0,), (0, 1)])
@@ -60,21 +47,14 @@ def test_the_breed_is_told_to_every_code() -> None:
     assert (jnp.abs(one - other).max(-1) > 1e-4).all()
 
 
-def probabilities(net: Any, params: Any, breed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every sequence of codes there is, [codes^n, n], and its probability."""
-    code = np.array(list(itertools.product(range(net.codes), repeat=sum(net.lengths))), np.int32)
-    logits = full(net, params, code, np.full(len(code), breed))
-    return code, np.exp(-np.asarray(priors.nats(logits, jnp.asarray(code)), np.float64).sum(1))
-
-
 def test_probabilities_of_all_sequences_add_up_to_one_and_codes_are_drawn_by_them() -> None:
     net = prior(lengths=(1, 4), codes=3)
     params, n = made(net), 4000
-    found = [probabilities(net, params, breed)[1] for breed in range(CLASSES)]
+    found = [test_priors.probabilities(net, params, breed) for breed in range(CLASSES)]
     np.testing.assert_allclose(np.sum(found, 1), 1.0, rtol=1e-5)
     assert np.abs(found[0] - found[1]).max() > 0.001
-    drawn = jax.jit(priors.draw, static_argnums=0)(net, params, jax.random.split(KEY, n), jnp.full(n, 2), 1.0)
-    code, p = probabilities(net, params, 2)
+    drawn = test_priors.draw(net, params, jax.random.split(KEY, n), jnp.full(n, 2), 1.0)
+    code, p = test_priors.everything(net), found[2]
     at = np.asarray(drawn) @ 3 ** np.arange(4, -1, -1)
     assert (code[at] == drawn).all()
     for place in range(5):  # how often each code stands at each place

@@ -110,7 +110,8 @@ def parse() -> argparse.Namespace:
     parser = trial.parser(__doc__)
     parser.add_argument("--only", default=",".join(QUESTIONS), help="questions, separated by commas")
     parser.add_argument("--seeds", type=int, default=2, help="of each arm")
-    args = trial.budgeted(parser)
+    args = parser.parse_args()
+    trial.check_budget(parser, args)
     unknown = sorted(set(args.only.split(",")) - set(QUESTIONS))
     if unknown:
         parser.error(f"{unknown[0]} is no question; questions: {', '.join(QUESTIONS)}")

@@ -75,7 +75,8 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = trial.parser(__doc__)
     parser.add_argument("--only", default=",".join(ENTRIES), help="entries, separated by commas")
-    args = trial.budgeted(parser)
+    args = parser.parse_args()
+    trial.check_budget(parser, args)
     unknown = sorted(set(args.only.split(",")) - set(ENTRIES))
     if unknown:
         parser.error(f"{unknown[0]} is no entry; entries: {', '.join(ENTRIES)}")
@@ -95,6 +96,7 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Trains and scores one entry in this process; its row of the table."""
     config, changes = config_of(name, args)
     tried = trial.Trial(config, pathlib.Path(args.runs) / name)
+    tried.begin()
     before = tried.score(args.samples)
     row = tried.train()
     after = tried.score(args.samples)

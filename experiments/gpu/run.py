@@ -40,7 +40,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--crops", type=pathlib.Path, help="train: what pack.py made")
     parser.add_argument("--seconds", type=float, default=5.0, help="speed: of each measurement")
     parser.add_argument("--budget", type=float, default=540.0, help="speed: seconds of all; the rest is left")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.what == "train":
+        trial.check_budget(parser, args)
+    return args
 
 
 # Speed ------------------------------------------------------------------------------------------------------
@@ -70,7 +73,7 @@ def ours(name: str, dtype: str, args: argparse.Namespace) -> dict[str, float]:
 
     config = importlib.import_module(f"configs.{name}").get_config()
     config.dtype = dtype
-    config.update_from_flattened_dict(changes(args))
+    config.update_from_flattened_dict(trial.told(args))
     over, steps = devices.mesh(), 10
     phase = factory.phases(factory.check(config), 120)[-1]
     rng, side = np.random.default_rng(0), config.data.store_size
@@ -99,7 +102,7 @@ def theirs(form: str, args: argparse.Namespace) -> dict[str, float]:
     torch.backends.cudnn.benchmark = True
     torch.set_default_device(device)
     layout = torch.channels_last if "channels_last" in form else torch.contiguous_format
-    told = changes(args)
+    told = trial.told(args)
     g = bench.Generator(told.get("generator.channels", 32), 100, 128, 120, 4)
     d = bench.Discriminator(told.get("discriminator.channels", 64), 120, 4)
     b = told.get("game.batch_size", 32)
@@ -164,14 +167,14 @@ def train(args: argparse.Namespace) -> None:
     config = importlib.import_module(f"configs.{args.config}").get_config()
     whole = ml_collections.ConfigDict(dict(name="short_side_center", resampler="lanczos"))
     config.data.source, config.data.path, config.data.crop = "folder", str(photos), whole
-    told = trial.shorten(config, args)
+    changes = trial.shorten(config, args)
     tried = trial.Trial(config, pathlib.Path(args.runs) / args.config, scoring=False)
     row = tried.train()
     tried.grid(args.out / "grid.png", 120)
     average = jax.device_get({"params": tried.state.ema.params, "stats": tried.state.ema.stats})
     for i, part in enumerate(parts(flax.traverse_util.flatten_dict(average, sep="/"))):
         np.savez(args.out / f"ema{i}.npz", **part)
-    write(args.out / "row.json", {"config": args.config, "changes": told, **machine(), **row})
+    write(args.out / "row.json", {"config": args.config, "changes": changes, **machine(), **row})
 
 
 def parts(leaves: dict[str, Any]) -> list[dict[str, Any]]:
@@ -185,11 +188,6 @@ def parts(leaves: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 # Both -------------------------------------------------------------------------------------------------------
-
-
-def changes(args: argparse.Namespace) -> dict[str, Any]:
-    """What --set says."""
-    return {field: json.loads(value) for field, _, value in (x.partition("=") for x in args.set)}
 
 
 def machine() -> dict[str, Any]:
@@ -212,8 +210,6 @@ def main() -> None:
     if args.what == "speed":
         speed(args)
         return
-    if bool(args.minutes) == bool(args.kimg):
-        sys.exit("give either --minutes or --kimg")
     train(args)
 
 

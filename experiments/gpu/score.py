@@ -26,14 +26,15 @@ def main() -> None:
     args = parser.parse_args()
     row = json.loads((args.folder / "row.json").read_text())
     config = importlib.import_module(f"configs.{row['config']}").get_config()
-    told = {name: tuple(x) if isinstance(x, list) else x for name, x in row["changes"].items()}
-    trial.shorten(config, args, **told)
+    changes = {name: tuple(x) if isinstance(x, list) else x for name, x in row["changes"].items()}
+    trial.shorten(config, args, **changes)
     config.dtype = "float32"
     leaves: dict = {}
     for path in sorted(args.folder.glob("ema*.npz")):
         leaves |= dict(np.load(path))
     average = flax.traverse_util.unflatten_dict(leaves, sep="/")
     tried = trial.Trial(config, pathlib.Path(args.runs) / "score")
+    tried.begin()
     tried.state = tried.state.replace(ema=ema.Average(average["params"], average.get("stats", {})))
     found = tried.score(args.samples)
     tried.grid(args.folder / "final.png", 120)

@@ -199,8 +199,7 @@ def _about(x: float, y: float, h: int, w: int) -> Box:
     """The last of `four_squares`, about (x, y)."""
     half = min(w - x, h - y, x, y)
     left, top, right, bottom = x - half, y - half, w - x - half, h - y - half  # the room that is left
-    room = sorted((left, top, right, bottom))[1:]  # but on the side that it touches
-    more = int(min(room) * 0.28)
+    more = int(sorted((left, top, right, bottom))[1] * 0.28)  # the first is that on the side that it touches
     # It grows by `more` on both sides of an axis, or by twice that on the side away from the border.
     moves = {"left": (0, 2, 1, 1), "right": (2, 0, 1, 1), "top": (1, 1, 0, 2), "bottom": (1, 1, 2, 0)}
     touched = next(side for side, gap in zip(moves, (left, right, top, bottom), strict=True) if gap <= 0)
