@@ -3,9 +3,10 @@
     python experiments/ablations/run.py --narrow --minutes 3 --weights FOLDER --archives FOLDER --seeds 2
     python experiments/ablations/run.py --only rate,labels --kimg 1000 --weights published
 
-Both arms of a question get the same budget. Each run has a process of its own and leaves
-rows/QUESTION-ARM-SEED.json beside this file; answers.json, answers.md and curves.png are made of all rows
-that are there.
+Both arms of a question get the same budget. An arm that changes nothing is its entry as it is, trained once
+for all questions of that entry. Each training has a process of its own and leaves rows/NAME-SEED.json beside
+this file; one whose row is there, of the same config and budget, is not run again. answers.json, answers.md
+and curves.png are made of all rows that are there.
 """
 
 import argparse
@@ -35,6 +36,7 @@ class Question(NamedTuple):
 
 
 TABLE = "{runs}/framing/clean.csv"  # of mode clean: clusters of the dogs that were cut out
+NEEDS = "needs-"  # stands before the name of what comes first
 RATE = "optimizer.g.schedule.learning_rate"
 QUESTIONS = {
     "spectral_norm": Question(
@@ -125,34 +127,57 @@ def filled(value: Any, **words: Any) -> Any:
     return value.format(**words) if isinstance(value, str) else value
 
 
-def one(question: str, arm: str, seed: int, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Trains and scores an arm, or, where arms differ in sampling alone, both."""
-    from jaxdog import factory
+def name_of(question: str, arm: str) -> str:
+    """Of an arm's rows: arms that change nothing share those of their entry."""
+    asked = QUESTIONS[question]
+    return f"{question}-{arm}".replace(" ", "_") if asked.arms[arm] else asked.entry
 
+
+def config_of(question: str, arm: str, seed: int, args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """An arm's config, and what it changes."""
     asked = QUESTIONS[question]
     changes = filled(asked.arms[arm], runs=args.runs, seed=seed)
-    config, told = entries.config_of(asked.entry, args, **changes, seed=seed)
-    tried = trial.Trial(config, pathlib.Path(args.runs) / f"{question}-{arm}-{seed}".replace(" ", "_"))
+    return entries.config_of(asked.entry, args, **changes, seed=seed)
+
+
+def trained(question: str, arm: str, seed: int, args: argparse.Namespace) -> bool:
+    """Whether an arm's row is there, of the same config and budget."""
+    path = HERE / "rows" / f"{name_of(question, arm)}-{seed}.json"
+    told = config_of(question, arm, seed, args)[1]
+    return path.exists() and json.loads(path.read_text())["changes"] == json.loads(json.dumps(told))
+
+
+def write(name: str, row: dict[str, Any]) -> None:
+    """rows/NAME.json."""
+    path = HERE / "rows" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(row, indent=1, default=float) + "\n")
+
+
+def one(question: str, arm: str, seed: int, args: argparse.Namespace) -> None:
+    """Trains and scores an arm; an entry as it is, also as the questions of its sampling draw it."""
+    from jaxdog import factory
+
+    config, told = config_of(question, arm, seed, args)
+    name, asked = f"{name_of(question, arm)}-{seed}", QUESTIONS[question]
+    tried = trial.Trial(config, pathlib.Path(args.runs) / name)
     row = tried.train()
-    tried.grid(HERE / "grids" / f"{question}-{arm}-{seed}.png".replace(" ", "_"), 24)
-    rows = []
-    for other in asked.arms if asked.sampling else (arm,):
-        phase = None
-        if other != arm:
-            config, told = entries.config_of(asked.entry, args, **asked.arms[other], seed=seed)
-            phase = factory.phases(factory.check(config), config.data.classes)[-1]
-        score = tried.score(args.samples, phase)
-        rows.append(
-            {"question": question, "arm": other, "seed": seed, **row, "after": score, "changes": told}
-        )
-    return rows
+    tried.grid(HERE / "grids" / f"{name}.png", 24)
+    write(name, {"name": name, **row, "after": tried.score(args.samples), "changes": told})
+    alike = [] if asked.arms[arm] else [x for x, y in QUESTIONS.items() if y.entry == asked.entry]
+    for other in (x for x in alike if QUESTIONS[x].sampling):
+        drawn = next(x for x, changes in QUESTIONS[other].arms.items() if changes)
+        config, told = config_of(other, drawn, seed, args)
+        phase = factory.phases(factory.check(config), config.data.classes)[-1]
+        name, score = f"{name_of(other, drawn)}-{seed}", tried.score(args.samples, phase)
+        write(name, {"name": name, **row, "after": score, "changes": told})
 
 
 def prepared(asked: Question, args: argparse.Namespace) -> bool:
     """What a question's arms begin from: a VAE for each seed, or the clusters of framings."""
     if asked.needs == "framing":
         return (pathlib.Path(args.runs) / "framing" / "clean.csv").exists() or _clusters(args)
-    wanted = [f"needs-{asked.needs}-{seed}" for seed in range(args.seeds)] if asked.needs else []
+    wanted = [f"{NEEDS}{asked.needs}-{seed}" for seed in range(args.seeds)] if asked.needs else []
     return all(
         (pathlib.Path(args.runs) / name / "checkpoints").exists() or trial.again(__file__, name)
         for name in wanted
@@ -174,12 +199,12 @@ def number(row: dict[str, Any], score: str) -> float:
     return next(value for name, value in row["after"].items() if name.startswith(score))
 
 
-def answer(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def answer(name: str, arms: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """The scores of each arm over its seeds, and what they say in a line."""
     first, second = QUESTIONS[name].arms
     more = (QUESTIONS[name].loss,) if QUESTIONS[name].loss else ()
     found = {
-        score: {arm: [number(row, score) for row in rows if row["arm"] == arm] for arm in (first, second)}
+        score: {arm: [number(row, score) for row in arms[arm]] for arm in (first, second)}
         for score in (*SCORES, *more)
     }
     lines = []
@@ -195,46 +220,52 @@ def answer(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def collect() -> None:
-    """All rows that are there -> answers.json, answers.md."""
-    rows = [json.loads(path.read_text()) for path in sorted((HERE / "rows").glob("*.json"))]
+    """All rows that are there -> answers.json, answers.md, curves.png."""
+    rows = {path.stem: json.loads(path.read_text()) for path in sorted((HERE / "rows").glob("*.json"))}
     answers = []
     for name, asked in QUESTIONS.items():
-        own = [row for row in rows if row["question"] == name]
-        if {row["arm"] for row in own} == set(asked.arms):
-            answers.append(answer(name, own))
+        arms = {
+            arm: [row for x, row in rows.items() if x.rsplit("-", 1)[0] == name_of(name, arm)]
+            for arm in asked.arms
+        }
+        if all(arms.values()):
+            answers.append(answer(name, arms))
     (HERE / "answers.json").write_text(json.dumps(answers, indent=1) + "\n")
     lines = ["| question | claim of 2019 | here |", "|---|---|---|"]
     lines += [f"| {x['question']} | {x['claim']} | {x['answer']} |" for x in answers]
     (HERE / "answers.md").write_text("\n".join(lines) + "\n")
-    titles = {f"{row['question']}: {row['arm']}, {row['seed']}": row["losses"] for row in rows}
-    trial.curves(titles, HERE / "curves.png")
+    trial.curves({name: row["losses"] for name, row in rows.items()}, HERE / "curves.png")
     print("\n".join(lines))
+
+
+def needed(name: str, args: argparse.Namespace) -> None:
+    """Trains what a question begins from: "vae-0" is the entry and the seed."""
+    entry, seed = name.rsplit("-", 1)
+    config, _ = entries.config_of(entry, args, **{"seed": int(seed), "checkpoint.every": 100})
+    trial.Trial(config, pathlib.Path(args.runs) / f"{NEEDS}{name}").train()
+
+
+def ask(name: str, args: argparse.Namespace) -> list[str]:
+    """Trains what a question lacks; what of it failed."""
+    asked, failed = QUESTIONS[name], []
+    if not prepared(asked, args):
+        return [name]
+    for seed in range(args.seeds):
+        for arm in (arm for arm, changes in asked.arms.items() if not (asked.sampling and changes)):
+            if not all(trained(name, x, seed, args) for x in (asked.arms if asked.sampling else (arm,))):
+                failed += [] if trial.again(__file__, f"{name}/{arm}/{seed}") else [f"{name}/{arm}/{seed}"]
+    return failed
 
 
 def main() -> None:
     """Asks the questions one after the other, and makes the table."""
     args = parse()
-    if args.one and args.one.startswith("needs-"):
-        _, name, seed = args.one.split("-")
-        config, _ = entries.config_of(name, args, **{"seed": int(seed), "checkpoint.every": 100})
-        trial.Trial(config, pathlib.Path(args.runs) / args.one).train()
-        return
+    if args.one and args.one.startswith(NEEDS):
+        return needed(args.one.removeprefix(NEEDS), args)
     if args.one:
         question, arm, seed = args.one.split("/")
-        (HERE / "rows").mkdir(exist_ok=True)
-        for row in one(question, arm, int(seed), args):
-            path = HERE / "rows" / f"{question}-{row['arm']}-{seed}.json".replace(" ", "_")
-            path.write_text(json.dumps(row, indent=1, default=float) + "\n")
-        return
-    failed = []
-    for name in args.only.split(","):
-        asked = QUESTIONS[name]
-        if not prepared(asked, args):
-            failed.append(name)
-            continue
-        for seed in range(args.seeds):
-            for arm in list(asked.arms)[: 1 if asked.sampling else 2]:
-                failed += [] if trial.again(__file__, f"{name}/{arm}/{seed}") else [f"{name}/{arm}/{seed}"]
+        return one(question, arm, int(seed), args)
+    failed = [x for name in args.only.split(",") for x in ask(name, args)]
     collect()
     if failed:
         sys.exit(f"these failed: {', '.join(failed)}")

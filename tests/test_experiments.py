@@ -1,0 +1,94 @@
+"""The experiments: that each config of theirs passes, what arms share, and when an answer is one."""
+
+import argparse
+import json
+
+import pytest
+
+from experiments import trial
+from experiments.ablations import run as ablations
+from experiments.entries import run as entries
+from jaxdog import factory
+
+
+@pytest.fixture
+def args() -> argparse.Namespace:
+    return trial.parser("").parse_args(["--minutes", "1", "--narrow"])
+
+
+@pytest.mark.parametrize("name", entries.ENTRIES)
+def test_every_entry_passes_narrow_and_for_minutes(name, args):
+    config, changes = entries.config_of(name, args)
+    assert factory.check(config).train.max_hours == pytest.approx(1 / 60)
+    assert changes["eval.samples"] == args.samples
+
+
+@pytest.mark.parametrize("name", entries.ENTRIES)
+def test_every_entry_passes_at_full_width_for_pictures(name):
+    args = trial.parser("").parse_args(["--kimg", "20"])
+    config, _ = entries.config_of(name, args)
+    checked = factory.check(config)
+    assert checked.train.steps == pytest.approx(20_000 / config.game.batch_size, abs=50)
+
+
+ARMS = [(name, arm) for name, asked in ablations.QUESTIONS.items() for arm in asked.arms]
+
+
+@pytest.mark.parametrize(("name", "arm"), ARMS)
+def test_every_arm_passes_and_differs_from_the_other(name, arm, args):
+    config, changes = ablations.config_of(name, arm, 1, args)
+    assert factory.check(config).seed == changes["seed"] == 1
+    other = next(x for x in ablations.QUESTIONS[name].arms if x != arm)
+    assert ablations.config_of(name, other, 1, args)[1] != changes
+
+
+def test_an_entry_as_it_is_is_trained_once_for_all_questions():
+    of_lsgan = [x for x, asked in ablations.QUESTIONS.items() if asked.entry == "lsgan_sn"]
+    shared = {
+        ablations.name_of(x, arm) for x in of_lsgan for arm, y in ablations.QUESTIONS[x].arms.items() if not y
+    }
+    assert len(of_lsgan) > 3 and shared == {"lsgan_sn"}
+    names = [ablations.name_of(x, arm) for x, arm in ARMS]
+    assert len(set(names) - {asked.entry for asked in ablations.QUESTIONS.values()}) == len(
+        [1 for x, arm in ARMS if ablations.QUESTIONS[x].arms[arm]]
+    )
+
+
+def test_a_row_counts_as_trained_only_with_the_same_budget(args, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablations, "HERE", tmp_path)
+    assert not ablations.trained("rate", "2e-4", 0, args)
+    told = ablations.config_of("rate", "2e-4", 0, args)[1]
+    ablations.write("rate-2e-4-0", {"changes": told})
+    assert ablations.trained("rate", "2e-4", 0, args)
+    assert not ablations.trained("rate", "2e-4", 1, args)
+    args.minutes = 2.0
+    assert not ablations.trained("rate", "2e-4", 0, args)
+
+
+def row(fid: float, recall: float) -> dict:
+    after = {"fid768": fid, "fid2048_approx": fid, "recall": recall, "precision": 0.5, "coverage": 0.5}
+    return {"after": after, "losses": []}
+
+
+def test_an_arm_is_better_only_if_its_worst_seed_beats_the_best_of_the_other():
+    said = ablations.answer("rate", {"2e-4": [row(3, 0.1), row(4, 0.3)], "8e-4": [row(1, 0.2), row(2, 0.4)]})
+    fid768, fid2048, recall = said["answer"].split("; ")
+    assert fid768 == "fid768 2e-4 3.5, 8e-4 1.5: 8e-4 is better"
+    assert fid2048.endswith("8e-4 is better") and recall.endswith("the seeds overlap")
+    assert said["scores"]["fid768"]["2e-4"] == [3, 4]
+
+
+def test_one_seed_is_no_answer():
+    said = ablations.answer("rate", {"2e-4": [row(3, 0.1)], "8e-4": [row(1, 0.2)]})
+    assert all(x.endswith("one seed says nothing") for x in said["answer"].split("; "))
+
+
+def test_answers_are_made_of_the_rows_that_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablations, "HERE", tmp_path)
+    monkeypatch.setattr(trial, "curves", lambda *_: None)
+    for name, fid in (("lsgan_sn-0", 2.0), ("lsgan_sn-1", 2.5), ("rate-2e-4-0", 3.0), ("rate-2e-4-1", 3.5)):
+        ablations.write(name, row(fid, 0.0))
+    ablations.collect()
+    (found,) = json.loads((tmp_path / "answers.json").read_text())
+    assert found["question"] == "rate" and "8e-4 is better" in found["answer"]
+    assert found["scores"]["fid768"] == {"2e-4": [3.0, 3.5], "8e-4": [2.0, 2.5]}
