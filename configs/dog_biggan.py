@@ -140,6 +140,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike
             augment_p=dict(name="fixed", p=1.0),  # with which probability
+            label_ramp=(0.0, 0.0),  # breeds are known from the start
         )
     )
     adam = dict(name="adam", b1=0.0, b2=0.999, eps=1e-8, weight_decay=0.0)
@@ -149,7 +150,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             d=dict(adam, schedule=dict(name="constant", learning_rate=3.4e-4)),
         )
     )
-    config.ema = ConfigDict(dict(decay=0.9999, start=50_000, stats="average"))
+    config.ema = ConfigDict(dict(decay=0.9999, start=50_000, stats="average", rampup=0.0, tracks=()))
     config.sample = ConfigDict(
         dict(
             truncation=0.0,  # |z| at most; 0: as drawn

@@ -105,6 +105,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike
             augment_p=dict(name="fixed", p=1.0),  # with which probability
+            label_ramp=(0.0, 0.0),  # breeds are known from the start
         )
     )
     adam = dict(
@@ -116,7 +117,9 @@ def get_config(variant: str = "full") -> ConfigDict:
         schedule=dict(name="constant", learning_rate=5e-4),
     )
     config.optimizer = ConfigDict(dict(g=adam, d=adam))
-    config.ema = ConfigDict(dict(decay=0.9999, start=257_200, stats="copy"))  # from epoch 400
+    config.ema = ConfigDict(
+        dict(decay=0.9999, start=257_200, stats="copy", rampup=0.0, tracks=())
+    )  # from epoch 400
     config.sample = ConfigDict(
         dict(
             truncation=0.0,  # |z| at most; 0: as drawn

@@ -71,7 +71,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             ),  # every: epochs
         )
     )
-    config.ema = ConfigDict(dict(decay=0.0, start=0, stats="copy"))  # no average
+    config.ema = ConfigDict(dict(decay=0.0, start=0, stats="copy", rampup=0.0, tracks=()))  # no average
     config.sample = ConfigDict(
         dict(
             truncation=0.0,

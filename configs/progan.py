@@ -98,6 +98,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike
             augment_p=dict(name="fixed", p=1.0),  # with which probability
+            label_ramp=(0.0, 0.0),  # breeds are known from the start
         )
     )
     adam = dict(
@@ -114,7 +115,9 @@ def get_config(variant: str = "full") -> ConfigDict:
             d=dict(adam, longest_rows=dict(embed=1.0)),
         )
     )
-    config.ema = ConfigDict(dict(decay=(0.9, 0.9, 0.99, 0.99, 0.99), start=0, stats="copy"))
+    config.ema = ConfigDict(
+        dict(decay=(0.9, 0.9, 0.99, 0.99, 0.99), start=0, stats="copy", rampup=0.0, tracks=())
+    )
     config.sample = ConfigDict(
         dict(
             truncation=0.0,  # |z| at most; 0: as drawn

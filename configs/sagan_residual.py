@@ -100,6 +100,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike
             augment_p=dict(name="fixed", p=1.0),  # with which probability
+            label_ramp=(0.0, 0.0),  # breeds are known from the start
         )
     )
     adam = dict(name="adam", b1=0.0, b2=0.999, eps=1e-8, weight_decay=0.0)
@@ -109,7 +110,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             d=dict(adam, schedule=dict(name="constant", learning_rate=4e-4)),
         )
     )
-    config.ema = ConfigDict(dict(decay=0.0, start=0, stats="copy"))  # none
+    config.ema = ConfigDict(dict(decay=0.0, start=0, stats="copy", rampup=0.0, tracks=()))  # none
     config.sample = ConfigDict(
         dict(
             truncation=0.0,  # |z| at most; 0: as drawn

@@ -98,6 +98,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike
             augment_p=dict(name="fixed", p=1.0),  # with which probability
+            label_ramp=(0.0, 0.0),  # breeds are known from the start
         )
     )
     adam = dict(
@@ -109,7 +110,7 @@ def get_config(variant: str = "full") -> ConfigDict:
         schedule=dict(name="exponential", learning_rate=1e-3, decay=0.99, every=692),  # an epoch
     )
     config.optimizer = ConfigDict(dict(g=adam, d=adam))
-    config.ema = ConfigDict(dict(decay=0.0, start=0, stats="copy"))  # none
+    config.ema = ConfigDict(dict(decay=0.0, start=0, stats="copy", rampup=0.0, tracks=()))  # none
     config.sample = ConfigDict(
         dict(
             truncation=0.0,  # |z| at most; 0: as drawn

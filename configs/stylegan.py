@@ -108,6 +108,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike
             augment_p=dict(name="fixed", p=1.0),  # with which probability
+            label_ramp=(0.0, 0.0),  # breeds are known from the start
         )
     )
     adam = dict(name="adam_per_leaf", b1=0.0, b2=0.99, eps=1e-8, weight_decay=0.0, longest_rows=dict())
@@ -118,7 +119,9 @@ def get_config(variant: str = "full") -> ConfigDict:
         )
     )
     # Half of what the average holds is of the last 10,000 pictures; the mean of w is the generator's own.
-    config.ema = ConfigDict(dict(decay=(0.5 ** (32 / 10_000),) * 4, start=0, stats="copy"))
+    config.ema = ConfigDict(
+        dict(decay=(0.5 ** (32 / 10_000),) * 4, start=0, stats="copy", rampup=0.0, tracks=())
+    )
     config.sample = ConfigDict(
         dict(
             truncation=0.0,  # |z| at most; 0: as drawn; generator.psi truncates w

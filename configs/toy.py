@@ -105,6 +105,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             g_penalties=dict(),
             diffaugment=dict(),  # what real and generated pictures go through alike
             augment_p=dict(name="fixed", p=1.0),  # with which probability
+            label_ramp=(0.0, 0.0),  # breeds are known from the start
         )
     )
     adam = dict(name="adam", b1=0.0, b2=0.999, eps=1e-8, weight_decay=0.0)
@@ -114,7 +115,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             d=dict(adam, schedule=dict(name="constant", learning_rate=8e-4)),
         )
     )
-    config.ema = ConfigDict(dict(decay=0.98, start=100, stats="average"))
+    config.ema = ConfigDict(dict(decay=0.98, start=100, stats="average", rampup=0.0, tracks=()))
     config.sample = ConfigDict(
         dict(
             truncation=0.0,  # |z| at most; 0: as drawn

@@ -106,7 +106,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             g=dict(adam, schedule=dict(name="constant", learning_rate=3e-4)),
         )
     )
-    config.ema = ConfigDict(dict(decay=0.0, start=0, stats="copy"))  # none
+    config.ema = ConfigDict(dict(decay=0.0, start=0, stats="copy", rampup=0.0, tracks=()))  # none
     config.sample = ConfigDict(
         dict(
             truncation=0.0,  # |z| at most; 0: as drawn

@@ -90,7 +90,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             prior=dict(adam, schedule=dict(name="cosine", learning_rate=3e-4, final=0.0)),
         )
     )
-    config.ema = ConfigDict(dict(decay=0.0, start=0, stats="copy"))  # none
+    config.ema = ConfigDict(dict(decay=0.0, start=0, stats="copy", rampup=0.0, tracks=()))  # none
     config.sample = ConfigDict(
         dict(
             truncation=0.0,

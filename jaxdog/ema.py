@@ -1,5 +1,7 @@
 """Exponential moving average of a network's parameters and of what its forward passes keep."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -22,26 +24,33 @@ def start(params: PyTree, stats: PyTree) -> Average:
     return jax.tree.map(jnp.copy, Average(params, stats))
 
 
-def update(
-    average: Average,
-    params: PyTree,
-    stats: PyTree,
-    step: system.Array,
-    decay: float | system.Array,
-    begin: int,
-    keep: str,
-) -> Average:
+class Rule(NamedTuple):
+    """How an average follows its network."""
+
+    decay: float | system.Array  # 0: it is the network
+    start: int = 0  # steps before which it is pegged to the network
+    stats: str = "average"  # what becomes of the statistics: see `update`
+    rampup: float = 0.0  # its half-life is at most this share of the steps done; 0: as the decay has it
+
+    def at(self, step: system.Array) -> float | system.Array:
+        """The decay of the update after step number `step`, counted from 1 (Karras et al. 2020's ramp)."""
+        if not self.rampup:
+            return self.decay
+        half_life = jnp.log(0.5) / jnp.log(jnp.asarray(self.decay, jnp.float32))
+        return 0.5 ** (1.0 / jnp.minimum(half_life, self.rampup * step.astype(jnp.float32)))
+
+
+def update(average: Average, params: PyTree, stats: PyTree, step: system.Array, rule: Rule) -> Average:
     """One update after the generator's step number `step` (counted from 1).
 
-    Until `begin` steps are done the average is pegged to the network. `keep` says what happens to the
-    statistics: "average" averages them too (BigGAN-PyTorch's choice), "copy" takes the network's own.
+    `rule.stats`: "average" averages the statistics too (BigGAN-PyTorch's choice), "copy" takes the network's.
     """
-    if keep not in ("average", "copy"):
-        raise ValueError(f"ema.stats is {keep!r}; choices: 'average', 'copy'")
-    pegged = step <= begin
+    if rule.stats not in ("average", "copy"):
+        raise ValueError(f"ema.stats is {rule.stats!r}; choices: 'average', 'copy'")
+    pegged, decay = step <= rule.start, rule.at(step)
 
     def mix(old: system.Array, new: system.Array) -> system.Array:
         return jnp.where(pegged, new, old + (1.0 - decay) * (new - old))
 
-    new_stats = jax.tree.map(mix, average.stats, stats) if keep == "average" else stats
+    new_stats = jax.tree.map(mix, average.stats, stats) if rule.stats == "average" else stats
     return Average(jax.tree.map(mix, average.params, params), new_stats)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdog import augment, diffaugment, optim, parts, penalties, sampling, sections, system
+from jaxdog import augment, diffaugment, ema, optim, parts, penalties, sampling, sections, system
 from jaxdog.data import batches
 from jaxdog.systems import gan, memorizer, progressive, vae, vqvae
 
@@ -38,9 +38,10 @@ def _played(config: sections.Checked, classes: int, decay: float) -> gan.Game:
         fake_labels=game.fake_labels,
         g_reals=game.g_reals,
         breed_loss=sections.named(parts.BREED_LOSSES, game.breed_loss, "config.game.breed_loss"),
-        ema_decay=decay,
-        ema_start=config.ema.start,
-        ema_stats=config.ema.stats,
+        average=_average(config, decay),
+        tracks=config.ema.tracks,
+        label_ramp=game.label_ramp,
+        steps=steps,
         latent=_latent(config),
         sample_norm=sample.norm,
         refresh=(-(-sample.refresh // max(sample.batch_size, 1)), sample.batch_size),
@@ -48,6 +49,15 @@ def _played(config: sections.Checked, classes: int, decay: float) -> gan.Game:
     )
     _check_sizes(config, played.augment, played.finish)
     return played
+
+
+def _average(config: sections.Checked, decay: float) -> ema.Rule:
+    """How the generator's average follows it."""
+    section = config.ema
+    for name, value in (("rampup", section.rampup), *(("tracks", x) for x in section.tracks)):
+        if not 0.0 <= value < 1.0:
+            raise sections.ConfigError(f"config.ema.{name} is {value}, and must lie in [0, 1)")
+    return ema.Rule(decay, section.start, section.stats, section.rampup)
 
 
 def _optimizers(config: sections.Checked, **steps: int) -> dict[str, optax.GradientTransformationExtraArgs]:
@@ -104,7 +114,7 @@ def _progressive(config: sections.Checked, classes: int) -> tuple[system.Phase, 
             generator=played.generator.clone(size=stage.size, alpha=moment.alpha),
             discriminator=played.discriminator.clone(size=stage.size, alpha=moment.alpha),
             augment=(*played.augment, seen),
-            ema_decay=moment.decay,
+            average=played.average._replace(decay=moment.decay),
             finish=lambda image: played.finish(progressive.enlarged(image, game.size)),
         )
         return gan.gan(grown)

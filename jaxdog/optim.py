@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdog import system
+from jaxdog import curves, system
 
 Array = jax.Array
 Rate = Callable[[Array, Array], Array]  # (updates done [] int32, hours trained [] float32) -> [] float32
@@ -127,11 +127,26 @@ def moved(
 
 
 def adam(
-    schedule: Rate, b1: float, b2: float, eps: float, weight_decay: float
+    schedule: Rate, b1: float, b2: float | tuple, eps: float, weight_decay: float, steps: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam (Kingma and Ba 2015); `weight_decay` is L2 added to the gradient, as in torch's Adam."""
+    """Adam (Kingma and Ba 2015); `weight_decay` is L2 added to the gradient, as in torch's Adam.
+
+    `b2` may be a pair, and then goes from one to the other over `steps` updates, as in `curves.at`.
+    """
     parts = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
-    return optax.chain(*parts, optax.scale_by_adam(b1=b1, b2=b2, eps=eps), scale_by_rate(schedule))
+    return optax.chain(*parts, scale_by_adam(b1, b2, eps, steps), scale_by_rate(schedule))
+
+
+def scale_by_adam(b1: float, b2: float | tuple, eps: float, steps: int) -> optax.GradientTransformation:
+    """optax's, with a `b2` that may change; each update corrects its bias by the b2 of its own."""
+    if not isinstance(b2, tuple):
+        return optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        now: Any = curves.at(b2, state.count / max(steps, 1))
+        return optax.scale_by_adam(b1=b1, b2=now, eps=eps).update(updates, state, params)
+
+    return optax.GradientTransformation(optax.scale_by_adam(b1=b1, eps=eps).init, update)
 
 
 def per_leaf(transform: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -181,14 +196,20 @@ def _names(path: tuple[Any, ...]) -> list[str]:
 
 
 def adam_per_leaf(
-    schedule: Rate, b1: float, b2: float, eps: float, weight_decay: float, longest_rows: Mapping[str, float]
+    schedule: Rate,
+    b1: float,
+    b2: float | tuple,
+    eps: float,
+    weight_decay: float,
+    steps: int,
+    longest_rows: Mapping[str, float],
 ) -> optax.GradientTransformationExtraArgs:
     """As `adam`, for networks that grow: as torch does, it counts the steps of each parameter on its own.
 
     `longest_rows`: see `shorten_rows`; {} for none.
     """
     parts = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
-    scaled = per_leaf(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
+    scaled = per_leaf(scale_by_adam(b1, b2, eps, steps))
     return optax.chain(*parts, scaled, scale_by_rate(schedule), shorten_rows(longest_rows))
 
 

@@ -22,6 +22,7 @@ from jaxdog.models import (
     pixelcnn,
     priors,
     progan,
+    r3gan,
     resnet,
     sagan,
     style_dcgan,
@@ -52,6 +53,7 @@ GENERATORS = {
     "csagan": csagan.Generator,
     "dcgan": dcgan.Generator,
     "progan": progan.Generator,
+    "r3gan": r3gan.Generator,
     "resnet": resnet.Generator,
     "sagan": sagan.Generator,
     "style_dcgan": style_dcgan.Generator,
@@ -63,6 +65,7 @@ DISCRIMINATORS = {
     "csagan": csagan.Discriminator,
     "dcgan": dcgan.Discriminator,
     "progan": progan.Discriminator,
+    "r3gan": r3gan.Discriminator,
     "resnet": resnet.Discriminator,
     "sagan": sagan.Discriminator,
     "style_dcgan": style_dcgan.Discriminator,
@@ -126,6 +129,8 @@ def _network(
 ) -> nn.Module:
     if hasattr(table.get(section.get("name", "")), "alpha"):
         given["alpha"] = None  # set by the game whose networks grow
+    if hasattr(table.get(section.get("name", "")), "told"):
+        given["told"] = 1.0  # set by the game whose breeds come in on the way
     return sections.named(table, section, path, size=config.game.size, dtype=DTYPES[config.dtype], **given)
 
 
@@ -133,7 +138,7 @@ def optimizer(section: Mapping[str, Any], path: str, steps: int) -> optax.Gradie
     """An optimiser with its schedule over `steps` updates."""
     fields = dict(section)
     schedule = sections.named(SCHEDULES, fields.pop("schedule", {}), f"{path}.schedule", steps=steps)
-    return sections.named(OPTIMIZERS, fields, path, schedule=schedule)
+    return sections.named(OPTIMIZERS, fields, path, schedule=schedule, steps=steps)
 
 
 def augments(section: Mapping[str, Any]) -> tuple[system.Augment, ...]:

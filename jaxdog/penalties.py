@@ -2,7 +2,7 @@
 
 A factory function makes a `Penalty`; its parameters are the fields of a config's row. All have
 
-  weight: factor of the value.
+  weight: factor of the value; of a pair, half a cosine from the first to the last number over the run.
   every: steps from one computation to the next (lazy regularisation, Karras et al. 2020, sec. 3.1); what is
     computed is multiplied by it, so that the mean over steps does not depend on it.
 """
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdog import resample, system
+from jaxdog import curves, resample, system
 
 Array = system.Array
 Key = system.Key
@@ -46,7 +46,7 @@ class Penalty(NamedTuple):
     """`value(key, seen, memory)` is a mean over the batch [] and what the memory becomes."""
 
     value: Callable[[Key, Any, PyTree], tuple[Array, PyTree]]
-    weight: float
+    weight: float | tuple
     every: int
     memory: PyTree = ()  # before the first step
 
@@ -60,9 +60,17 @@ def start(penalties: Penalties) -> dict[str, PyTree]:
 
 
 def pay(
-    penalties: Penalties, key: Key, step: Array, seen: Any, memory: Mapping[str, PyTree]
+    penalties: Penalties,
+    key: Key,
+    step: Array,
+    seen: Any,
+    memory: Mapping[str, PyTree],
+    done: Array | float = 0.0,
 ) -> tuple[Array | float, dict[str, PyTree], system.Scalars]:
-    """What is due at `step` [] int32: the weighted sum, the memories after it, and each one's value."""
+    """What is due at `step` [] int32: the weighted sum, the memories after it, and each one's value.
+
+    done: share of the run that is over [], for weights that change.
+    """
     total: Array | float = 0.0
     after, scalars = dict(memory), {}
     for i, (name, penalty) in enumerate(penalties.items()):
@@ -77,7 +85,7 @@ def pay(
         else:
             kept = (jnp.zeros(()), memory[name])
             value, after[name] = jax.lax.cond(step % penalty.every == 0, due, lambda kept=kept: kept)
-        total += penalty.weight * penalty.every * value
+        total += curves.at(penalty.weight, done) * penalty.every * value
         scalars[f"penalty/{name}"] = penalty.every * value
     return total, after, scalars
 
@@ -94,7 +102,7 @@ def _norm(slope: Array, axes: tuple[int, ...] = (1, 2, 3)) -> Array:
     return jnp.sqrt(jnp.sum(jnp.square(slope), axes) + TINY)
 
 
-def gradient_penalty(weight: float, every: int, target: float) -> Penalty:
+def gradient_penalty(weight: float | tuple, every: int, target: float) -> Penalty:
     """E (|| d D(x) / dx || - target)^2 between real and generated pictures (Gulrajani et al. 2017, eq. 3).
 
     x lies anywhere on the line from a picture to its neighbour of the other kind, one place per picture, and
@@ -110,7 +118,7 @@ def gradient_penalty(weight: float, every: int, target: float) -> Penalty:
     return Penalty(value, weight, every)
 
 
-def dragan(weight: float, every: int, spread: float, target: float, per_pixel: bool) -> Penalty:
+def dragan(weight: float | tuple, every: int, spread: float, target: float, per_pixel: bool) -> Penalty:
     """E (|| d D(x) / dx || - target)^2 around real pictures (Kodali et al. 2017, eq. 1 and sec. 3.3).
 
     x is a real picture moved some way towards itself plus spread * std * U[0, 1) noise, std being that of all
@@ -132,17 +140,17 @@ def dragan(weight: float, every: int, spread: float, target: float, per_pixel: b
     return Penalty(value, weight, every)
 
 
-def r1(weight: float, every: int) -> Penalty:
+def r1(weight: float | tuple, every: int) -> Penalty:
     """1/2 E || d D(x) / dx ||^2 at real pictures (Mescheder et al. 2018, eq. 9); weight is their gamma."""
     return _flat(weight, every, lambda judged: judged.real)
 
 
-def r2(weight: float, every: int) -> Penalty:
+def r2(weight: float | tuple, every: int) -> Penalty:
     """1/2 E || d D(x) / dx ||^2 at generated pictures (Mescheder et al. 2018, eq. 10)."""
     return _flat(weight, every, lambda judged: judged.fake)
 
 
-def _flat(weight: float, every: int, of: Callable[[Judged], Pictures]) -> Penalty:
+def _flat(weight: float | tuple, every: int, of: Callable[[Judged], Pictures]) -> Penalty:
     def value(key: Key, judged: Judged, memory: PyTree) -> tuple[Array, PyTree]:
         return 0.5 * jnp.mean(jnp.sum(jnp.square(_slope(judged, *of(judged))), (1, 2, 3))), memory
 
@@ -152,7 +160,7 @@ def _flat(weight: float, every: int, of: Callable[[Judged], Pictures]) -> Penalt
 # ------------------------------------------------------------------ a discriminator's logits
 
 
-def consistency(weight: float, every: int, shift: int, fakes: float) -> Penalty:
+def consistency(weight: float | tuple, every: int, shift: int, fakes: float) -> Penalty:
     """E (D(x) - D(T(x)))^2, T a mirror and a small shift: CR and bCR (Zhang et al. 2020; Zhao et al. 2020).
 
     Args:
@@ -180,7 +188,7 @@ def _moved(key: Key, image: Array, shift: int) -> Array:
     return resample.shifted(shift_key, resample.mirrored(flip_key, image, 0.5), (shift, shift), "reflect")
 
 
-def lecam(weight: float, every: int, decay: float) -> Penalty:
+def lecam(weight: float | tuple, every: int, decay: float) -> Penalty:
     """E (D(x) - a_fake)^2 + E (D(G(z)) - a_real)^2 (Tseng et al. 2021, eq. 5 and 6).
 
     a_real and a_fake are moving averages, of decay `decay`, of the logits of either kind; they start at 0 and
@@ -199,7 +207,7 @@ def lecam(weight: float, every: int, decay: float) -> Penalty:
 # ------------------------------------------------------------------ kernels, paths
 
 
-def orthogonal(weight: float, every: int) -> Penalty:
+def orthogonal(weight: float | tuple, every: int) -> Penalty:
     """Sum over kernels of || W^T W * (1 - I) ||_F^2, rows of W being inputs (Brock et al. 2018, eq. 3)."""
 
     def value(key: Key, seen: Judged | Made, memory: PyTree) -> tuple[Array, PyTree]:
@@ -214,7 +222,7 @@ def orthogonal(weight: float, every: int) -> Penalty:
     return Penalty(value, weight, every)
 
 
-def path_length(weight: float, every: int, decay: float, share: float) -> Penalty:
+def path_length(weight: float | tuple, every: int, decay: float, share: float) -> Penalty:
     """E (|| J^T y || - a)^2, J = d image / d latent, y ~ N(0, I) / side (Karras et al. 2020, eq. 4, app. B).
 
     Where each layer has a latent of its own, the squared norm is the mean of theirs: the paper's program.

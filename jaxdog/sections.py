@@ -116,6 +116,7 @@ class Game(NamedTuple):
     g_penalties: Mapping[str, Any]
     diffaugment: Mapping[str, Any]  # what real and generated pictures go through alike
     augment_p: Mapping[str, Any]  # with which probability
+    label_ramp: tuple  # shares of the run between which breeds come in; (0, 0): known from the start
 
 
 class Memorizer(NamedTuple):
@@ -160,6 +161,7 @@ class Progressive(NamedTuple):
     g_penalties: Mapping[str, Any]
     diffaugment: Mapping[str, Any]
     augment_p: Mapping[str, Any]
+    label_ramp: tuple
 
 
 class VAE(NamedTuple):
@@ -196,6 +198,8 @@ class Average(NamedTuple):
     decay: float | tuple  # one for each phase, where there are several
     start: int  # steps
     stats: str  # "average" | "copy"
+    rampup: float  # the half-life is at most this share of the steps done; 0: as the decay has it
+    tracks: tuple  # decays of further averages, which a sweep may draw from
 
 
 class Sample(NamedTuple):

@@ -11,7 +11,7 @@ def _run(values: list[float], decay: float, begin: int, keep: str) -> ema.Averag
     average = ema.start({"w": jnp.zeros(2)}, {"mean": jnp.zeros(())})
     for i, value in enumerate(values, start=1):
         params, stats = {"w": jnp.full(2, value)}, {"mean": jnp.float32(10 * value)}
-        average = ema.update(average, params, stats, jnp.int32(i), decay, begin, keep)
+        average = ema.update(average, params, stats, jnp.int32(i), ema.Rule(decay, begin, keep))
     return average
 
 
@@ -37,6 +37,15 @@ def test_copy_takes_the_statistics_as_they_are() -> None:
 def test_unknown_way_to_keep_statistics_is_refused() -> None:
     with pytest.raises(ValueError, match="'mean'; choices: 'average', 'copy'"):
         _run([1.0], 0.9, 0, "mean")
+
+
+def test_half_life_grows_with_the_run_up_to_its_own() -> None:
+    """The decay is 0.5 ** (1 / half-life), the half-life at most rampup times the steps done."""
+    rule = ema.Rule(0.5 ** (1 / 100), rampup=0.05)
+    for step, half_life in ((1, 0.05), (200, 10.0), (2_000, 100.0), (50_000, 100.0)):
+        np.testing.assert_allclose(rule.at(jnp.int32(step)), 0.5 ** (1 / half_life), rtol=1e-5)
+    assert ema.Rule(0.0, rampup=0.05).at(jnp.int32(7)) == 0.0
+    assert ema.Rule(0.9).at(jnp.int32(1)) == 0.9
 
 
 def test_start_shares_no_buffer_with_the_network() -> None:

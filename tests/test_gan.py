@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from jaxdog import breeds, diffaugment, losses, sampling, system
+from jaxdog import breeds, diffaugment, ema, losses, sampling, system
 from jaxdog.models import layers
 from jaxdog.systems import gan
 
@@ -78,9 +78,10 @@ def game(**changes: Any) -> gan.Game:
         fake_labels="uniform",
         g_reals=False,
         breed_loss=None,
-        ema_decay=0.5,
-        ema_start=0,
-        ema_stats="average",
+        average=ema.Rule(0.5),
+        tracks=(),
+        label_ramp=(0.0, 0.0),
+        steps=100,
         latent=partial(sampling.latent, dim=Z),
         sample_norm="running",
         refresh=(2, 4),
@@ -459,3 +460,58 @@ def test_what_a_discriminator_drops_is_another_for_each_verdict(judge: str) -> N
     names = ("logit/real", "logit/fake", "loss/g")  # SEEN shows the generator's verdict of real pictures
     means = [float(scalars[name]) for scalars in (one, two) for name in names]
     assert len(set(means)) == 6 and max(map(abs, means)) < 2.0
+
+
+def test_tracks_are_averages_of_other_decays() -> None:
+    """The one of the same decay equals the average, the others do what theirs say."""
+    played = gan.gan(game(tracks=(0.5, 0.0, 0.9)))
+    step, state = jax.jit(played.step), start(played)
+    first = state.ema.params
+    state, _ = step(state, batch(8, 0), jax.random.key(2))
+    before = jax.tree.map(jnp.copy, state.g.params)
+    state, _ = step(state, batch(8, 1), jax.random.key(2))
+    chex.assert_trees_all_equal(state.tracks[0], state.ema)
+    chex.assert_trees_all_close(state.tracks[1].params, state.g.params)
+    expected = jax.tree.map(lambda a, b, c: 0.81 * a + 0.09 * b + 0.1 * c, first, before, state.g.params)
+    chex.assert_trees_all_close(state.tracks[2].params, expected, rtol=1e-5, atol=1e-6)
+
+
+class Told(Painter):
+    """A generator that can be told of breeds bit by bit."""
+
+    told: Any = 1.0
+
+    @nn.compact
+    def __call__(self, z: jax.Array, label: jax.Array, train: bool, key: jax.Array | None = None) -> Any:
+        own = self.param("own", nn.initializers.ones_init(), (CLASSES,))
+        image = Painter(name="painter")(z, label * 0, train, key)
+        return image + self.told * own[label][:, None, None, None]
+
+
+class ToldJudge(Judge):
+    """A discriminator that can be told of breeds bit by bit."""
+
+    told: Any = 1.0
+
+
+def test_breeds_come_in_between_the_shares_of_the_ramp() -> None:
+    played = gan.gan(game(generator=Told(), discriminator=ToldJudge(), label_ramp=(0.2, 0.4), steps=10))
+    state = start(played)
+    keys = sampling.image_keys(jax.random.key(5), 1)
+    keys = jnp.concatenate([keys, keys])
+    for step, apart in ((0, 0.0), (2, 0.0), (3, 0.5), (4, 1.0), (10, 1.0)):
+        params = {**state.ema.params, "own": jnp.arange(CLASSES, dtype=jnp.float32)}
+        now = state.replace(step=jnp.int32(step), ema=state.ema.replace(params=params))
+        one, other = played.sample(now, keys, jnp.array([0, 1]))
+        np.testing.assert_allclose(other - one, apart, atol=1e-5)
+
+
+@pytest.mark.parametrize("ramp", [(0.5, 0.2), (0.1, 1.2), (0.3,)])
+def test_a_ramp_must_rise_within_the_run(ramp: Any) -> None:
+    with pytest.raises(ValueError, match=r"label_ramp is .* must be \(0, 0\) or"):
+        gan.gan(game(label_ramp=ramp))
+
+
+def test_a_ramp_needs_networks_that_can_be_told_bit_by_bit() -> None:
+    with pytest.raises(ValueError, match="Painter cannot be told of breeds bit by bit"):
+        gan.gan(game(label_ramp=(0.1, 0.2)))

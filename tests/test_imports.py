@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # A module imports only modules of lower rows. A new module is entered here.
 LAYERS = (
     {"system", "models.convolution"},
-    {"resample", "colour", "data.extras"},
+    {"resample", "colour", "curves", "data.extras"},
     {
         "losses",
         "breeds",
@@ -39,7 +39,7 @@ LAYERS = (
         "models.priors",
         "models.pixelcnn",
     }
-    | {"models.stylegan"}
+    | {"models.stylegan", "models.r3gan"}
     | {"models.sagan", "models.csagan", "models.resnet", "data.tables", "data.clusters", "data.segment"},
     {"systems.gan", "checkpoint", "writers", "plots", "metrics.features", "metrics.per_class"}
     | {"metrics.nasnet_weights", "metrics.forensics", "data.pictures", "data.curate", "systems.memorizer"}

@@ -54,7 +54,7 @@ def test_clock_cosine_follows_the_hours_after_its_first_epoch() -> None:
 
 
 def test_adam_reads_the_clock() -> None:
-    optimizer = optim.adam(optim.clock_cosine(0, 1.0, 2.0, 0.0, 0), 0.0, 0.9, 1e-8, 0.0)
+    optimizer = optim.adam(optim.clock_cosine(0, 1.0, 2.0, 0.0, 0), 0.0, 0.9, 1e-8, 0.0, 0)
     params = jnp.ones(1)
     updates, _ = optimizer.update(jnp.ones(1), optimizer.init(params), params, hours=1.0)
     np.testing.assert_allclose(updates, -0.5, rtol=1e-5)
@@ -72,7 +72,7 @@ def test_adam_equals_torch(weight_decay: float) -> None:
     theirs = torch.nn.Parameter(torch.tensor(start))
     reference = torch.optim.Adam([theirs], lr=0.01, betas=(0.0, 0.99), eps=1e-8, weight_decay=weight_decay)
     ours = jnp.asarray(start)
-    optimizer = optim.adam(optim.constant(0, 0.01), 0.0, 0.99, 1e-8, weight_decay)
+    optimizer = optim.adam(optim.constant(0, 0.01), 0.0, 0.99, 1e-8, weight_decay, 0)
     state = optimizer.init(ours)
     for i in range(20):
         reference.zero_grad()
@@ -109,3 +109,21 @@ def test_each_array_has_a_count_of_its_own() -> None:
     mu, nu = 0.5 - 0.5**10, 0.9 - 0.9**10
     expected = mu / (1 - 0.5**10) / np.sqrt(nu / (1 - 0.9**10))
     np.testing.assert_allclose(updates["old"], expected, rtol=1e-5)
+
+
+def test_a_b2_that_changes_equals_torch_told_so_before_each_step() -> None:
+    torch = pytest.importorskip("torch", reason="torch is the reference; install the oracle extra")
+    theirs = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    reference = torch.optim.Adam([theirs], lr=0.01, betas=(0.0, 0.9), eps=1e-8)
+    optimizer = optim.adam(optim.constant(0, 0.01), 0.0, (0.9, 0.99), 1e-8, 0.0, 10)
+    ours = jnp.array([1.0, -2.0])
+    state = optimizer.init(ours)
+    for i in range(15):
+        b2 = 0.99 - 0.09 * 0.5 * (1 + np.cos(np.pi * min(i / 10, 1.0)))
+        reference.param_groups[0]["betas"] = (0.0, b2)
+        reference.zero_grad()
+        (theirs**3 * (i + 1)).sum().backward()
+        reference.step()
+        updates, state = optimizer.update(3 * ours**2 * (i + 1), state, ours)
+        ours = optax.apply_updates(ours, updates)
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-4)

@@ -211,3 +211,13 @@ def test_a_game_pays_its_penalties() -> None:
     twice = gan.gan(rules._replace(accumulate=2))
     after, _ = jax.jit(twice.step)(test_gan.start(twice), test_gan.batch(16), KEY)
     assert np.isfinite(jax.flatten_util.ravel_pytree(after.d.params)[0]).all()
+
+
+def test_a_weight_that_changes_is_that_of_the_share_done() -> None:
+    seen = judged(pictures(0), pictures(1))
+    table = {"r1": penalties.r1((2.0, 0.2), 1)}
+    one = value(table["r1"], seen)
+    for done, weight in ((0.0, 2.0), (0.5, 1.1), (1.0, 0.2)):
+        total, _, scalars = penalties.pay(table, KEY, jnp.asarray(3), seen, {"r1": ()}, done)
+        np.testing.assert_allclose(total, weight * one, rtol=1e-5)
+        np.testing.assert_allclose(scalars["penalty/r1"], one, rtol=1e-5)

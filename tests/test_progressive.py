@@ -218,7 +218,7 @@ def test_two_stages_of_adam_are_those_of_one_adam_in_torch() -> None:
     from tests import twin_progan
 
     label = jnp.arange(8)  # torch shortens the rows it looks up, we all of them: here that is the same
-    optimizer = optim.adam_per_leaf(optim.constant(0, 0.02), 0.5, 0.99, 1e-8, 0.0, {"embed": 1.0})
+    optimizer = optim.adam_per_leaf(optim.constant(0, 0.02), 0.5, 0.99, 1e-8, 0.0, 0, {"embed": 1.0})
 
     def start(size: int) -> system.Net:
         net = progan.Discriminator(4, 8, size)

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from jaxdog import factory, parts, penalties, system
+from jaxdog import ema, factory, parts, penalties, system
 from jaxdog.models import layers, stylegan
 from jaxdog.systems import gan, progressive
 from tests import test_factory, test_gan
@@ -394,7 +394,7 @@ def test_the_mean_moves_in_training_passes_that_may_move_it() -> None:
 def test_the_mean_goes_with_the_generators_state_and_into_its_average() -> None:
     """One step of the game: moved once, by the generator's pass; the average has the network's own."""
     g = generator(size=4)
-    rules = test_gan.game(generator=g, latent_dim=LATENT, ema_stats="copy")
+    rules = test_gan.game(generator=g, latent_dim=LATENT, average=ema.Rule(0.5, stats="copy"))
     played, batch = gan.gan(rules), test_gan.batch(B)
     state = jax.jit(played.init)(KEY, batch)
     after, _ = jax.jit(played.step)(state, batch, KEY)

@@ -40,7 +40,7 @@ class Painter(nn.Module):
 
 
 def game(**changes: Any) -> vae.Game:
-    adam = optim.adam(optim.constant(1, 1e-3), 0.9, 0.999, 1e-8, 0.0)
+    adam = optim.adam(optim.constant(1, 1e-3), 0.9, 0.999, 1e-8, 0.0, 0)
     given = dict(
         encoder=Reader(),
         decoder=Painter(),

@@ -20,7 +20,7 @@ DECAY, RESTART = 0.9, 0.05
 
 
 def adam(rate: float = 3e-4) -> Any:
-    return optim.adam(optim.constant(1, rate), 0.9, 0.999, 1e-8, 0.0)
+    return optim.adam(optim.constant(1, rate), 0.9, 0.999, 1e-8, 0.0, 0)
 
 
 def game(**changes: Any) -> systems.Game:

@@ -99,7 +99,7 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
     tried.begin()
     before = tried.score(args.samples)
     row = tried.train()
-    after = tried.score(args.samples)
+    after = tried.score(args.samples) | tried.reconstruct(args.samples)
     tried.grid(HERE / "grids" / f"{name}.png")
     return {"name": name, **row, "before": before, "after": after, "changes": changes}
 

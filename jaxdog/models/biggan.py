@@ -142,6 +142,7 @@ class Generator(nn.Module):
     slope: float = 0.2
     conv_bias: bool = True
     linear_bias: bool = True
+    told: Any = 1.0  # [] in [0, 1], share of what the norms are told of breeds
     dtype: Dtype = jnp.float32
 
     def slots(self) -> int:
@@ -216,6 +217,7 @@ class Generator(nn.Module):
             breed = layers.Embed(self.classes, self.embed_dim, spectral=False, name="embed")(label, train)
         else:
             breed = jax.nn.one_hot(label, self.classes)
+        breed = self.told * breed
         if slots == 1:
             return z, [breed] * blocks
         first, *codes = jnp.split(z, slots, 1)
@@ -267,6 +269,7 @@ class Discriminator(nn.Module):
     activation: str = "relu"
     slope: float = 0.2
     conv_bias: bool = True
+    told: Any = 1.0  # [] in [0, 1], share of the projection
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -282,6 +285,7 @@ class Discriminator(nn.Module):
             classes=self.classes,
             linear=linear,
             embed=embed if self.projection else None,
+            told=self.told,
         )
 
     def features(self, x: Array, train: bool) -> Array:

@@ -24,6 +24,7 @@ def verdict(
     classes: int,
     linear: Layer,
     embed: Layer | None = None,
+    told: Array | float = 1.0,
     score: str = "linear",
 ) -> system.Verdict:
     """The last layers of a discriminator, made in whose `__call__` this is called.
@@ -41,6 +42,7 @@ def verdict(
       linear: (features, name=...) -> a layer of h.
       embed: (classes, k, name=...) -> a vector per breed, whose product with h [b, k] is added to the logit
         (Miyato & Koyama 2018); None: none.
+      told: share of that product, 0 to 1 [].
       score: the name of the logit's layer.
 
     Raises:
@@ -58,7 +60,7 @@ def verdict(
         return system.Verdict(own - logits[:, -1], logits)
     logit, width = last(1, score)[:, 0], h.shape[-1]
     if embed is not None:
-        logit = logit + jnp.sum(embed(classes, width, name="embed")(label, train) * h, -1)
+        logit = logit + told * jnp.sum(embed(classes, width, name="embed")(label, train) * h, -1)
     if breed_head == "none":
         return system.Verdict(logit)
     if breed_head == "linear":

@@ -13,7 +13,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from jaxdog import augment, breeds, diffaugment, ema, losses, optim, penalties, sampling, system
+from jaxdog import augment, breeds, curves, diffaugment, ema, losses, optim, penalties, sampling, system
 
 Array = system.Array
 Key = system.Key
@@ -38,6 +38,7 @@ class State:
     g: system.Net
     d: system.Net
     ema: ema.Average  # of the generator
+    tracks: tuple[ema.Average, ...]  # further ones
 
 
 class Game(NamedTuple):
@@ -64,9 +65,10 @@ class Game(NamedTuple):
     fake_labels: str  # breeds of generated pictures: "uniform", or those of the "real" ones beside them
     g_reals: bool  # a relativistic generator step gets real pictures of its own
     breed_loss: breeds.BreedLoss | None  # what breeds teach both players, beside that
-    ema_decay: float | Array
-    ema_start: int  # steps before which the average is pegged to the generator
-    ema_stats: str  # "average" | "copy"
+    average: ema.Rule  # of the generator
+    tracks: tuple[float, ...]  # decays of further averages
+    label_ramp: tuple[float, float]  # shares of the run between which breeds come in
+    steps: int  # of the run, for what changes on the way
     latent: Callable[[Array], Array]  # key [b] -> z [b, latent_dim], for sampling
     sample_norm: str  # "running" | "batch" | "refreshed": which batch statistics sampling uses
     refresh: tuple[int, int]  # "refreshed": over so many batches of so many pictures
@@ -92,8 +94,21 @@ def gan(game: Game) -> system.System:
     for name, count in (("d_steps", game.d_steps), ("accumulate", game.accumulate)):
         if count < 1:
             raise ValueError(f"game.{name} is {count}, and must be at least 1")
+    _check_ramp(game)
     prepare = partial(_refresh, game) if game.sample_norm == "refreshed" else None
     return system.System(partial(_init, game), partial(_step, game), partial(_sample, game), prepare)
+
+
+def _check_ramp(game: Game) -> None:
+    ramp = game.label_ramp
+    if len(ramp) != 2 or not (ramp == (0.0, 0.0) or 0.0 <= ramp[0] < ramp[1] <= 1.0):
+        raise ValueError(
+            f"game.label_ramp is {ramp}, and must be (0, 0) or two shares that rise within [0, 1]"
+        )
+    for network in (game.generator, game.discriminator):
+        if ramp[1] and not hasattr(network, "told"):
+            kind = f"{type(network).__module__}.{type(network).__name__}"
+            raise ValueError(f"game.label_ramp is {ramp}, but {kind} cannot be told of breeds bit by bit")
 
 
 def batches(game: Game) -> int:
@@ -110,7 +125,8 @@ def _init(game: Game, key: Key, batch: system.Batch) -> State:
     g = game.generator.init(g_key, z, few.label, train=False, key=keys)
     d = game.discriminator.init(d_key, few.image, few.label, train=False)
     g, d = _net(g, game.g_optimizer, g_memory), _net(d, game.d_optimizer, d_memory)
-    return State(step=jnp.zeros((), jnp.int32), g=g, d=d, ema=ema.start(g.params, g.stats))
+    averages = [ema.start(g.params, g.stats) for _ in range(1 + len(game.tracks))]
+    return State(step=jnp.zeros((), jnp.int32), g=g, d=d, ema=averages[0], tracks=tuple(averages[1:]))
 
 
 def _net(variables: PyTree, optimizer: optax.GradientTransformation, memory: PyTree) -> system.Net:
@@ -247,7 +263,8 @@ def _d_step(
 
         judged = penalties.Judged(logit, real, fake, of_real.logit, of_fake.logit, params)
         turn = step * game.d_steps + i
-        due, paid, owed = penalties.pay(game.d_penalties, keys.penalty, turn, judged, d.memory["paid"])
+        owing = game.d_penalties, keys.penalty, turn, judged, d.memory["paid"]
+        due, paid, owed = penalties.pay(*owing, step / game.steps)
         memory = {"paid": paid, "p": game.control.after(d.memory["p"], of_real.logit)}
         terms = game.loss.d(keys.loss, of_real.logit, of_fake.logit)
         real_loss, fake_loss = (jnp.mean(term) for term in terms)
@@ -294,7 +311,8 @@ def _g_step(
         adversarial = jnp.mean(game.loss.g(keys.loss, of_real, verdict.logit))
         breed_loss, told = _breed_loss(game, verdict, label, "fake")
         made = _made(game, g, params, keys.noise, real)
-        due, paid, owed = penalties.pay(game.g_penalties, keys.penalty, step, made, g.memory["paid"])
+        owing = game.g_penalties, keys.penalty, step, made, g.memory["paid"]
+        due, paid, owed = penalties.pay(*owing, step / game.steps)
         total = adversarial + breed_loss + due
         scalars = {
             "loss/g": total,
@@ -321,6 +339,7 @@ def _changed(game: Game, d: system.Net, key: Key, kind: int, step: Array, image:
 
 def _step(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[State, system.Scalars]:
     """`d_steps` discriminator steps, one generator step, one update of the average."""
+    game = _told(game, state.step)
     d_key, g_key = jax.random.split(jax.random.fold_in(key, state.step))
     parts = _parts(batch, batches(game) // game.accumulate, game.accumulate)
     d, scalars = state.d, {}
@@ -333,8 +352,26 @@ def _step(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[Stat
     fresh = fresh._replace(noise=keys.noise) if game.fakes == "reused" else fresh
     g, g_scalars = _g_step(game, state.g, d, last, fresh, state.step)
     step = state.step + 1
-    average = ema.update(state.ema, g.params, g.stats, step, game.ema_decay, game.ema_start, game.ema_stats)
-    return State(step=step, g=g, d=d, ema=average), {**scalars, **g_scalars}
+    average = ema.update(state.ema, g.params, g.stats, step, game.average)
+    tracks = tuple(
+        ema.update(track, g.params, g.stats, step, game.average._replace(decay=decay))
+        for track, decay in zip(state.tracks, game.tracks, strict=True)
+    )
+    return State(step=step, g=g, d=d, ema=average, tracks=tracks), {**scalars, **g_scalars}
+
+
+def _told(game: Game, step: Array) -> Game:
+    """The game as it is at `step`: both networks are told of breeds as much as `label_ramp` has it.
+
+    Shahbazi et al. 2022: with few pictures of each breed, networks that know breeds from the start collapse.
+    """
+    begin, end = game.label_ramp
+    if end == 0.0:
+        return game
+    told = curves.ramp(begin, end, step / game.steps)
+    return game._replace(
+        generator=game.generator.clone(told=told), discriminator=game.discriminator.clone(told=told)
+    )
 
 
 def _keys(game: Game, key: Key) -> _Keys:
@@ -359,7 +396,7 @@ def _parts(batch: system.Batch, steps: int, accumulate: int) -> system.Batch:
 
 def _sample(game: Game, state: State, key: Array, label: Array) -> Array:
     """Pictures [b, h, w, c] of the averaged generator, one key [b] and one breed [b] each."""
-    variables = {"params": state.ema.params, **state.ema.stats}
+    game, variables = _told(game, state.step), {"params": state.ema.params, **state.ema.stats}
     train = game.sample_norm == "batch"
     return game.finish(_picture(game, variables, key, label, train=train))
 
@@ -370,7 +407,7 @@ def _picture(game: Game, variables: PyTree, key: Array, label: Array, **options:
 
 def _refresh(game: Game, state: Any, key: Key) -> Any:
     """The state with the average's statistics moved by forward passes over fresh pictures, breeds uniform."""
-    count, b = game.refresh
+    game, (count, b) = _told(game, state.step), game.refresh
 
     def one(stats: PyTree, key: Key) -> tuple[PyTree, None]:
         label_key, z_key = jax.random.split(key)
