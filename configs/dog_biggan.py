@@ -164,6 +164,7 @@ def get_config(variant: str = "full") -> ConfigDict:
                 quantise=dict(levels_256=True, wrap=True),  # wrap=False: white stays white
                 non_local_means=dict(luminance=2.65, colour=1.0, template=7, search=11),
             ),
+            sweep=dict(),  # values of these to choose from in the end
         )
     )
 
@@ -176,6 +177,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             log_every=100,
             grid_every=5_000,
             grid_images=120,  # their own batch: one of each breed, as in the pictures that are handed in
+            collapse=0.0,  # times the best score at which a run goes back to it; 0: never
         )
     )
     config.checkpoint = ConfigDict(dict(every=1_000, keep_last=2, keep_best=2))

@@ -62,6 +62,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             batch_size=0,
             refresh=0,
             finish=dict(),
+            sweep=dict(),  # values of these to choose from in the end
         )
     )
 
@@ -74,6 +75,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             log_every=10,
             grid_every=40,
             grid_images=60,
+            collapse=0.0,  # times the best score at which a run goes back to it; 0: never
         )
     )
     config.checkpoint = ConfigDict(dict(every=40, keep_last=1, keep_best=0))

@@ -122,6 +122,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             batch_size=0,
             refresh=0,
             finish=dict(),  # what is done to each picture
+            sweep=dict(),  # values of these to choose from in the end
         )
     )
 
@@ -134,6 +135,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             log_every=100,
             grid_every=2_000,
             grid_images=60,
+            collapse=0.0,  # times the best score at which a run goes back to it; 0: never
         )
     )
     config.checkpoint = ConfigDict(dict(every=1_000, keep_last=2, keep_best=2))

@@ -76,6 +76,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             batch_size=0,
             refresh=0,
             finish=dict(),
+            sweep=dict(),  # values of these to choose from in the end
         )
     )
 
@@ -88,6 +89,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             log_every=40,  # an epoch
             grid_every=2_000,
             grid_images=60,
+            collapse=0.0,  # times the best score at which a run goes back to it; 0: never
         )
     )
     config.checkpoint = ConfigDict(dict(every=2_000, keep_last=1, keep_best=0))

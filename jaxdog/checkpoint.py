@@ -64,6 +64,11 @@ class Checkpoints:
         scored = [i for i in self._manager.all_steps() if self._score(i) is not None]
         return min(scored, key=lambda i: (self._score(i), i)) if scored else self.latest()
 
+    def best_score(self) -> float | None:
+        """The lowest score of a checkpoint that is kept; None if none has one."""
+        scores = [x for i in self._manager.all_steps() if (x := self._score(i)) is not None]
+        return min(scores, default=None)
+
     def _score(self, step: int) -> float | None:
         metrics = self._manager.metrics(step)
         return None if metrics is None else metrics[self.metric]

@@ -19,6 +19,8 @@ from jaxdog import compare, devices, sampling, system
 from jaxdog.data import photos
 from jaxdog.metrics import features, weights
 
+HELD_OUT = ("mifid", "kid")  # what is measured against photos that were not trained on
+
 
 class Extractor:
     """Pictures to features, on all devices.
@@ -121,6 +123,10 @@ def real_side(
     return found
 
 
+def _rows(x: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if x is None else x[rows]
+
+
 class Evaluator:
     """Scores pictures against one real side with one feature network.
 
@@ -129,11 +135,25 @@ class Evaluator:
       real: the real side, made by the same network.
       over: the mesh of all devices.
       eps: memorization distances below this divide the FID; 0.1 on the public leaderboard.
+      held_out: bool [n], photos of the real side that were not trained on, and that pictures are compared
+        with besides, by the metrics of `HELD_OUT`; None: all were.
     """
 
-    def __init__(self, extractor: Extractor, real: features.Features, over: Mesh, eps: float | None = None):
+    def __init__(
+        self,
+        extractor: Extractor,
+        real: features.Features,
+        over: Mesh,
+        eps: float | None = None,
+        held_out: np.ndarray | None = None,
+    ):
         self.extractor, self.real = extractor, real
         self.comparer = compare.Comparer(real, over, eps)
+        self.unseen = None
+        if held_out is not None:
+            found = {layer: x[held_out] for layer, x in real.found.items()}
+            few = features.Features(found, real.about, _rows(real.label, held_out), real.breeds)
+            self.unseen = compare.Comparer(few, over, eps)
 
     def features_of(self, images: np.ndarray, label: np.ndarray) -> features.Features:
         """Features of pictures on the host, [n, h, w, 3] uint8, of breeds `label` [n]."""
@@ -163,8 +183,10 @@ class Evaluator:
     def score(self, fake: features.Features, metrics: Sequence[str] = ("mifid",)) -> dict[str, Any]:
         """Scores of features, and how they were made, as a line of scores.jsonl holds them."""
         about, result = self.real.about, self.comparer.scores(fake, metrics)
+        unseen = {} if self.unseen is None else self.unseen.scores(fake, HELD_OUT).scores
         return {
             **result.scores,
+            **{f"held_out_{name}": x for name, x in unseen.items()},
             **({"per_class": result.per_class} if result.per_class else {}),
             "warnings": result.warnings,
             "samples": fake.count,

@@ -27,6 +27,7 @@ CHOICES = {
     "eval.best": ("fid768", "fid2048"),
     "eval.final": features.METRICS,
 }
+SWEPT = ("truncation", "method", "labels", "norm", "track")  # fields of config.sample.sweep
 PLAIN = {"name": str, "seed": int, "dtype": str, "init_from": str}
 
 
@@ -58,6 +59,7 @@ def check(config: Config) -> sections.Checked:
     recipe(checked.data)
     curated(checked.data)
     _check_curate(checked)
+    _check_sweep(checked)
     return checked
 
 
@@ -74,6 +76,25 @@ def _check_curate(checked: sections.Checked) -> None:
             f"config.eval.final has per_class, but with config.data.curate.{classes} is a class; leave "
             "per_class out"
         )
+
+
+def _check_sweep(checked: sections.Checked) -> None:
+    """Raises ConfigError where a value that is to be tried in the end could not stand in its field."""
+    for name, values in checked.sample.sweep.items():
+        path = f"config.sample.sweep.{name}"
+        sections.choose(dict.fromkeys(SWEPT), name, path)
+        if not isinstance(values, tuple) or not values:
+            raise sections.ConfigError(f"{path} is {values!r}, and must be a tuple of values to try")
+        for value in values:
+            if name == "track" and value not in range(1 + len(checked.ema.tracks)):
+                raise sections.ConfigError(
+                    f"{path} has {value!r}; 0 is the average, and 1 to {len(checked.ema.tracks)} those of "
+                    f"config.ema.tracks = {checked.ema.tracks}"
+                )
+            if name in ("labels", "norm", "method"):
+                sections.choose(dict.fromkeys(CHOICES[f"sample.{name}"]), value, path)
+            elif name == "truncation":
+                sections.check_type(path, value, float)
 
 
 # ------------------------------------------------------------------ data

@@ -23,7 +23,7 @@ from jaxdog import (
     transfer,
     writers,
 )
-from jaxdog.data import batches, crop, photos, pictures
+from jaxdog.data import batches, crop, curate, photos, pictures
 from jaxdog.metrics import features
 
 log = logging.getLogger("jaxdog")
@@ -68,14 +68,18 @@ def make(
         squash = partial(crop.squash, size=config.data.size, resampler=config.eval.resampler)
         key = crop.key(squash)
         extractor = evaluate.Extractor("inception", scorer(), over, config.eval.batch_size)
+        whole = partial(photos.crops, source, squash, key, cache_dir / "crops", workers)
         real = evaluate.real_side(
             extractor,
-            partial(photos.crops, source, squash, key, cache_dir / "crops", workers),
+            whole,
             extractor.about(f"{config.data.size}x{config.data.size}", config.eval.resampler, source.key),
             f"{source.key} {key}",
             cache_dir / "features",
         )
-        return evaluate.Evaluator(extractor, real, over, config.eval.eps)
+        held_out, every = None, config.data.curate.get("hold_out", {}).get("every")
+        if every is not None:
+            held_out = curate.held_out(whole().photo, every)
+        return evaluate.Evaluator(extractor, real, over, config.eval.eps, held_out)
 
     views = partial(pictures.whole_and_boxes, size=config.data.size, resampler=config.eval.resampler)
     training_photos = partial(photos.crops, source, views, crop.key(views), cache_dir / "crops", workers)

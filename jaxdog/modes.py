@@ -26,6 +26,7 @@ from jaxdog import (
     report,
     sections,
     submit,
+    sweep,
     system,
     train,
     writers,
@@ -179,6 +180,15 @@ def _best(made: job.Job) -> Best:
     return Best(made.phases[train.phase_at(made.phases, step)], state, step)
 
 
+def _swept(made: job.Job, best: Best) -> tuple[job.Job, Best]:
+    """The way of drawing that config.sample.sweep finds best, and the state to draw from."""
+    if not made.config.sample.sweep:
+        return made, best
+    number = made.phases.index(best.phase)
+    way = sweep.best(made, number, best.state, best.step)
+    return way.job, best._replace(phase=way.job.phases[number], state=way.state)
+
+
 def _pictures(made: job.Job, best: Best, n: int) -> tuple[np.ndarray, np.ndarray]:
     """n pictures of the best checkpoint, [n, h, w, 3] uint8, and their breeds [n]."""
     key = train.key_for(made.config.seed, train.SUBMIT)
@@ -227,8 +237,8 @@ def _reconstructed(made: job.Job, best: Best, n: int) -> reconstruct.Reconstruct
 
 
 def _submit(made: job.Job) -> None:
-    """images.zip of the best checkpoint, checked, scored and reported."""
-    best = _best(made)
+    """images.zip of the best checkpoint, drawn as is best, checked, scored and reported."""
+    made, best = _swept(made, _best(made))
     images, label = _pictures(made, best, made.config.submit.images)
     if jax.process_index() == 0:
         facts = submit.write_zip(made.folder / "images.zip", [images], len(images), made.config.data.size)

@@ -87,9 +87,10 @@ def _by_count(schedule: optax.Schedule) -> Rate:
 
 
 class RateState(NamedTuple):
-    """How many updates were made."""
+    """How many updates were made, and what a run that went back to its best multiplies rates with."""
 
     count: Array  # [] int32
+    factor: Array  # [] float32, 1 at first
 
 
 def scale_by_rate(rate: Rate) -> optax.GradientTransformationExtraArgs:
@@ -97,16 +98,29 @@ def scale_by_rate(rate: Rate) -> optax.GradientTransformationExtraArgs:
 
     def init(params: Any) -> RateState:
         del params
-        return RateState(jnp.zeros((), jnp.int32))
+        return RateState(jnp.zeros((), jnp.int32), jnp.ones(()))
 
     def update(
         updates: Any, state: Any, params: Any = None, *, hours: Array | float = 0.0, **extra: Any
     ) -> tuple[Any, RateState]:
         del params, extra
-        factor = -rate(state.count, jnp.asarray(hours, jnp.float32))
-        return jax.tree.map(lambda x: factor * x, updates), RateState(state.count + 1)
+        factor = -state.factor * rate(state.count, jnp.asarray(hours, jnp.float32))
+        return jax.tree.map(lambda x: factor * x, updates), state._replace(count=state.count + 1)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def calmed(best: system.PyTree, now: system.PyTree, by: float) -> system.PyTree:
+    """A better state of earlier, with the clocks of `now` and its learning rates times `by`.
+
+    So a run whose pictures got worse goes back, and its schedules go on. Both states have a `step`.
+    """
+
+    def take(old: Any, new: Any) -> Any:
+        return new._replace(factor=by * new.factor) if isinstance(new, RateState) else old
+
+    taken = jax.tree.map(take, best, now, is_leaf=lambda x: isinstance(x, RateState))
+    return taken.replace(step=now.step)
 
 
 def moved(

@@ -213,6 +213,7 @@ class Sample(NamedTuple):
     batch_size: int  # norm "batch", "refreshed": pictures that share statistics
     refresh: int  # norm "refreshed": over so many pictures
     finish: Mapping[str, Any]  # what is done to each picture, in order
+    sweep: Mapping[str, Any]  # values of the fields above, and of "track", that are tried in the end
 
 
 class Checkpoint(NamedTuple):
@@ -233,6 +234,7 @@ class Loop(NamedTuple):
     log_every: int
     grid_every: int
     grid_images: int
+    collapse: float  # a score so many times the best: back to the best, at half the rates; 0: never
 
 
 class Evaluation(NamedTuple):

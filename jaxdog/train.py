@@ -6,6 +6,7 @@ The host reads the numbers of dispatch n only after dispatch n + 1 has been laun
 
 import collections
 import contextlib
+import logging
 import math
 import resource
 import signal
@@ -22,8 +23,12 @@ import tqdm
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxdog import checkpoint, devices, plots, sampling, sections, system, writers
+from jaxdog import checkpoint, devices, optim, plots, sampling, sections, system, writers
 from jaxdog.data import batches
+
+log = logging.getLogger("jaxdog")
+
+BACKS = 4  # times that one session goes back to its best
 
 # What each use of a run's one seed folds into its key.
 INIT, DATA, STEP, EVALUATE, GRID, SUBMIT, LABELS, RECONSTRUCT = range(8)
@@ -31,6 +36,10 @@ INIT, DATA, STEP, EVALUATE, GRID, SUBMIT, LABELS, RECONSTRUCT = range(8)
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what is saved."""
+
+
+class NotFiniteError(TrainingError):
+    """A number of a step is NaN or infinite."""
 
 
 class Outcome(NamedTuple):
@@ -173,6 +182,7 @@ class _Progress:
         self.begun = time.monotonic()
         self.busy = 0.0  # training seconds of this log window
         self.mark = self.begun
+        self.backs = 0
         self.bar = tqdm.tqdm(
             total=sum(phase.steps for phase in run.phases),
             initial=step,
@@ -207,7 +217,7 @@ class _Progress:
 
     def _stop(self, step: int, bad: list[str]) -> None:
         first = step - self.run.settings.steps_per_dispatch + 1
-        raise TrainingError(
+        raise NotFiniteError(
             f"{', '.join(bad)} became NaN or infinite between steps {first} and {step}; {_saved(self.run)}. "
             "Lower the learning rates (optimizer.g, optimizer.d), or go on from there with another seed."
         )
@@ -317,9 +327,15 @@ def train(run: Run) -> Outcome:
                 state, scalars = functions.dispatch(state, run.data, hours)
                 step += run.settings.steps_per_dispatch
                 progress.pending.append((step, phase, scalars))
-                progress.read(keep=1)
-                reason = _reason(run, step, asked, progress)
-                _events(run, phase, functions, state, step, progress, last=step >= total or bool(reason))
+                try:
+                    progress.read(keep=1)
+                    reason = _reason(run, step, asked, progress)
+                    last = step >= total or bool(reason)
+                    state = _events(run, phase, functions, state, step, progress, last)
+                except NotFiniteError as error:
+                    state = _back(run, phase, state, progress, str(error))
+                    if state is None:
+                        raise
         progress.read(keep=0)
     run.checkpoints.wait()
     return Outcome(step, state, progress.seconds(), reason or "steps")
@@ -352,8 +368,11 @@ def _events(
     step: int,
     progress: _Progress,
     last: bool,
-) -> None:
-    """What is due at `step`: grid, evaluation, checkpoint. Their time is not training time."""
+) -> Any:
+    """What is due at `step`: grid, evaluation, checkpoint. Their time is not training time.
+
+    Returns the state to go on with: this one, or a better one of earlier.
+    """
     settings = run.settings
 
     def due(every: int) -> bool:
@@ -361,7 +380,7 @@ def _events(
 
     evaluate = run.evaluate is not None and due(run.evaluate_every)
     if not (last or evaluate or due(settings.grid_every) or due(run.checkpoint_every)):
-        return
+        return state
     progress.read(keep=0)  # a state whose numbers are not finite must not be saved
     progress.pause()
     if settings.grid_every and (last or due(settings.grid_every)):
@@ -371,6 +390,34 @@ def _events(
     score = None
     if evaluate and run.evaluate is not None:
         score = run.evaluate(phase, state, step)
+        if _collapsed(run, score):
+            why = f"the score of step {step}, {score:.3f}, is more than train.collapse times the best"
+            better = _back(run, phase, state, progress, why)
+            state, score = (state, score) if better is None else (better, None)
     if last or evaluate or due(run.checkpoint_every):
         run.checkpoints.save(step, state, {"seconds": progress.seconds()}, score)
     progress.proceed()
+    return state
+
+
+def _collapsed(run: Run, score: float) -> bool:
+    """Whether the pictures are so much worse than the best that the run should go back."""
+    if run.settings.collapse <= 0.0:
+        return False
+    run.checkpoints.wait()  # of one that is being written the score is not known yet
+    best = run.checkpoints.best_score()
+    return best is not None and score > run.settings.collapse * best
+
+
+def _back(run: Run, phase: system.Phase, state: Any, progress: _Progress, why: str) -> Any:
+    """The best checkpoint's state at half the rates of `state`; None where there is none to go back to."""
+    run.checkpoints.wait()
+    best = run.checkpoints.best() if run.checkpoints.best_score() is not None else None
+    guarded = run.settings.collapse > 0.0 and progress.backs < BACKS
+    if not guarded or best is None or run.phases[phase_at(run.phases, best)] is not phase:
+        return None
+    progress.backs += 1
+    progress.pending.clear()
+    log.warning("%s: back to step %d, at half the learning rates", why, best)
+    kept, _ = restore(run.checkpoints, run.phases, best, run.data.image.shape[1:], run.over)
+    return optim.calmed(kept, state, 0.5)

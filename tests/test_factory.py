@@ -58,7 +58,7 @@ def test_every_config_says_what_it_is_and_refuses_unknown_variants(path: pathlib
     ("path", "value", "message"),
     [
         ("trian", {}, "config.trian is no field of config; fields: name, seed, dtype"),
-        ("train.stepz", 4, "config.train.stepz is no field of config.train; fields: grid_every"),
+        ("train.stepz", 4, "config.train.stepz is no field of config.train; fields: collapse, grid_every"),
         ("generator.chanels", 4, "config.generator.chanels is no field .*channels"),
         ("optimizer.g.schedule.warmup", 4, "config.optimizer.g.schedule.warmup is no field .*learning_rate"),
         ("optimizer.e", {}, "config.optimizer.e is no field of config.optimizer; fields: d, g"),

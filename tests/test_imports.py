@@ -51,6 +51,7 @@ LAYERS = (
     {"train", "compare", "examine", "submit", "report", "label"},
     {"evaluate"},
     {"job", "scorer", "reconstruct", "cleaning"},
+    {"sweep"},
     {"modes"},
     {"main", "score"},
 )

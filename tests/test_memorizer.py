@@ -487,7 +487,7 @@ def test_its_scores_and_its_report_say_so(name, cheat, tmp_path):
             "memorizer",
             "data.curate.cluster",
             {},
-            "config.data.curate.cluster is 'cluster'; choices: from_csv, own_class",
+            "config.data.curate.cluster is 'cluster'; choices: from_csv, hold_out, own_class",
         ),
         ("memorizer", "eval.final", ("per_class",), "eval.final has per_class, .* each picture is a class"),
         (

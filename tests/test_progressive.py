@@ -271,7 +271,14 @@ GROWN = {
     "train.steps": 10,
 }
 LOOP = sections.Loop(
-    steps=10, max_hours=0.0, memory_gb=0.0, steps_per_dispatch=1, log_every=1, grid_every=0, grid_images=4
+    steps=10,
+    max_hours=0.0,
+    memory_gb=0.0,
+    steps_per_dispatch=1,
+    log_every=1,
+    grid_every=0,
+    grid_images=4,
+    collapse=0.0,
 )
 
 

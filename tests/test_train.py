@@ -1,5 +1,6 @@
 """The loop on a system that only counts: resume, stopping, phases, what is written and when."""
 
+import logging
 import os
 import pathlib
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from jaxdog import checkpoint, devices, sections, system, train, writers
+from jaxdog import checkpoint, devices, optim, sections, system, train, writers
 from jaxdog.data import batches
 
 
@@ -49,7 +50,14 @@ def counter(bad_at: int = -1, signal_at: int = -1) -> system.System:
 
 
 LOOP = sections.Loop(
-    steps=12, max_hours=0.0, memory_gb=0.0, steps_per_dispatch=2, log_every=4, grid_every=6, grid_images=4
+    steps=12,
+    max_hours=0.0,
+    memory_gb=0.0,
+    steps_per_dispatch=2,
+    log_every=4,
+    grid_every=6,
+    grid_images=4,
+    collapse=0.0,
 )
 
 
@@ -243,3 +251,73 @@ def test_batch_that_cannot_be_shared_out_is_refused() -> None:
     odd = system.Phase("count", counter(), 4, batch_size=6)
     with pytest.raises(ValueError, match="6 pictures cannot be shared out over 4 devices; .* multiple of 4"):
         train.compiled(odd, 0, 1, devices.mesh())
+
+
+# Back to the best ------------------------------------------------------------------------------------------
+
+
+@struct.dataclass
+class Rated:
+    step: jax.Array
+    total: jax.Array
+    opt: optim.RateState
+
+
+def rated(bad_at: int = -1) -> system.Phase:
+    """Counts its own updates and sums their share of the rate; NaN once, at a given step."""
+
+    def init(key: jax.Array, batch: system.Batch) -> Rated:
+        return Rated(jnp.int32(0), jnp.zeros(()), optim.RateState(jnp.int32(0), jnp.ones(())))
+
+    def step(state: Rated, batch: system.Batch, key: jax.Array) -> tuple[Rated, system.Scalars]:
+        opt = state.opt._replace(count=state.opt.count + 1)
+        total = state.total + jnp.where(state.step == bad_at, jnp.nan, opt.factor)
+        return Rated(state.step + 1, total, opt), {"total": total}
+
+    return system.Phase("count", system.System(init, step, counter().sample), 12, batch_size=4)
+
+
+def test_pictures_that_got_worse_send_the_run_back_to_its_best_at_half_the_rates(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """4 steps of 1, then 4 that are undone, then 4 of 1/2; the clocks go on."""
+    scores = {4: 1.0, 8: 2.5, 12: 1.5}
+    settings = LOOP._replace(collapse=2.0)
+    run = make(
+        tmp_path, [rated()], evaluate=lambda *given: scores[given[2]], evaluate_every=4, settings=settings
+    )
+    logger = logging.getLogger("jaxdog")
+    logger.addHandler(caplog.handler)
+    state = train.train(run).state
+    logger.removeHandler(caplog.handler)
+    assert (float(state.total), float(state.opt.factor)) == (4 * 1.0 + 4 * 0.5, 0.5)
+    assert int(state.step) == int(state.opt.count) == 12
+    assert "the score of step 8, 2.500, is more than" in caplog.text and "back to step 4" in caplog.text
+    assert run.checkpoints.best() == 4
+
+
+def test_a_run_without_that_limit_goes_on(tmp_path: pathlib.Path) -> None:
+    scores = {4: 1.0, 8: 9.0, 12: 9.0}
+    run = make(tmp_path, [rated()], evaluate=lambda *given: scores[given[2]], evaluate_every=4)
+    assert float(train.train(run).state.total) == 12.0
+
+
+def test_nan_sends_the_run_back_where_there_is_a_best(tmp_path: pathlib.Path) -> None:
+    settings = LOOP._replace(collapse=2.0)
+    run = make(tmp_path, [rated(6)], evaluate=lambda *given: 1.0, evaluate_every=4, settings=settings)
+    state = train.train(run).state
+    assert np.isfinite(state.total) and float(state.opt.factor) == 0.5 and int(state.step) == 12
+
+
+def test_nan_before_any_score_stops_the_run(tmp_path: pathlib.Path) -> None:
+    settings = LOOP._replace(collapse=2.0)
+    run = make(tmp_path, [rated(1)], evaluate=lambda *given: 1.0, evaluate_every=4, settings=settings)
+    with pytest.raises(train.TrainingError, match="total became NaN or infinite between steps 1 and 2"):
+        train.train(run)
+
+
+def test_a_run_goes_back_a_few_times_only(tmp_path: pathlib.Path) -> None:
+    settings = LOOP._replace(collapse=2.0, log_every=2, grid_every=2)
+    worse = lambda phase, state, step: 1.0 if step == 2 else 5.0  # noqa: E731
+    run = make(tmp_path, [rated()], evaluate=worse, evaluate_every=2, checkpoint_every=2, settings=settings)
+    assert float(train.train(run).state.opt.factor) == 0.5**train.BACKS

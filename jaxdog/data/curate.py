@@ -70,6 +70,21 @@ def _warn_of_empty(crops: photos.Crops) -> None:
         )
 
 
+def hold_out(crops: photos.Crops, every: int) -> photos.Crops:
+    """All crops but those of every `every`-th photo, against which pictures are scored besides.
+
+    Every crop of such a photo is left out. The photos are `held_out`.
+    """
+    if every < 2:
+        raise ValueError(f"hold_out: every is {every}, and must be at least 2")
+    return photos.chosen(crops, ~held_out(crops.photo, every))
+
+
+def held_out(photo: np.ndarray, every: int) -> np.ndarray:
+    """Which numbers of photos [n] are held out, bool [n]."""
+    return photo % every == every - 1
+
+
 def own_class(crops: photos.Crops, count: int, seed: int, kinds: tuple[int, ...]) -> photos.Crops:
     """`count` of the crops in the order of a draw; each is a class of its own, called like its photo.
 
@@ -105,4 +120,8 @@ def own_class(crops: photos.Crops, count: int, seed: int, kinds: tuple[int, ...]
 
 
 # In this order.
-STEPS: dict[str, Callable[..., photos.Crops]] = {"from_csv": from_csv, "own_class": own_class}
+STEPS: dict[str, Callable[..., photos.Crops]] = {
+    "hold_out": hold_out,
+    "from_csv": from_csv,
+    "own_class": own_class,
+}

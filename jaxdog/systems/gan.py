@@ -18,6 +18,7 @@ from jaxdog import augment, breeds, curves, diffaugment, ema, losses, optim, pen
 Array = system.Array
 Key = system.Key
 PyTree = system.PyTree
+Average = ema.Average
 Aux = tuple[PyTree, PyTree, system.Scalars]  # a net's statistics and memory after a pass, what to report
 Loss = Callable[[PyTree, Any], tuple[Array, Aux]]
 
@@ -37,8 +38,8 @@ class State:
     step: Array  # [] int32, steps done
     g: system.Net
     d: system.Net
-    ema: ema.Average  # of the generator
-    tracks: tuple[ema.Average, ...]  # further ones
+    ema: Average  # of the generator
+    tracks: tuple[Average, ...]  # further ones
 
 
 class Game(NamedTuple):
