@@ -180,12 +180,20 @@ def _best(made: job.Job) -> Best:
     return Best(made.phases[train.phase_at(made.phases, step)], state, step)
 
 
-def _swept(made: job.Job, best: Best) -> tuple[job.Job, Best]:
-    """The way of drawing that config.sample.sweep finds best, and the state to draw from."""
+def _swept(made: job.Job, best: Best, measure: bool = True) -> tuple[job.Job, Best]:
+    """The way of drawing that config.sample.sweep finds best, or found, and the state to draw from.
+
+    Where nothing was found for this checkpoint yet, and `measure` is False, it is config.sample's own.
+    """
     if not made.config.sample.sweep:
         return made, best
+    setting = sweep.found(made, best.step)
+    if setting is None and not measure:
+        return made, best
     number = made.phases.index(best.phase)
-    way = sweep.best(made, number, best.state, best.step)
+    if setting is None:
+        setting = sweep.best(made, number, best.state, best.step)
+    way = sweep.drawn(made, best.state, setting)
     return way.job, best._replace(phase=way.job.phases[number], state=way.state)
 
 
@@ -248,13 +256,13 @@ def _submit(made: job.Job) -> None:
 
 def _evaluate(made: job.Job) -> None:
     """Scores as many pictures of the best checkpoint as a submission has."""
-    best = _best(made)
+    made, best = _swept(made, _best(made))
     _finish(made, best, *_pictures(made, best, made.config.submit.images))
 
 
 def _sample(made: job.Job, count: int) -> None:
     """samples.zip and a grid: the first `count` pictures of the best checkpoint."""
-    best = _best(made)
+    made, best = _swept(made, _best(made), measure=False)
     (images, _), step = _pictures(made, best, count), best.step
     if jax.process_index() != 0:
         return

@@ -50,8 +50,17 @@ def drawn(made: job.Job, state: Any, setting: Mapping[str, Any]) -> Way:
     return Way(setting, made._replace(config=config, phases=phases), state)
 
 
-def best(made: job.Job, number: int, state: Any, step: int) -> Way:
-    """Scores every way that config.sample.sweep names, writes sweep.json, returns the best.
+def found(made: job.Job, step: int) -> dict[str, Any] | None:
+    """What `best` has returned for the checkpoint at `step`; None if it was not asked, or of other ways."""
+    path = made.folder / FILE
+    table = json.loads(path.read_text()) if path.is_file() else {"step": None}
+    if table["step"] != step or [x["setting"] for x in table["ways"]] != ways(made.config.sample.sweep):
+        return None
+    return table["best"]
+
+
+def best(made: job.Job, number: int, state: Any, step: int) -> dict[str, Any]:
+    """Scores every way that config.sample.sweep names, writes sweep.json, returns the best one's setting.
 
     Args:
       made: the job; config.eval says how many pictures each way is judged by, and by which metric.
@@ -59,7 +68,7 @@ def best(made: job.Job, number: int, state: Any, step: int) -> Way:
       state: of a checkpoint.
       step: its.
     """
-    config, found = made.config, []
+    config, rows = made.config, []
     key = train.key_for(config.seed, train.EVALUATE)
     name = ""
     shared: dict[str, Way] = {}
@@ -75,13 +84,13 @@ def best(made: job.Job, number: int, state: Any, step: int) -> Way:
         scores = made.evaluator().score_system(phase.system, way.state, key, label, batch_size=size)
         name = features.names(scores["weights_kind"])._asdict()[config.eval.best]
         log.info("%s: %s %.3f", _said(setting), name, scores[name])
-        found.append((way, {"setting": setting, **scores, "seconds": time.monotonic() - begun}))
-    way, row = min(found, key=lambda pair: pair[1][name])
-    log.info("best of %d ways to draw from step %d: %s", len(found), step, _said(row["setting"]))
+        rows.append({"setting": setting, **scores, "seconds": time.monotonic() - begun})
+    row = min(rows, key=lambda row: row[name])
+    log.info("best of %d ways to draw from step %d: %s", len(rows), step, _said(row["setting"]))
     if jax.process_index() == 0:
-        table = {"step": step, "metric": name, "best": row["setting"], "ways": [row for _, row in found]}
+        table = {"step": step, "metric": name, "best": row["setting"], "ways": rows}
         (made.folder / FILE).write_text(json.dumps(table, indent=1) + "\n")
-    return way
+    return row["setting"]
 
 
 def _said(setting: Mapping[str, Any]) -> str:

@@ -395,3 +395,20 @@ def test_curating_goes_in_the_order_of_its_table(drawn, table):
     assert len(got.image) == 3 == len(got.breeds)
     kept = {image.tobytes() for image in from_csv(drawn[0], table, keep=True).image}
     assert all(image.tobytes() in kept for image in got.image)
+
+
+# Photos held out -------------------------------------------------------------------------------------------
+
+
+def test_every_crop_of_every_nth_photo_is_held_out() -> None:
+    photo = np.repeat(np.arange(12, dtype=np.int32), 2)  # two crops of each
+    zeros, n = np.zeros(24, np.int32), 24
+    image = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    names = tuple(f"{i:02d}.jpg" for i in range(12))
+    crops = photos.Crops(image, zeros, photo, np.zeros((n, 2)), zeros, names, ("dog",), ())
+    left = curate.hold_out(crops, every=5)
+    assert sorted(set(left.photo.tolist())) == [0, 1, 2, 3, 5, 6, 7, 8, 10, 11]
+    assert len(left.image) == 20 and np.array_equal(left.image[:, 0, 0, 0] // 2, left.photo)
+    assert set(np.flatnonzero(curate.held_out(np.arange(12), 5)).tolist()) == {4, 9}
+    with pytest.raises(ValueError, match="hold_out: every is 1, and must be at least 2"):
+        curate.hold_out(crops, every=1)

@@ -116,6 +116,15 @@ def test_scores_are_named_for_what_they_are(whole: pathlib.Path) -> None:
         assert not any(name.startswith(("fid", "mifid")) for name in row)
 
 
+def test_held_out_photos_are_scored_and_the_best_way_to_draw_is_taken(whole: pathlib.Path) -> None:
+    table = json.loads((whole / "sweep.json").read_text())
+    ways = {way["setting"]["track"]: way[table["metric"]] for way in table["ways"]}
+    assert sorted(ways) == [0, 1] and ways[table["best"]["track"]] == min(ways.values())
+    final = writers.read_jsonl(whole / "scores.jsonl")[-1]
+    assert {"held_out_rfid768", "held_out_rfid2048", "held_out_rkid"} <= set(final)
+    assert final["held_out_rfid768"] != final["rfid768"]
+
+
 def test_killed_at_a_random_step_and_run_again_ends_bit_equal(
     whole: pathlib.Path, tmp_path: pathlib.Path, cache: pathlib.Path
 ) -> None:

@@ -74,8 +74,9 @@ def test_the_best_average_is_drawn_from(
 ) -> None:
     judge = Judge(wanted)
     made = work(tmp_path, judge, **{"sample.sweep": {"track": (0, 1, 2), "truncation": (0.0, 0.7)}})
-    way = sweep.best(made, 0, state, step=40)
-    assert way.setting == {"truncation": 0.0, "track": track}
+    setting = sweep.best(made, 0, state, step=40)
+    assert setting == sweep.found(made, 40) == {"truncation": 0.0, "track": track}
+    way = sweep.drawn(made, state, setting)
     assert float(jax.tree.leaves(way.state.ema.params)[0].ravel()[0]) == track
     assert way.job.config.sample.truncation == 0.0
     table = json.loads((tmp_path / sweep.FILE).read_text())
@@ -83,6 +84,8 @@ def test_the_best_average_is_drawn_from(
     assert table["metric"] == "rfid768" and table["step"] == 40
     assert len({id(x.sample) for x in judge.systems}) == 2  # one for each truncation
     assert len({x.tobytes() for x in judge.keys}) == 1
+    assert sweep.found(made, 50) is None  # of another checkpoint
+    assert sweep.found(work(tmp_path, judge, **{"sample.sweep": {"track": (0, 1)}}), 40) is None
 
 
 def test_a_way_changes_what_it_names_and_nothing_else(tmp_path: pathlib.Path, state: Any) -> None:
