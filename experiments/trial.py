@@ -9,8 +9,11 @@ import os
 import pathlib
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -106,6 +109,75 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
             more[f"optimizer.{player}.schedule.hours"] = args.minutes / 60.0 * 10.0 / 8.95  # as then
     config.update_from_flattened_dict(more)
     return {**changes, **more}
+
+
+def flops(config: Any) -> float:
+    """Floating-point operations of one step of the first phase, as XLA counts them before it optimises."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxdog import factory, system
+
+    checked = factory.check(config)
+    phase = factory.phases(checked, factory.classes(checked.data))[0]
+    b, side, of = phase.batch_size, checked.data.store_size, jax.ShapeDtypeStruct
+    whole = of((b,), jnp.int32)
+    image, extent = of((b, side, side, 3), jnp.float32), of((b, 2), jnp.int32)
+    batch = system.Batch(image, whole, extent, whole, of((b,), jnp.float32))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(phase.system.init, key, batch)
+    cost: Any = jax.jit(phase.system.step).lower(state, batch, key).cost_analysis()
+    return cost["flops"]
+
+
+def rate(turn: Callable[[], Any], images: int, seconds: float) -> dict[str, float]:
+    """Images/s over turns for `seconds`, after one that compiles: the median, and how long that one took."""
+    begun = time.perf_counter()
+    turn()
+    first = time.perf_counter() - begun
+    turn()
+    times = []
+    while sum(times) < seconds or len(times) < 5:
+        begun = time.perf_counter()
+        turn()
+        times.append(time.perf_counter() - begun)
+    return {"images_per_second": images / statistics.median(times), "first_turn_seconds": first}
+
+
+def speed(config: Any, k: int, seconds: float) -> dict[str, float]:
+    """`rate` of a config's last phase at its own widths, on random pictures; k steps a turn."""
+    import jax
+    import numpy as np
+
+    from jaxdog import devices, factory, train
+    from jaxdog.data import batches
+
+    over, phase = devices.mesh(), factory.phases(factory.check(config), 120)[-1]
+    rng, side = np.random.default_rng(0), config.data.store_size
+    image = rng.integers(0, 256, (4096, side, side, 3), np.uint8)
+    extent = rng.integers(64, 400, (4096, 2), np.int32)
+    label, kind = rng.integers(0, 120, 4096, np.int32), rng.integers(0, 2, 4096, np.int32)
+    data = devices.put(batches.resident(image, label, extent, kind), devices.everywhere(over))
+    functions = train.compiled(phase, 0, k, over)
+    state = functions.init(data)
+
+    def turn() -> None:
+        nonlocal state
+        state, scalars = functions.dispatch(state, data, 0.0)
+        jax.block_until_ready(scalars)
+
+    return rate(turn, k * phase.batch_size, seconds)
+
+
+def kept(path: pathlib.Path, told: dict[str, Any]) -> bool:
+    """Whether a row is there and was made with the same changes."""
+    return path.exists() and json.loads(path.read_text())["changes"] == json.loads(json.dumps(told))
+
+
+def write(path: pathlib.Path, value: Any) -> None:
+    """JSON, readable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, default=float) + "\n")
 
 
 class Trial:

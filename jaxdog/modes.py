@@ -75,7 +75,7 @@ def run(
         log.info("report: %s", report.write(folder))
         return
     if config is None:
-        config = _saved(folder)
+        config = saved(folder)
     checked = factory.check(config)
     cache_dir = pathlib.Path(checked.data.cache_dir).expanduser()
     jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
@@ -106,7 +106,8 @@ def _speak_plainly() -> None:
         log.propagate = False
 
 
-def _saved(folder: pathlib.Path) -> ml_collections.ConfigDict:
+def saved(folder: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config that a run has left in its folder; FileNotFoundError where there is none."""
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: {folder} is not the folder of a run. Give --config.")

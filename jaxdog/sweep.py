@@ -53,7 +53,7 @@ def drawn(made: job.Job, state: Any, setting: Mapping[str, Any]) -> Way:
 def found(made: job.Job, step: int) -> dict[str, Any] | None:
     """What `best` has returned for the checkpoint at `step`; None if it was not asked, or of other ways."""
     path = made.folder / FILE
-    table = json.loads(path.read_text()) if path.is_file() else {"step": None}
+    table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"step": None}
     if table["step"] != step or [x["setting"] for x in table["ways"]] != ways(made.config.sample.sweep):
         return None
     return table["best"]

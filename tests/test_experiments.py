@@ -2,12 +2,16 @@
 
 import argparse
 import json
+import sys
 
 import pytest
 
+from configs import toy
 from experiments import trial
 from experiments.ablations import run as ablations
 from experiments.entries import run as entries
+from experiments.record import run as record
+from experiments.record import study
 from jaxdog import factory
 
 
@@ -58,7 +62,7 @@ def test_a_row_counts_as_trained_only_with_the_same_budget(args, tmp_path, monke
     monkeypatch.setattr(ablations, "HERE", tmp_path)
     assert not ablations.trained("rate", "2e-4", 0, args)
     told = ablations.config_of("rate", "2e-4", 0, args)[1]
-    ablations.write("rate-2e-4-0", {"changes": told})
+    trial.write(ablations.row_at("rate", "2e-4", 0), {"changes": told})
     assert ablations.trained("rate", "2e-4", 0, args)
     assert not ablations.trained("rate", "2e-4", 1, args)
     args.minutes = 2.0
@@ -87,8 +91,82 @@ def test_answers_are_made_of_the_rows_that_are_there(tmp_path, monkeypatch):
     monkeypatch.setattr(ablations, "HERE", tmp_path)
     monkeypatch.setattr(trial, "curves", lambda *_: None)
     for name, fid in (("lsgan_sn-0", 2.0), ("lsgan_sn-1", 2.5), ("rate-2e-4-0", 3.0), ("rate-2e-4-1", 3.5)):
-        ablations.write(name, row(fid, 0.0))
+        trial.write(tmp_path / "rows" / f"{name}.json", row(fid, 0.0))
     ablations.collect()
     (found,) = json.loads((tmp_path / "answers.json").read_text())
     assert found["question"] == "rate" and "8e-4 is better" in found["answer"]
     assert found["scores"]["fid768"] == {"2e-4": [3.0, 3.5], "8e-4": [2.0, 2.5]}
+
+
+# The study, the attempt -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def budget(monkeypatch):
+    monkeypatch.setattr(trial, "flops", lambda config: 1e9 * config.game.batch_size)
+    monkeypatch.setattr(sys, "argv", ["study.py", "--teraflop", "8"])
+    return study.parse()
+
+
+@pytest.mark.parametrize("name", study.OPTIONS)
+def test_every_option_passes_and_takes_the_same_operations(name, budget):
+    config, changes = study.config_of(name, 3, budget)
+    checked = factory.check(config)
+    assert checked.seed == changes["seed"] == 3 and checked.train.max_hours == 0.0
+    assert checked.train.steps * checked.game.batch_size == 8000 and not checked.sample.sweep
+
+
+def test_options_differ_from_the_base(budget):
+    told = [json.dumps(study.config_of(name, 0, budget)[0].to_dict()) for name in study.OPTIONS]
+    assert len(set(told)) == len(told)
+
+
+def option(name: str, seed: int, fid: float) -> dict:
+    return {"option": name, "seed": seed, "images": 10, "seconds": 5.0, **row(fid, 0.1)}
+
+
+def test_options_are_ranked_by_their_mean_with_its_standard_error():
+    rows = [option("base", 0, 2.0), option("squash", 0, 1.0), option("base", 1, 3.0), option("lecam", 0, 4.0)]
+    first, second, third = study.ranking(rows)
+    assert [x["option"] for x in (first, second, third)] == ["squash", "base", "lecam"]
+    assert second["fid768"] == {"mean": 2.5, "error": pytest.approx(0.5)}
+    assert first["fid768"]["error"] is None and second["seeds"] == 2
+
+
+def test_operations_are_counted_per_step():
+    """Twice the batch is twice the work, but for what does not depend on it."""
+
+    def counted(batch_size: int) -> float:
+        config = toy.get_config("test")
+        config.game.batch_size = batch_size
+        return trial.flops(config)
+
+    assert counted(16) / counted(8) == pytest.approx(2.0, rel=0.1)
+
+
+@pytest.fixture
+def attempt(monkeypatch, tmp_path):
+    monkeypatch.setattr(trial, "flops", lambda config: 1e9)
+    monkeypatch.setattr(trial, "speed", lambda *given: {"images_per_second": 1280.0})
+    monkeypatch.setattr(sys, "argv", ["run.py", "--minutes", "10", "--runs", str(tmp_path)])
+    return record.parse()
+
+
+def test_a_plan_is_as_long_as_the_minutes_and_holds_for_all_pieces(attempt, tmp_path, monkeypatch):
+    config = record.config_of(attempt)
+    made = record.plan(config, tmp_path, attempt)
+    assert made["steps"] == 5400  # 10 steps a second for nine of ten minutes
+    assert made["flop"] == 5400e9 and made["images_per_second"] == 1280.0
+    monkeypatch.setattr(trial, "speed", lambda *given: {"images_per_second": 1.0})
+    assert record.plan(config, tmp_path, attempt) == made
+    attempt.minutes = 20.0
+    with pytest.raises(SystemExit, match="give the same again, or another --runs"):
+        record.plan(config, tmp_path, attempt)
+
+
+def test_schedules_are_stretched_to_the_plan(attempt):
+    attempt.weights = "published"
+    config = record.lengthen(record.config_of(attempt), 5400, attempt)
+    checked = factory.check(config)
+    assert checked.train.steps == checked.game.augment_p["steps"] == 5400
+    assert checked.eval.every_kimg == 300 * 128 / 1000 and checked.checkpoint.every == 300

@@ -142,16 +142,12 @@ def config_of(question: str, arm: str, seed: int, args: argparse.Namespace) -> t
 
 def trained(question: str, arm: str, seed: int, args: argparse.Namespace) -> bool:
     """Whether an arm's row is there, of the same config and budget."""
-    path = HERE / "rows" / f"{name_of(question, arm)}-{seed}.json"
-    told = config_of(question, arm, seed, args)[1]
-    return path.exists() and json.loads(path.read_text())["changes"] == json.loads(json.dumps(told))
+    return trial.kept(row_at(question, arm, seed), config_of(question, arm, seed, args)[1])
 
 
-def write(name: str, row: dict[str, Any]) -> None:
-    """rows/NAME.json."""
-    path = HERE / "rows" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(row, indent=1, default=float) + "\n")
+def row_at(question: str, arm: str, seed: int) -> pathlib.Path:
+    """Where an arm's row is."""
+    return HERE / "rows" / f"{name_of(question, arm)}-{seed}.json"
 
 
 def one(question: str, arm: str, seed: int, args: argparse.Namespace) -> None:
@@ -163,14 +159,15 @@ def one(question: str, arm: str, seed: int, args: argparse.Namespace) -> None:
     tried = trial.Trial(config, pathlib.Path(args.runs) / name)
     row = tried.train()
     tried.grid(HERE / "grids" / f"{name}.png", 24)
-    write(name, {"name": name, **row, "after": tried.score(args.samples), "changes": told})
+    found = {"name": name, **row, "after": tried.score(args.samples), "changes": told}
+    trial.write(row_at(question, arm, seed), found)
     alike = [] if asked.arms[arm] else [x for x, y in QUESTIONS.items() if y.entry == asked.entry]
     for other in (x for x in alike if QUESTIONS[x].sampling):
         drawn = next(x for x, changes in QUESTIONS[other].arms.items() if changes)
         config, told = config_of(other, drawn, seed, args)
         phase = factory.phases(factory.check(config), config.data.classes)[-1]
-        name, score = f"{name_of(other, drawn)}-{seed}", tried.score(args.samples, phase)
-        write(name, {"name": name, **row, "after": score, "changes": told})
+        path, score = row_at(other, drawn, seed), tried.score(args.samples, phase)
+        trial.write(path, {"name": path.stem, **row, "after": score, "changes": told})
 
 
 def prepared(asked: Question, args: argparse.Namespace) -> bool:

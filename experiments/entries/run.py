@@ -144,9 +144,7 @@ def main() -> None:
     args = parse()
     if args.one:
         row = one(args.one, args)
-        path = HERE / "rows" / f"{args.one}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(row, indent=1, default=float) + "\n")
+        trial.write(HERE / "rows" / f"{args.one}.json", row)
         return
     failed = []
     for name in args.only.split(","):
