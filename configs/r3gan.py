@@ -110,7 +110,14 @@ def get_config(variant: str = "full") -> ConfigDict:
             batch_size=0,  # pictures that share statistics, where norm is not "running"
             refresh=0,  # pictures to refresh over
             finish=dict(),  # what is done to each picture
-            sweep=dict(truncation=(0.0, 2.0), track=(0, 1, 2)),  # what is tried in the end
+            sweep=dict(  # what is tried in the end
+                truncation=(0.0, 2.0),
+                track=(0, 1, 2),
+                finish=(
+                    dict(),
+                    dict(non_local_means=dict(luminance=2.65, colour=1.0, template=7, search=11)),
+                ),
+            ),
         )
     )
 

@@ -27,7 +27,7 @@ CHOICES = {
     "eval.best": ("fid768", "fid2048"),
     "eval.final": features.METRICS,
 }
-SWEPT = ("truncation", "method", "labels", "norm", "track")  # fields of config.sample.sweep
+SWEPT = ("truncation", "method", "labels", "norm", "finish", "track")  # fields of config.sample.sweep
 PLAIN = {"name": str, "seed": int, "dtype": str, "init_from": str}
 
 
@@ -95,6 +95,8 @@ def _check_sweep(checked: sections.Checked) -> None:
                 sections.choose(dict.fromkeys(CHOICES[f"sample.{name}"]), value, path)
             elif name == "truncation":
                 sections.check_type(path, value, float)
+            elif name == "finish":
+                phases(checked._replace(sample=checked.sample._replace(finish=value)), 2)
 
 
 # ------------------------------------------------------------------ data

@@ -88,6 +88,13 @@ def test_the_best_average_is_drawn_from(
     assert sweep.found(work(tmp_path, judge, **{"sample.sweep": {"track": (0, 1)}}), 40) is None
 
 
+def test_pictures_may_be_finished_in_several_ways(tmp_path: pathlib.Path, state: Any) -> None:
+    smooth = {"non_local_means": {"luminance": 2.65, "colour": 1.0, "template": 7, "search": 11}}
+    made = work(tmp_path, Judge(0.0), **{"sample.sweep": {"finish": ({}, smooth)}})
+    assert sweep.best(made, 0, state, step=8) == sweep.found(made, 8) == {"finish": {}}
+    assert sweep.drawn(made, state, {"finish": smooth}).job.config.sample.finish == smooth
+
+
 def test_a_way_changes_what_it_names_and_nothing_else(tmp_path: pathlib.Path, state: Any) -> None:
     made = work(tmp_path, Judge(0.0))
     way = sweep.drawn(made, state, {"truncation": 0.4, "norm": "batch"})
@@ -98,7 +105,8 @@ def test_a_way_changes_what_it_names_and_nothing_else(tmp_path: pathlib.Path, st
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"finish": ({},)}, "sweep.finish is 'finish'; choices: labels, method, norm, track, truncation"),
+        ({"batch_size": (1,)}, "sweep.batch_size is 'batch_size'; choices: finish, labels, method, norm, tr"),
+        ({"finish": ({}, {"blur": {}})}, "config.sample.finish.blur is 'blur'; choices: .*non_local_means"),
         ({"truncation": ()}, r"sweep.truncation is \(\), and must be a tuple of values"),
         ({"truncation": ("much",)}, "sweep.truncation is 'much'"),
         ({"norm": ("running", "none")}, "sweep.norm is 'none'; choices: batch, refreshed, running"),
