@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALLEST = {"widths": 16, "channels": 8}  # that narrowing leaves, of a layer and of a unit of such
 GROWING = (0.05, 0.1, 0.15, 0.2, 0.5)  # of the steps of what grows: at 4, 8, 16, 32 and 64 px
 K = 5  # steps per dispatch
+KEPT = "loss", "logit", "bits", "perplexity", "used"  # what the names of the curves begin with
 
 
 def parser(text: str | None) -> argparse.ArgumentParser:
@@ -144,6 +145,17 @@ class Trial:
         evaluator = self.job.evaluator()
         return evaluator.score_system(phase.system, self.state, key, label, ("mifid", "prdc"), size)
 
+    def reconstruct(self, samples: int) -> dict[str, Any]:
+        """How well training pictures come back from an autoencoder; of other systems nothing."""
+        from jaxdog import job, reconstruct, train
+
+        drawn = self.phase.system
+        if drawn.reconstruct is None:
+            return {}
+        extractor, key = self.job.evaluator().extractor, train.key_for(self.seed, train.RECONSTRUCT)
+        crops = job.resident(self.job.crops)
+        return reconstruct.reconstruct(extractor, drawn, self.state, key, crops, samples).scores
+
     def train(self) -> dict[str, Any]:
         """To the end of the budget; what it was and took."""
         import jax
@@ -164,8 +176,7 @@ class Trial:
             "images_per_second": float(np.median([line["images_per_second"] for line in lines])),
             "memory_gb": train.memory_gb(),
             "losses": [
-                {k: v for k, v in line.items() if k == "step" or k.startswith(("loss", "logit"))}
-                for line in lines
+                {k: v for k, v in line.items() if k == "step" or k.startswith(KEPT)} for line in lines
             ],
             "parameters": {
                 player: sum(x.size for x in jax.tree.leaves(net.params))
