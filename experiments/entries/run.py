@@ -34,6 +34,10 @@ class Entry(NamedTuple):
 
 SHORT = {"ema.decay": 0.99, "ema.start": 0}  # an average that a run of a few hundred steps can have
 FEW = {"game.batch_size": 8}  # updates count more than pictures where there are few of them
+SLIM = {  # a small style, and half as many channels at each height above 8 pixels
+    "generator.style_dim": 64,
+    **{f"{net}.wide_to": 8 for net in ("generator", "discriminator")},
+}
 RATE = "optimizer.g.schedule.learning_rate"
 SOON = {f"optimizer.{player}.schedule.first_updates": 10 for player in ("g", "d")}  # as short as the run is
 ENTRIES = {
@@ -51,7 +55,7 @@ ENTRIES = {
     "margin_dcgan": Entry("MeisterMorxrc, 16th", narrow=12, more=SHORT),
     "reacgan": Entry("later than 2019", more={**FEW, **SHORT}),
     "multi_hinge": Entry("later than 2019", more={**FEW, **SHORT}),
-    "wgan_gp": Entry("hirune924, a trial", narrow=8, more=FEW),
+    "wgan_gp": Entry("hirune924, a trial", narrow=32, more=FEW),
     "sngan": Entry("not run in 2019", narrow=16, more=FEW),
     "acgan": Entry("hirune924, a trial", narrow=8, more={"game.batch_size": 32}),
     "aclsgan": Entry("hirune924, a trial", narrow=8),
@@ -59,14 +63,18 @@ ENTRIES = {
     "sagan_residual": Entry("author not known", narrow=4, more=FEW),
     "csagan": Entry("mpalermo", narrow=8),
     "csagan_ra_hinge": Entry("ykumards, 21st", narrow=8, more=FEW),
-    "stylegan": Entry("said to be too heavy", narrow=16, more={"generator.style_dim": 64}),
-    "stylegan2": Entry("later than 2019", narrow=16, more={**FEW, **SHORT, "generator.style_dim": 64}),
+    "stylegan": Entry(
+        "said to be too heavy",
+        narrow=8,
+        more={**FEW, **SLIM, "ema.decay": (0.99,) * 4, "ema.start": 0},
+    ),
+    "stylegan2": Entry("later than 2019", narrow=8, more={**FEW, **SLIM, **SHORT}),
     "vae": Entry("hirune924, a trial", narrow=8),
     "vae_lsgan": Entry("hirune924, a trial", narrow=8),
     "vqvae2": Entry(
         "hirune924, given up",
         narrow=4,
-        more={"game.batch_size": 32, "game.prior.width": 96, "game.prior.layers": 4},
+        more={**FEW, "game.prior.width": 96, "game.prior.layers": 4},
     ),
 }
 
