@@ -166,7 +166,8 @@ def speed(config: Any, k: int, seconds: float) -> dict[str, float]:
         state, scalars = functions.dispatch(state, data, 0.0)
         jax.block_until_ready(scalars)
 
-    return rate(turn, k * phase.batch_size, seconds)
+    found = rate(turn, k * phase.batch_size, seconds)
+    return {**found, "steps_per_second": found["images_per_second"] / phase.batch_size}
 
 
 def kept(path: pathlib.Path, told: dict[str, Any]) -> bool:

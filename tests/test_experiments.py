@@ -147,7 +147,9 @@ def test_operations_are_counted_per_step():
 @pytest.fixture
 def attempt(monkeypatch, tmp_path):
     monkeypatch.setattr(trial, "flops", lambda config: 1e9)
-    monkeypatch.setattr(trial, "speed", lambda *given: {"images_per_second": 1280.0})
+    monkeypatch.setattr(
+        trial, "speed", lambda *given: {"images_per_second": 1280.0, "steps_per_second": 10.0}
+    )
     monkeypatch.setattr(sys, "argv", ["run.py", "--minutes", "10", "--runs", str(tmp_path)])
     return record.parse()
 
@@ -157,7 +159,7 @@ def test_a_plan_is_as_long_as_the_minutes_and_holds_for_all_pieces(attempt, tmp_
     made = record.plan(config, tmp_path, attempt)
     assert made["steps"] == 5400  # 10 steps a second for nine of ten minutes
     assert made["flop"] == 5400e9 and made["images_per_second"] == 1280.0
-    monkeypatch.setattr(trial, "speed", lambda *given: {"images_per_second": 1.0})
+    monkeypatch.setattr(trial, "speed", lambda *given: {"steps_per_second": 1.0})
     assert record.plan(config, tmp_path, attempt) == made
     attempt.minutes = 20.0
     with pytest.raises(SystemExit, match="give the same again, or another --runs"):

@@ -1,4 +1,4 @@
-"""The crops of a config as a zip of WebP pictures, a folder per breed: small enough to travel.
+"""The crops that a config trains on as a zip of WebP pictures, a folder per breed: small enough to travel.
 
     python experiments/gpu/pack.py --config biggan --archives FOLDER --out .pack/crops.zip
 
@@ -37,6 +37,7 @@ def main() -> None:
     source, recipe = factory.source(data), factory.recipe(data)
     cache = pathlib.Path(data.cache_dir).expanduser() / "crops"
     crops = photos.crops(source, recipe, crop.key(recipe), cache, data.workers or None)
+    crops = factory.curated(data)(crops)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(args.out, "w", zipfile.ZIP_STORED) as packed:
         for i, (image, label) in enumerate(zip(crops.image, crops.label, strict=True)):

@@ -6,6 +6,8 @@ DIR is what experiments/record/run.py has handed out: config.json and the parts 
 DIR/score.json, a sheet to DIR/final.png.
 """
 
+import importlib
+import json
 import pathlib
 import sys
 
@@ -24,8 +26,10 @@ def main() -> None:
     parser.add_argument("--from", type=pathlib.Path, required=True, dest="folder")
     args = parser.parse_args()
     config = modes.saved(args.folder)
-    places = {"source": "tfds", "path": "", "archives": args.archives}
-    config.data.update(places)  # the photos are here, where packed crops were there
+    arm = json.loads((args.folder / "plan.json").read_text())["arm"]
+    with config.unlocked():  # the photos are here, where packed crops were there
+        config.data = importlib.import_module(f"configs.{arm}").get_config().data
+    config.data.archives = args.archives
     config.dtype, config.eval.weights, config.eval.batch_size = "float32", args.weights, args.batch
     leaves: dict = {}
     for path in sorted(args.folder.glob("ema*.npz")):

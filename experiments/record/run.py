@@ -65,6 +65,7 @@ def config_of(args: argparse.Namespace) -> Any:
                 packed.extractall(photos)
         with config.unlocked():
             config.data.crop = dict(name="short_side_center", resampler="lanczos")
+            config.data.curate = {}  # that is done, and what was to be held out is not there
         more |= {"data.source": "folder", "data.path": str(photos)}
     config.update_from_flattened_dict({**more, **trial.told(args)})
     return config
@@ -80,15 +81,14 @@ def plan(config: Any, folder: pathlib.Path, args: argparse.Namespace) -> dict[st
             sys.exit(f"{path} is the plan of {made}; give the same again, or another --runs")
         return made
     per_step = trial.flops(config)
-    batch = config.game.batch_size
-    rate = trial.speed(config, config.train.steps_per_dispatch, args.seconds)["images_per_second"] / batch
-    wanted = args.teraflop * 1e12 / per_step if args.teraflop else SHARE * 60.0 * args.minutes * rate
+    speed = trial.speed(config, config.train.steps_per_dispatch, args.seconds)
+    fitting = SHARE * 60.0 * args.minutes * speed["steps_per_second"]
+    wanted = args.teraflop * 1e12 / per_step if args.teraflop else fitting
     steps = max(round(wanted / UNIT), 2) * UNIT
     made = {
         **asked,
         "steps": steps,
-        "steps_per_second": rate,
-        "images_per_second": rate * batch,
+        **speed,
         "flop_per_step": per_step,
         "flop": steps * per_step,
         "p100_hours_at_peak": steps * per_step / P100 / 3600.0,
@@ -99,14 +99,17 @@ def plan(config: Any, folder: pathlib.Path, args: argparse.Namespace) -> dict[st
 
 def lengthen(config: Any, steps: int, args: argparse.Namespace) -> Any:
     """Stretches what the config says in steps to the plan's."""
+    from jaxdog import factory
+
     every = max(round(steps / args.evaluations / UNIT), 1) * UNIT
+    pictures = factory.phases(factory.check(config), 120)[0].batch_size  # of a step
     changes = {
         "train.steps": steps,
         "train.max_hours": 0.0,
         "train.log_every": UNIT,
         "train.grid_every": every,
         "checkpoint.every": every,
-        "eval.every_kimg": every * config.game.batch_size / 1000.0 if args.weights else 0.0,
+        "eval.every_kimg": every * pictures / 1000.0 if args.weights else 0.0,
         "eval.samples": args.eval_samples,
         "eval.batch_size": args.batch,
         "submit.images": args.samples,
