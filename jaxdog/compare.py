@@ -47,7 +47,6 @@ class Comparer:
         self.real, self.over = real, over
         self.eps = self.network.eps if eps is None else eps
         self._everywhere = devices.everywhere(over)
-        self._compiled: dict[Callable[..., Any], Callable[..., Any]] = {}
         if real.count < 2:
             raise ValueError(f"{real.about.source} has {real.count} pictures; a real side needs at least 2")
 
@@ -183,12 +182,7 @@ class Comparer:
     # --- small things
 
     def _run(self, function: Callable[..., Any], *static: int) -> Callable[..., Any]:
-        """`function` jitted, once; its result is whole on every device, so that each host can read it."""
-        if function not in self._compiled:
-            self._compiled[function] = jax.jit(
-                function, static_argnums=static, out_shardings=self._everywhere
-            )
-        return self._compiled[function]
+        return devices.compiled(function, self.over, *static)
 
     def _called(self, base: str, layer: str = "") -> str:
         return features.called(base + ("" if layer else self.network.suffix), self.real.about.kind, layer)

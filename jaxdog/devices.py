@@ -1,5 +1,7 @@
 """Where arrays live: one mesh of all devices of all hosts, and host arrays put on it."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +23,15 @@ def everywhere(over: Mesh) -> NamedSharding:
 def by_rows(over: Mesh) -> NamedSharding:
     """Rows dealt out over the devices."""
     return NamedSharding(over, P("data"))
+
+
+@functools.cache
+def compiled(function: Callable[..., Any], over: Mesh, *static: int) -> Callable[..., Any]:
+    """`function` jitted, once for all who ask; its result is whole on every device, so each host can read it.
+
+    static: numbers of the arguments that are part of the program.
+    """
+    return jax.jit(function, static_argnums=static, out_shardings=everywhere(over))
 
 
 def rounded(batch_size: int, over: Mesh) -> int:

@@ -3,6 +3,7 @@
 The real side is computed once and kept on disk. Scores are named for what they are: `features.called`.
 """
 
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,9 +40,7 @@ class Extractor:
         self.over, self._everywhere = over, devices.everywhere(over)
         self._rows = partial(devices.put, sharding=devices.by_rows(over))
         self._params = devices.put(made_of.params, self._everywhere)
-        self._forward = features.NETWORKS[network].features
-        self._features = jax.jit(self._forward, out_shardings=self._everywhere)
-        self._generators: dict[system.System, Callable[..., Any]] = {}
+        self._features = devices.compiled(features.NETWORKS[network].features, over)
 
     def about(self, size: str, resampler: str, source: str) -> features.About:
         """How features of pictures of this size ("64x64": height, width) are made here."""
@@ -61,27 +60,15 @@ class Extractor:
         self, drawn: system.System, state: Any, key: system.Key, label: np.ndarray, batch_size: int = 0
     ) -> dict[str, np.ndarray]:
         """Features of fresh pictures, one for each breed of `label` [n]; see `generate`."""
-        make = self._generator(drawn)
         size = batch_size or self.batch_size
+        make = painter(drawn, dealt(size, self.over))
 
         def parts() -> Iterator[dict[str, jax.Array]]:
             for index, breed in draws(label, size, self.over):
-                yield make(self._params, state, key, index, breed)
+                yield self._features(self._params, make(state, key, index, breed))
 
         state = prepared(drawn, state, key)
         return self._gather(parts(), len(label), "evaluation")
-
-    def _generator(self, drawn: system.System) -> Callable[..., Any]:
-        """sample -> uint8 -> features, jitted once for each system."""
-        if drawn not in self._generators:
-
-            @partial(jax.jit, out_shardings=self._everywhere)
-            def generate(params: Any, state: Any, key: system.Key, index: jax.Array, label: jax.Array) -> Any:
-                image = sampling.to_uint8(drawn.sample(state, sampling.image_keys(key, index), label))
-                return self._forward(params, image)
-
-            self._generators[drawn] = generate
-        return self._generators[drawn]
 
     def _gather(self, parts: Iterator[dict[str, jax.Array]], n: int, what: str) -> dict[str, np.ndarray]:
         wanted = (*features.kept(self.network), features.LOGITS)
@@ -215,10 +202,26 @@ def draws(label: np.ndarray, size: int, over: Mesh) -> Iterator[tuple[jax.Array,
     some systems, and pictures that stand in it twice would change them. Blocks that cannot be shared out
     evenly are computed whole on every device.
     """
-    sharding = devices.everywhere(over) if size % over.size else devices.by_rows(over)
+    sharding = dealt(size, over)
     for start in range(0, len(label), size):
         index = np.arange(start, start + size, dtype=np.int32)
         yield devices.put((index, label[index % len(label)]), sharding)
+
+
+def dealt(size: int, over: Mesh) -> jax.sharding.Sharding:
+    """Where a block of `size` pictures is: dealt out, or, where that is not even, whole on every device."""
+    return devices.everywhere(over) if size % over.size else devices.by_rows(over)
+
+
+@functools.cache
+def painter(drawn: system.System, where: jax.sharding.Sharding) -> Callable[..., jax.Array]:
+    """(state, key, numbers [n], breeds [n]) -> [n, h, w, 3] uint8, jitted once for each system."""
+
+    @partial(jax.jit, out_shardings=where)
+    def paint(state: Any, key: system.Key, index: jax.Array, label: jax.Array) -> jax.Array:
+        return sampling.to_uint8(drawn.sample(state, sampling.image_keys(key, index), label))
+
+    return paint
 
 
 def prepared(drawn: system.System, state: Any, key: system.Key) -> Any:
@@ -262,11 +265,7 @@ def generate(
     n = len(label)
     state = prepared(drawn, state, key)
 
-    @partial(jax.jit, out_shardings=devices.everywhere(over))
-    def make(state: Any, key: system.Key, index: jax.Array, label: jax.Array) -> jax.Array:
-        return sampling.to_uint8(drawn.sample(state, sampling.image_keys(key, index), label))
-
-    made = []
+    make, made = painter(drawn, devices.everywhere(over)), []
     with tqdm.tqdm(total=n, desc="pictures", unit="img", leave=False, disable=hidden()) as bar:
         for index, breed in draws(label, batch_size, over):
             made.append(np.asarray(make(state, key, index, breed)))

@@ -98,7 +98,7 @@ class Search:
     def __init__(self, photo: np.ndarray, photo_id: np.ndarray, over: Mesh):
         everywhere = devices.everywhere(over)
         self._photo, self._id = devices.put((photo, photo_id.astype(np.int32)), everywhere)
-        self._find = jax.jit(copies.find, out_shardings=everywhere)
+        self._find = devices.compiled(copies.find, over)
 
     def __call__(self, image: np.ndarray, own: np.ndarray) -> copies.Match:
         parts = []

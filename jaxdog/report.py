@@ -77,6 +77,7 @@ def gather(workdir: pathlib.Path) -> Record:
         "scores": [score_row(record) for record in scores],
         "metrics": metrics,
         "last": last_final(scores),
+        "ways": ways(workdir / writers.SWEEP),
         "suspects": png_uri(suspects[-1].path) if suspects else None,
         "figures": figures(log, scores),
         "final": final and {"source": png_uri(final.path), "caption": final.caption},
@@ -86,6 +87,22 @@ def gather(workdir: pathlib.Path) -> Record:
         ],
         "submission": submission(workdir / "images.zip"),
         "config": json.dumps(json.loads(config.read_text()), indent=2) if config.exists() else None,
+    }
+
+
+def ways(path: pathlib.Path) -> Record | None:
+    """The ways to draw that were tried, best first; None where none were."""
+    if not path.is_file():
+        return None
+    table = json.loads(path.read_text())
+    rows = sorted(table["ways"], key=lambda row: row[table["metric"]])
+    names = list(rows[0]["setting"])
+    return {
+        "metric": table["metric"],
+        "step": table["step"],
+        "samples": rows[0]["samples"],
+        "names": names,
+        "rows": [[*(row["setting"][name] for name in names), row[table["metric"]]] for row in rows],
     }
 
 

@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdog import factory, job, train
+from jaxdog import factory, job, train, writers
 from jaxdog.metrics import features
 
 log = logging.getLogger("jaxdog")
-
-FILE = "sweep.json"
 
 
 class Way(NamedTuple):
@@ -52,7 +50,7 @@ def drawn(made: job.Job, state: Any, setting: Mapping[str, Any]) -> Way:
 
 def found(made: job.Job, step: int) -> dict[str, Any] | None:
     """What `best` has returned for the checkpoint at `step`; None if it was not asked, or of other ways."""
-    path = made.folder / FILE
+    path = made.folder / writers.SWEEP
     table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"step": None}
     if table["step"] != step or [x["setting"] for x in table["ways"]] != ways(made.config.sample.sweep):
         return None
@@ -89,7 +87,7 @@ def best(made: job.Job, number: int, state: Any, step: int) -> dict[str, Any]:
     log.info("best of %d ways to draw from step %d: %s", len(rows), step, _said(row["setting"]))
     if jax.process_index() == 0:
         table = {"step": step, "metric": name, "best": row["setting"], "ways": rows}
-        (made.folder / FILE).write_text(json.dumps(table, indent=1) + "\n")
+        (made.folder / writers.SWEEP).write_text(json.dumps(table, indent=1) + "\n")
     return row["setting"]
 
 

@@ -16,6 +16,7 @@ from tensorboardX import SummaryWriter
 
 LOG = "log.jsonl"
 SCORES = "scores.jsonl"
+SWEEP = "sweep.json"  # ways to draw from the best checkpoint, and their scores
 GRIDS = "grids"
 
 

@@ -264,3 +264,20 @@ def test_the_submitted_pictures_have_every_score_and_each_breed_best_first(page)
     assert "Over time: suspects" not in page.headings
     breeds = page.text[page.text.index("Each breed alone") :]
     assert "collie 70.25 pug 80.50 boxer –" in breeds
+
+
+def test_ways_to_draw_are_shown_best_first(tmp_path):
+    rows = [
+        {"setting": {"truncation": t, "track": k}, "samples": 5000, "fid2048": fid}
+        for t, k, fid in ((0.0, 0, 31.5), (0.0, 1, 29.25), (1.0, 0, 30.75))
+    ]
+    table = {"step": 4000, "metric": "fid2048", "best": rows[1]["setting"], "ways": rows}
+    (tmp_path / writers.SWEEP).write_text(json.dumps(table))
+    page = Page(report.write(tmp_path))
+    assert "Ways to draw" in page.headings and "Tried on step 4,000, with 5,000 pictures" in page.text
+    at = page.rows.index(["truncation", "track", "fid2048"])
+    assert page.rows[at + 1 : at + 4] == [
+        ["0.0000", "1", "29.25"],
+        ["1.000", "0", "30.75"],
+        ["0.0000", "0", "31.50"],
+    ]

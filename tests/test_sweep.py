@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog import devices, ema, factory, job, sections, sweep
+from jaxdog import devices, ema, factory, job, sections, sweep, writers
 from jaxdog import system as types
 from jaxdog.data import photos
 from tests import test_factory
@@ -79,7 +79,7 @@ def test_the_best_average_is_drawn_from(
     way = sweep.drawn(made, state, setting)
     assert float(jax.tree.leaves(way.state.ema.params)[0].ravel()[0]) == track
     assert way.job.config.sample.truncation == 0.0
-    table = json.loads((tmp_path / sweep.FILE).read_text())
+    table = json.loads((tmp_path / writers.SWEEP).read_text())
     assert table["best"] == {"truncation": 0.0, "track": track} and len(table["ways"]) == 6
     assert table["metric"] == "rfid768" and table["step"] == 40
     assert len({id(x.sample) for x in judge.systems}) == 2  # one for each truncation
