@@ -92,7 +92,8 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
     }
     places = {"data.archives": args.archives, "eval.weights": args.weights}  # of this machine: not told
     config.update_from_flattened_dict({**changes, **places})
-    more, phased = {}, config.game.name in ("progressive", "vqvae")
+    more: dict[str, Any] = {"train.steps": config.train.steps // (2 * K) * 2 * K}
+    phased = config.game.name in ("progressive", "vqvae")
     if args.kimg or phased:
         more["train.steps"] = args.phased_steps
     if args.kimg:
@@ -193,6 +194,8 @@ class Trial:
         cache = pathlib.Path(checked.data.cache_dir).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
         shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")  # for init_from
         self.folder, self.seed = folder, checked.seed
         self.job = job.make(checked, folder, cache, training=True, scoring=scoring)
         self.writer = writers.Writer(folder, step=0)
