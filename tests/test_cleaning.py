@@ -195,8 +195,8 @@ def test_clean_and_then_train_on_it(cache, tmp_path):
     assert f"{rows.keep.sum()} of {len(rows.keep)} crops stay" in text and not rows.keep.all()
     given = test_factory.load(ROOT / "configs" / "toy.py").get_config("test")
     given.data.cache_dir, given.data.crop.mode, given.eval.final = str(cache), "clip", ("mifid",)
-    given.data.curate.hold_out = 0
     with given.unlocked():
+        del given.data.curate["hold_out"]
         given.data.curate.from_csv = {
             "path": str(tmp_path / "clean.csv"), "keep": True, "clusters": (), "labels": "cluster"
         }  # fmt: skip

@@ -226,7 +226,10 @@ def test_dry_run_prints_sizes_and_stops(tmp_path: pathlib.Path, cache: pathlib.P
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--config.train.stepz=3"], "config.train.stepz is no field of config.train; fields: collapse, grid_every"),
+        (
+            ["--config.train.stepz=3"],
+            "config.train.stepz is no field of config.train; fields: collapse, grid_every",
+        ),
         (["--config.train.steps=many"], "config.train.steps=many: invalid literal for int"),
         (["--config.game.loss.name=hing"], "config.game.loss.name is 'hing'; choices: cross_entropy"),
         (["--mode=fly"], "value should be one of <train|evaluate|sample|submit|report|clean|label>"),
