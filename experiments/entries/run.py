@@ -51,7 +51,7 @@ ENTRIES = {
     "leaky_biggan": Entry("tikutiku, 1st", 31.10, 55.42, 5, {**FEW, RATE: 1e-3}),
     "biggan96_style": Entry("bestfitting, 4th", 12.46, 77.81, 3, {**FEW, **SHORT}),
     "biggan": Entry("ours, plain", more={**FEW, **SHORT}),
-    "dragan": Entry("hirune924, a trial", narrow=8),
+    "dragan": Entry("hirune924, a trial", more={"game.batch_size": 16}),
     "margin_dcgan": Entry("MeisterMorxrc, 16th", narrow=12, more=SHORT),
     "reacgan": Entry("later than 2019", more={**FEW, **SHORT}),
     "multi_hinge": Entry("later than 2019", more={**FEW, **SHORT}),
