@@ -78,6 +78,14 @@ def get_config(variant: str = "full") -> ConfigDict:
             collapse=0.0,  # times the best score at which a run goes back to it; 0: never
         )
     )
+    config.devices = ConfigDict(
+        dict(
+            deal_state=False,  # parameters, optimiser and averages dealt out over the devices
+            own_statistics=False,  # each device normalises its own pictures
+            remat=False,  # less memory, more time
+            data_share=0.5,  # of a device's memory for the crops; more are read ahead from the host's
+        )
+    )
     config.checkpoint = ConfigDict(dict(every=40, keep_last=1, keep_best=0))
     config.eval = ConfigDict(
         dict(

@@ -150,7 +150,7 @@ def speed(config: Any, k: int, seconds: float) -> dict[str, float]:
     import jax
     import numpy as np
 
-    from jaxdog import devices, factory, train
+    from jaxdog import devices, factory, program
     from jaxdog.data import batches
 
     over, phase = devices.mesh(), factory.phases(factory.check(config), 120)[-1]
@@ -159,7 +159,7 @@ def speed(config: Any, k: int, seconds: float) -> dict[str, float]:
     extent = rng.integers(64, 400, (4096, 2), np.int32)
     label, kind = rng.integers(0, 120, 4096, np.int32), rng.integers(0, 2, 4096, np.int32)
     data = devices.put(batches.resident(image, label, extent, kind), devices.everywhere(over))
-    functions = train.compiled(phase, 0, k, over)
+    functions = program.compiled(phase, 0, k, over)
     state = functions.init(data)
 
     def turn() -> None:
@@ -204,31 +204,31 @@ class Trial:
 
     def begin(self) -> None:
         """The state before the first step; `train` makes its own."""
-        from jaxdog import train
+        from jaxdog import program
 
-        self.state = train.compiled(self.phase, self.seed, 1, self.job.over).init(self.run.data)
+        self.state = program.compiled(self.phase, self.seed, 1, self.job.over).init(self.run.data)
         if self.run.begin:
             self.state = self.run.begin(self.state)
 
     def score(self, samples: int, phase: Any = None) -> dict[str, Any]:
         """MiFID, precision, recall and their kin of so many pictures; `phase`: as another one draws them."""
-        from jaxdog import job, train
+        from jaxdog import job, program
 
         phase = phase or self.phase
-        key = train.key_for(self.seed, train.EVALUATE)
-        label = job.labels(self.job, samples, train.EVALUATE, phase, self.state)
+        key = program.key_for(self.seed, program.EVALUATE)
+        label = job.labels(self.job, samples, program.EVALUATE, phase, self.state)
         size = job.batch_size(self.job)
         evaluator = self.job.evaluator()
         return evaluator.score_system(phase.system, self.state, key, label, ("mifid", "prdc"), size)
 
     def reconstruct(self, samples: int) -> dict[str, Any]:
         """How well training pictures come back from an autoencoder; of other systems nothing."""
-        from jaxdog import job, reconstruct, train
+        from jaxdog import job, program, reconstruct
 
         drawn = self.phase.system
         if drawn.reconstruct is None:
             return {}
-        extractor, key = self.job.evaluator().extractor, train.key_for(self.seed, train.RECONSTRUCT)
+        extractor, key = self.job.evaluator().extractor, program.key_for(self.seed, program.RECONSTRUCT)
         crops = job.resident(self.job.crops)
         return reconstruct.reconstruct(extractor, drawn, self.state, key, crops, samples).scores
 
@@ -237,18 +237,18 @@ class Trial:
         import jax
         import numpy as np
 
-        from jaxdog import system, train, writers
+        from jaxdog import program, system, train, writers
 
         self.state = None  # the run makes its own
         outcome = train.train(self.run)
         self.writer.close()
-        self.phase = self.job.phases[train.phase_at(self.job.phases, outcome.step)]
+        self.phase = self.job.phases[program.phase_at(self.job.phases, outcome.step)]
         self.state = outcome.state
         lines = writers.read_jsonl(self.folder / writers.LOG)
         return {
             "seconds": outcome.seconds,
             "steps": outcome.step,
-            "images": train.images_at(self.job.phases, outcome.step),
+            "images": program.images_at(self.job.phases, outcome.step),
             "images_per_second": float(np.median([line["images_per_second"] for line in lines])),
             "memory_gb": train.memory_gb(),
             "losses": [
@@ -268,10 +268,10 @@ class Trial:
         """A sheet of pictures as a PNG."""
         import PIL.Image
 
-        from jaxdog import evaluate, job, plots, train
+        from jaxdog import evaluate, job, plots, program
 
-        key, size = train.key_for(self.seed, train.EVALUATE), job.batch_size(self.job)
-        label = job.labels(self.job, max(images, size), train.EVALUATE, self.phase, self.state)
+        key, size = program.key_for(self.seed, program.EVALUATE), job.batch_size(self.job)
+        label = job.labels(self.job, max(images, size), program.EVALUATE, self.phase, self.state)
         few = evaluate.generate(self.phase.system, self.state, key, label, self.job.over, size)
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(plots.grid(few[:images], columns=12)).save(path)

@@ -98,12 +98,14 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise CheckpointError(self._full(None, str(error))) from error
 
-    def restore(self, step: int, shapes: Any, sharding: jax.sharding.Sharding) -> tuple[Any, Record]:
-        """State and record at `step`, placed by `sharding`; `shapes` is the state's, by jax.eval_shape.
+    def restore(self, step: int, shapes: Any, shardings: Any) -> tuple[Any, Record]:
+        """State and record at `step`, placed by `shardings`; `shapes` is the state's, by jax.eval_shape.
 
         Raises CheckpointError where the checkpoint is damaged or of another model.
         """
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+        like = jax.tree.map(
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, shardings
+        )
         args = ocp.args.Composite(state=ocp.args.StandardRestore(like), record=ocp.args.JsonRestore())
         try:
             restored = self._manager.restore(step, args=args)

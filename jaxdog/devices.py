@@ -1,6 +1,7 @@
 """Where arrays live: one mesh of all devices of all hosts, and host arrays put on it."""
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,15 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
+from jaxdog import system
+
+AXIS = system.DEVICES
+LEAST = 2**12  # numbers; a smaller array is not worth its gathering
+
 
 def mesh() -> Mesh:
-    """All devices of all hosts along one axis, `data`."""
-    return Mesh(np.array(jax.devices()), ("data",))
+    """All devices of all hosts along one axis."""
+    return Mesh(np.array(jax.devices()), (AXIS,))
 
 
 def everywhere(over: Mesh) -> NamedSharding:
@@ -22,7 +28,34 @@ def everywhere(over: Mesh) -> NamedSharding:
 
 def by_rows(over: Mesh) -> NamedSharding:
     """Rows dealt out over the devices."""
-    return NamedSharding(over, P("data"))
+    return NamedSharding(over, P(AXIS))
+
+
+def placed(tree: Any, over: Mesh, deal: bool) -> Any:
+    """Where each array of a state lives, `tree` being its arrays or their shapes.
+
+    deal: those of at least `LEAST` numbers are cut along their longest axis that the devices can share
+      evenly, as in fully sharded data parallelism (Rajbhandari et al. 2020, ZeRO); else all are everywhere.
+    """
+
+    def one(x: Any) -> NamedSharding:
+        even = [i for i, n in enumerate(x.shape) if n % over.size == 0]
+        if not deal or x.size < LEAST or not even:
+            return everywhere(over)
+        return NamedSharding(over, P(*[None] * max(even, key=lambda i: (x.shape[i], i)), AXIS))
+
+    return jax.tree.map(one, tree)
+
+
+def whole(tree: Any, over: Mesh) -> Any:
+    """Arrays that may be dealt out, as arrays that every device, so every host, has whole."""
+    return jax.jit(lambda x: x, out_shardings=everywhere(over))(tree)
+
+
+def memory() -> int:
+    """Bytes that the first device has; where it does not say, those of this machine."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @functools.cache

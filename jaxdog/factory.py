@@ -60,6 +60,17 @@ def check(config: Config) -> sections.Checked:
     curated(checked.data)
     _check_curate(checked)
     _check_sweep(checked)
+    two = isinstance(checked.game, sections.Game | sections.Progressive)
+    for field in ("own_statistics", "remat"):
+        if getattr(checked.devices, field) and not two:
+            raise sections.ConfigError(
+                f"config.devices.{field} is True, and is for games of two players; "
+                f"config.game.name is {checked.game.name!r}"
+            )
+    if not 0.0 <= checked.devices.data_share <= 1.0:
+        raise sections.ConfigError(
+            f"config.devices.data_share is {checked.devices.data_share}, and must lie in [0, 1]"
+        )
     return checked
 
 

@@ -46,6 +46,8 @@ def _played(config: sections.Checked, classes: int, decay: float) -> gan.Game:
         sample_norm=sample.norm,
         refresh=(-(-sample.refresh // max(sample.batch_size, 1)), sample.batch_size),
         finish=parts.finish(sample.finish),
+        remat=config.devices.remat,
+        axis=system.DEVICES if config.devices.own_statistics else None,
     )
     _check_sizes(config, played.augment, played.finish)
     return played

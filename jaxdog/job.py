@@ -16,6 +16,7 @@ from jaxdog import (
     evaluate,
     factory,
     networks,
+    program,
     sampling,
     sections,
     system,
@@ -97,9 +98,9 @@ def classes(job: Job) -> int:
 
 
 def labels(job: Job, n: int, use: int, phase: system.Phase, state: Any) -> np.ndarray:
-    """Breeds [n] int32 of the pictures drawn from `state` for one use (train.EVALUATE, train.SUBMIT)."""
+    """Breeds [n] int32 of the pictures drawn from `state` for one use (program.EVALUATE, program.SUBMIT)."""
     sample, without = job.config.sample, job.config.sample.without
-    key = jax.random.fold_in(train.key_for(job.config.seed, train.LABELS), use)
+    key = jax.random.fold_in(program.key_for(job.config.seed, program.LABELS), use)
     if sample.labels == "varied":
         alike = evaluate.alike(phase.system, state, key, classes(job), job.over)
         left = len(set(range(classes(job))) - {*without, *alike})
@@ -131,7 +132,7 @@ def evaluation_steps(job: Job) -> int:
 def record(job: Job, writer: writers.Writer, step: int, found: dict[str, Any], final: bool) -> float:
     """Writes one line of scores.jsonl and returns the score that picks the best checkpoint."""
     config = job.config
-    row = {"kimg": train.images_at(job.phases, step) / 1000.0, **found}
+    row = {"kimg": program.images_at(job.phases, step) / 1000.0, **found}
     row |= {"sampling": config.sample._asdict(), "final": final}
     row |= {"cheat": True} if factory.cheat(config) else {}
     writer.scores(step, row)
@@ -146,21 +147,32 @@ def record(job: Job, writer: writers.Writer, step: int, found: dict[str, Any], f
 def _begun(job: Job, state: Any) -> Any:
     """The first state with the networks of the run that config.init_from names."""
     source = transfer.load(pathlib.Path(job.config.init_from).expanduser())
-    begun = transfer.begin(jax.device_get(state), source)
+    begun = transfer.begin(jax.device_get(devices.whole(state, job.over)), source)
     log.info("begins with networks of %s", job.config.init_from)
     for line in begun.report:
         log.info("  %s", line)
-    return devices.put(begun.state, devices.everywhere(job.over))
+    where = devices.placed(begun.state, job.over, job.config.devices.deal_state)
+    return jax.tree.map(devices.put, begun.state, where)
+
+
+def _placed(job: Job) -> batches.Data:
+    """The training pictures on every device; with the host where they would take too much of a device."""
+    data, share = resident(job.crops), job.config.devices.data_share
+    held = sum(x.nbytes for x in data)
+    if held <= share * devices.memory():
+        return devices.put(data, devices.everywhere(job.over))
+    log.info("the crops, %.2f GB, stay with the host: devices.data_share is %g", held / 1e9, share)
+    return data
 
 
 def training(job: Job, writer: writers.Writer) -> train.Run:
     """The run that the loop trains, scored as the config says."""
     config = job.config
     every = evaluation_steps(job)
-    key = train.key_for(config.seed, train.EVALUATE)
+    key = program.key_for(config.seed, program.EVALUATE)
 
     def score(phase: system.Phase, state: Any, step: int) -> float:
-        label = labels(job, config.eval.samples, train.EVALUATE, phase, state)
+        label = labels(job, config.eval.samples, program.EVALUATE, phase, state)
         found = job.evaluator().score_system(phase.system, state, key, label, batch_size=batch_size(job))
         return record(job, writer, step, found, final=False)
 
@@ -170,11 +182,12 @@ def training(job: Job, writer: writers.Writer) -> train.Run:
         checkpoint_every=config.checkpoint.every,
         seed=config.seed,
         classes=classes(job),
-        data=devices.put(resident(job.crops), devices.everywhere(job.over)),
+        data=_placed(job),
         over=job.over,
         writer=writer,
         checkpoints=job.checkpoints,
         evaluate=score if every else None,
         evaluate_every=every,
         begin=partial(_begun, job) if config.init_from else None,
+        deal_state=config.devices.deal_state,
     )

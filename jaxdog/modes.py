@@ -22,6 +22,7 @@ from jaxdog import (
     job,
     label,
     plots,
+    program,
     reconstruct,
     report,
     sections,
@@ -46,7 +47,7 @@ EXPECTED = (
     ValueError,
 )
 # Sections that may change between two sessions of one run: they do not change what a step computes.
-CHANGEABLE = ("train", "checkpoint", "eval", "sample", "submit", "name")
+CHANGEABLE = ("devices", "train", "checkpoint", "eval", "sample", "submit", "name")
 
 
 def distributed(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -176,9 +177,9 @@ def _best(made: job.Job) -> Best:
         raise FileNotFoundError(
             f"{made.checkpoints.folder} holds no checkpoint: nothing was trained here yet"
         )
-    state, _ = train.restore(made.checkpoints, made.phases, step, made.crops.image.shape[1:], made.over)
+    state, _ = program.restore(made.checkpoints, made.phases, step, made.crops.image.shape[1:], made.over)
     log.info("the best checkpoint is step %d", step)
-    return Best(made.phases[train.phase_at(made.phases, step)], state, step)
+    return Best(made.phases[program.phase_at(made.phases, step)], state, step)
 
 
 def _swept(made: job.Job, best: Best, measure: bool = True) -> tuple[job.Job, Best]:
@@ -200,8 +201,8 @@ def _swept(made: job.Job, best: Best, measure: bool = True) -> tuple[job.Job, Be
 
 def _pictures(made: job.Job, best: Best, n: int) -> tuple[np.ndarray, np.ndarray]:
     """n pictures of the best checkpoint, [n, h, w, 3] uint8, and their breeds [n]."""
-    key = train.key_for(made.config.seed, train.SUBMIT)
-    label = job.labels(made, n, train.SUBMIT, best.phase, best.state)
+    key = program.key_for(made.config.seed, program.SUBMIT)
+    label = job.labels(made, n, program.SUBMIT, best.phase, best.state)
     size = job.batch_size(made)
     return evaluate.generate(best.phase.system, best.state, key, label, made.over, size), label
 
@@ -238,7 +239,7 @@ def _reconstructed(made: job.Job, best: Best, n: int) -> reconstruct.Reconstruct
     drawn = best.phase.system
     if drawn.reconstruct is None:
         return None
-    extractor, key = made.evaluator().extractor, train.key_for(made.config.seed, train.RECONSTRUCT)
+    extractor, key = made.evaluator().extractor, program.key_for(made.config.seed, program.RECONSTRUCT)
     found = reconstruct.reconstruct(extractor, drawn, best.state, key, job.resident(made.crops), n)
     for name, x in found.scores.items():
         log.info("%s %.4g", name, x)
@@ -297,7 +298,7 @@ def _dry_run(config: sections.Checked) -> None:
     )
     over = devices.mesh()
     for phase in factory.phases(config, factory.classes(config.data)):
-        functions = train.compiled(phase, config.seed, 1, over)
+        functions = program.compiled(phase, config.seed, 1, over)
         state = jax.eval_shape(functions.init, data)
         print(f"\nphase {phase.name}: {phase.steps} steps of {phase.batch_size} pictures")
         for name, net in vars(state).items():

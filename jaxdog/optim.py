@@ -14,6 +14,8 @@ import optax
 from jaxdog import curves, system
 
 Array = jax.Array
+Aux = tuple[Any, Any, system.Scalars]  # a net's statistics and memory after a pass, what to report
+Loss = Callable[[Any, Any], tuple[Array, Aux]]  # (params, batch) -> (loss [], the rest)
 Rate = Callable[[Array, Array], Array]  # (updates done [] int32, hours trained [] float32) -> [] float32
 
 
@@ -138,6 +140,45 @@ def moved(
     updates, opt = optimizer.update(gradient, net.opt, net.params, hours=hours)
     params, memory = optax.apply_updates(net.params, updates), net.memory if memory is None else memory
     return system.Net(params, stats, opt, memory)
+
+
+def learn(
+    net: system.Net,
+    optimizer: optax.GradientTransformationExtraArgs,
+    loss: Loss,
+    batches: Any,
+    accumulate: int,
+    hours: Array | float = 0.0,
+    axis: str | None = None,
+) -> tuple[system.Net, system.Scalars]:
+    """One optimiser step on the mean loss over `accumulate` batches (leading axis of `batches`).
+
+    Each batch starts from the same statistics and memory and what they become is averaged, so that spectral
+    norm iterates once and its sigma is one number for the whole step: the result is that of one large batch.
+    With `axis` the average is also that of the devices along it, each of which has batches of its own.
+    """
+    grad = jax.value_and_grad(loss, has_aux=True)
+
+    def one(batch: Any) -> tuple[system.PyTree, Aux]:
+        (_, aux), gradient = grad(net.params, batch)
+        return gradient, aux
+
+    if accumulate == 1:
+        gradient, aux = one(jax.tree.map(lambda x: x[0], batches))
+    else:
+        first = jax.tree.map(lambda x: x[0], batches)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
+
+        def add(total: system.PyTree, batch: Any) -> tuple[system.PyTree, None]:
+            return jax.tree.map(jnp.add, total, one(batch)), None
+
+        total, _ = jax.lax.scan(add, zeros, batches)
+        gradient, aux = jax.tree.map(lambda x: x / accumulate, total)
+    if axis is not None:
+        gradient, aux = jax.lax.pmean((gradient, aux), axis)
+    stats, memory, scalars = aux
+    scalars = {**scalars, "grad_norm": optax.tree.norm(gradient)}
+    return moved(net, gradient, stats, optimizer, hours, memory), scalars
 
 
 def adam(

@@ -224,6 +224,15 @@ class Checkpoint(NamedTuple):
     keep_best: int
 
 
+class Devices(NamedTuple):
+    """config.devices: how the memory and the work of a step are shared out."""
+
+    deal_state: bool  # large arrays of the state are dealt out over the devices, not whole on each
+    own_statistics: bool  # each device normalises its own pictures; else statistics are the whole batch's
+    remat: bool  # backward passes compute the inside of each block again: less memory, more time
+    data_share: float  # of a device's memory for the crops; more stay with the host, and are read ahead
+
+
 class Loop(NamedTuple):
     """config.train: how long, and how often what. Counts are in steps."""
 
@@ -261,6 +270,7 @@ SECTIONS = {
     "ema": Average,
     "sample": Sample,
     "checkpoint": Checkpoint,
+    "devices": Devices,
     "train": Loop,
     "eval": Evaluation,
     "submit": Submission,
@@ -278,6 +288,7 @@ class Checked(NamedTuple):
     game: Any  # the record of its kind of game
     ema: Average
     sample: Sample
+    devices: Devices
     checkpoint: Checkpoint
     train: Loop
     eval: Evaluation

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdog import factory, job, train, writers
+from jaxdog import factory, job, program, writers
 from jaxdog.metrics import features
 
 log = logging.getLogger("jaxdog")
@@ -67,7 +67,7 @@ def best(made: job.Job, number: int, state: Any, step: int) -> dict[str, Any]:
       step: its.
     """
     config, rows = made.config, []
-    key = train.key_for(config.seed, train.EVALUATE)
+    key = program.key_for(config.seed, program.EVALUATE)
     name = ""
     shared: dict[str, Way] = {}
     for setting in ways(config.sample.sweep):
@@ -77,7 +77,7 @@ def best(made: job.Job, number: int, state: Any, step: int) -> dict[str, Any]:
         same = json.dumps({k: v for k, v in setting.items() if k != "track"})
         way = way._replace(job=shared.setdefault(same, way).job)
         phase = way.job.phases[number]
-        label = job.labels(way.job, config.eval.samples, train.EVALUATE, phase, way.state)
+        label = job.labels(way.job, config.eval.samples, program.EVALUATE, phase, way.state)
         size = job.batch_size(way.job)
         scores = made.evaluator().score_system(phase.system, way.state, key, label, batch_size=size)
         name = features.names(scores["weights_kind"])._asdict()[config.eval.best]

@@ -13,6 +13,7 @@ from flax import struct
 Array = jax.Array
 Key = jax.Array
 PyTree = Any
+DEVICES = "data"  # the axis along which devices share out a batch
 Scalars = dict[str, Array]  # name -> [] float32
 
 
@@ -58,6 +59,8 @@ class System(NamedTuple):
     prepare: Callable[[Any, Key], Any] | None = None  # (state, key) -> the state to sample from, if another
     # Of autoencoders: (state, batch, key) -> (pictures as they are learnt, what comes back), in [-1, 1]
     reconstruct: Callable[[Any, Batch, Key], tuple[Array, Array]] | None = None
+    # `step` is called on each device with that device's rows, and averages over DEVICES; else with all rows
+    apart: bool = False
 
 
 class Phase(NamedTuple):
@@ -67,6 +70,5 @@ class Phase(NamedTuple):
     system: System
     steps: int  # how many; the run's step count goes on across phases
     batch_size: int  # real pictures that one step consumes
-    enter: Callable[[Any], Any] | None = (
-        None  # state of the phase before -> first state; None in the first phase
-    )
+    # state of the phase before -> first state; None in the first phase
+    enter: Callable[[Any], Any] | None = None

@@ -1,11 +1,12 @@
 """The training loop: phases of systems, jitted once each over a mesh of all devices.
 
-Read downwards: the compiled functions of one phase, the bookkeeping of a run, the loop.
+Read downwards: the bookkeeping of a run, the loop. What it calls on the devices is in `program.py`.
 The host reads the numbers of dispatch n only after dispatch n + 1 has been launched.
 """
 
 import collections
 import contextlib
+import itertools
 import logging
 import math
 import resource
@@ -13,25 +14,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxdog import checkpoint, devices, optim, plots, sampling, sections, system, writers
+from jaxdog import checkpoint, optim, plots, program, sampling, sections, stream, system, writers
 from jaxdog.data import batches
 
 log = logging.getLogger("jaxdog")
 
 BACKS = 4  # times that one session goes back to its best
-
-# What each use of a run's one seed folds into its key.
-INIT, DATA, STEP, EVALUATE, GRID, SUBMIT, LABELS, RECONSTRUCT = range(8)
 
 
 class TrainingError(RuntimeError):
@@ -51,60 +47,6 @@ class Outcome(NamedTuple):
     reason: str  # "steps" | "hours" | "signal"
 
 
-def key_for(seed: int, use: int) -> system.Key:
-    """The key of one use (INIT, DATA, ...) of a run's seed."""
-    return jax.random.fold_in(jax.random.key(seed), use)
-
-
-class Compiled(NamedTuple):
-    """The jitted functions of one phase; what takes a state donates it, but for `grid`."""
-
-    init: Callable[[batches.Data], Any]
-    dispatch: Any  # (state, data, hours) -> (state, scalars [k]): k steps; jitted
-    grid: Callable[[Any, system.Array], system.Array]  # (state, label [n]) -> [n, h, w, c] uint8
-
-
-def compiled(phase: system.Phase, seed: int, steps_per_dispatch: int, over: Mesh) -> Compiled:
-    """Jits a phase over the mesh: state replicated, batches sharded along `data`."""
-    if phase.batch_size % over.size:
-        raise ValueError(
-            f"a step's {phase.batch_size} pictures cannot be shared out over {over.size} devices; "
-            f"make game.batch_size a multiple of {over.size}"
-        )
-    everywhere, sharded = devices.everywhere(over), devices.by_rows(over)
-
-    def batch(data: batches.Data, step: system.Array, hours: system.Array | float) -> system.Batch:
-        batch = batches.batch(data, key_for(seed, DATA), step, phase.batch_size, hours)
-        return jax.lax.with_sharding_constraint(batch, sharded)
-
-    # Made inside jit: every leaf is its own buffer and can be donated.
-    @partial(jax.jit, out_shardings=everywhere)
-    def init(data: batches.Data) -> Any:
-        return phase.system.init(key_for(seed, INIT), batch(data, jnp.zeros((), jnp.int32), 0.0))
-
-    # The old state's memory is reused for the new one; k steps per call hide the host.
-    @partial(jax.jit, donate_argnums=0, out_shardings=(everywhere, everywhere))
-    def dispatch(state: Any, data: batches.Data, hours: system.Array | float) -> tuple[Any, system.Scalars]:
-        def one(state: Any, _: None) -> tuple[Any, system.Scalars]:
-            return phase.system.step(state, batch(data, state.step, hours), key_for(seed, STEP))
-
-        return jax.lax.scan(one, state, length=steps_per_dispatch)
-
-    @partial(jax.jit, out_shardings=everywhere)
-    def grid(state: Any, label: system.Array) -> system.Array:
-        keys = sampling.image_keys(key_for(seed, GRID), label.shape[0])
-        return sampling.to_uint8(phase.system.sample(state, keys, label))
-
-    return Compiled(init, dispatch, grid)
-
-
-def entered(phase: system.Phase, state: Any, over: Mesh) -> Any:
-    """The first state of a phase that is not the first, from the last state of the one before."""
-    assert phase.enter is not None
-    # What a phase adds is on all devices, as the rest is.
-    return jax.jit(phase.enter, donate_argnums=0, out_shardings=devices.everywhere(over))(state)
-
-
 class Run(NamedTuple):
     """Everything the loop needs."""
 
@@ -113,13 +55,14 @@ class Run(NamedTuple):
     checkpoint_every: int  # steps
     seed: int
     classes: int
-    data: batches.Data  # on the devices
+    data: batches.Data  # on the devices, or with the host, and then streamed
     over: Mesh
     writer: writers.Writer
     checkpoints: checkpoint.Checkpoints
     evaluate: Callable[[system.Phase, Any, int], float] | None  # (phase, state, step) -> score
     evaluate_every: int  # steps; 0: never
     begin: Callable[[Any], Any] | None = None  # the first state -> the one to begin with
+    deal_state: bool = False  # large arrays of the state are dealt out over the devices
 
 
 def check(run: Run) -> None:
@@ -137,38 +80,12 @@ def check(run: Run) -> None:
                 f"the nearest are {count // k * k} and {(count // k + 1) * k}"
             )
     held = sum(x.nbytes for x in jax.tree.leaves(run.data)) / 1e9
-    if 0.0 < settings.memory_gb < held:
+    if _resident(run) and 0.0 < settings.memory_gb < held:
         raise ValueError(
             f"the crops alone take {held:.2f} GB, more than train.memory_gb = {settings.memory_gb}"
         )
     if settings.log_every < 1 or run.checkpoint_every < 1:
         raise ValueError("train.log_every and checkpoint.every must be at least 1")
-
-
-def phase_at(phases: Sequence[system.Phase], step: int) -> int:
-    """Which phase the state of `step` belongs to: the one that made it; the first for step 0."""
-    ends = np.cumsum([phase.steps for phase in phases])
-    return min(int(np.searchsorted(ends, step, side="left")), len(phases) - 1)
-
-
-def restore(
-    checkpoints: checkpoint.Checkpoints,
-    phases: Sequence[system.Phase],
-    step: int,
-    shape: tuple[int, ...],
-    over: Mesh,
-) -> tuple[Any, checkpoint.Record]:
-    """State and record of the checkpoint at `step`, on all devices; `shape` is a picture's, (h, w, c)."""
-    phase = phases[phase_at(phases, step)]
-
-    def init() -> Any:
-        data = batches.resident(jnp.zeros((1, *shape), jnp.uint8), jnp.zeros(1, jnp.int32))
-        return phase.system.init(
-            jax.random.key(0), batches.batch(data, jax.random.key(0), 0, phase.batch_size)
-        )
-
-    state = jax.eval_shape(init)
-    return checkpoints.restore(step, state, devices.everywhere(over))
 
 
 class _Progress:
@@ -237,7 +154,7 @@ class _Progress:
                 "smaller stored crops (data.store_size)."
             )
         speed = {"images_per_second": rate, "seconds_per_kimg": 1000.0 / rate}
-        kimg = {"kimg": images_at(self.run.phases, step) / 1000.0, "seconds": self.seconds()}
+        kimg = {"kimg": program.images_at(self.run.phases, step) / 1000.0, "seconds": self.seconds()}
         self.run.writer.log(step, {**kimg, **speed, **memory, **mean})
         self.bar.set_postfix_str(
             f"{rate:.1f} img/s, {1000.0 / rate:.1f} s/kimg, {memory['memory_gb']:.1f} GB", refresh=False
@@ -256,16 +173,6 @@ def memory_gb() -> float:
     stats = jax.local_devices()[0].memory_stats() or {}
     used = stats.get("peak_bytes_in_use") or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / 1e9
-
-
-def images_at(phases: Sequence[system.Phase], step: int) -> int:
-    """Real pictures seen after `step` steps."""
-    seen = 0
-    for phase in phases:
-        done = min(step, phase.steps)
-        seen += done * phase.batch_size
-        step -= done
-    return seen
 
 
 @contextlib.contextmanager
@@ -315,17 +222,19 @@ def train(run: Run) -> Outcome:
             begin, end = end, end + phase.steps
             if step >= end or reason:
                 continue
-            functions = compiled(phase, run.seed, run.settings.steps_per_dispatch, run.over)
+            k, streamed = run.settings.steps_per_dispatch, not _resident(run)
+            functions = program.compiled(phase, run.seed, k, run.over, run.deal_state, streamed)
             if state is None:
-                state = functions.init(run.data)
+                state = functions.init(next(_feed(run, phase, step, end)))
                 state = state if run.begin is None else run.begin(state)
             elif step == begin and phase.enter is not None:
-                state = entered(phase, state, run.over)
+                state = program.entered(phase, state, run.over, run.deal_state)
+            feed = _feed(run, phase, step, end)
             while step < end and not reason:
                 if step % run.settings.log_every == 0:
                     hours = _agreed(progress.seconds() / 3600.0)
-                state, scalars = functions.dispatch(state, run.data, hours)
-                step += run.settings.steps_per_dispatch
+                state, scalars = functions.dispatch(state, next(feed), hours)
+                step += k
                 progress.pending.append((step, phase, scalars))
                 try:
                     progress.read(keep=1)
@@ -341,12 +250,24 @@ def train(run: Run) -> Outcome:
     return Outcome(step, state, progress.seconds(), reason or "steps")
 
 
+def _resident(run: Run) -> bool:
+    return isinstance(run.data.image, jax.Array)
+
+
+def _feed(run: Run, phase: system.Phase, step: int, end: int) -> Iterator[batches.Data]:
+    """What each dispatch from `step` on is given: the set on the devices, or its own rows of it."""
+    if _resident(run):
+        return itertools.repeat(run.data)
+    k, key = run.settings.steps_per_dispatch, program.key_for(run.seed, program.DATA)
+    return stream.dispatches(run.data, key, range(step, end), k, phase.batch_size, run.over)
+
+
 def _begin(run: Run) -> tuple[int, Any, float]:
     latest = run.checkpoints.latest()
     if latest is None:
         return 0, None, 0.0
     shape = run.data.image.shape[1:]
-    state, record = restore(run.checkpoints, run.phases, latest, shape, run.over)
+    state, record = program.restore(run.checkpoints, run.phases, latest, shape, run.over, run.deal_state)
     return latest, state, record["seconds"]
 
 
@@ -363,7 +284,7 @@ def _reason(run: Run, step: int, asked: threading.Event, progress: _Progress) ->
 def _events(
     run: Run,
     phase: system.Phase,
-    functions: Compiled,
+    functions: program.Compiled,
     state: Any,
     step: int,
     progress: _Progress,
@@ -384,7 +305,9 @@ def _events(
     progress.read(keep=0)  # a state whose numbers are not finite must not be saved
     progress.pause()
     if settings.grid_every and (last or due(settings.grid_every)):
-        label = sampling.labels(settings.grid_images, run.classes, "balanced", key_for(run.seed, LABELS))
+        label = sampling.labels(
+            settings.grid_images, run.classes, "balanced", program.key_for(run.seed, program.LABELS)
+        )
         images = np.asarray(functions.grid(state, label))
         run.writer.image("grid", step, plots.grid(images, columns=10))
     score = None
@@ -414,10 +337,11 @@ def _back(run: Run, phase: system.Phase, state: Any, progress: _Progress, why: s
     run.checkpoints.wait()
     best = run.checkpoints.best() if run.checkpoints.best_score() is not None else None
     guarded = run.settings.collapse > 0.0 and progress.backs < BACKS
-    if not guarded or best is None or run.phases[phase_at(run.phases, best)] is not phase:
+    if not guarded or best is None or run.phases[program.phase_at(run.phases, best)] is not phase:
         return None
     progress.backs += 1
     progress.pending.clear()
     log.warning("%s: back to step %d, at half the learning rates", why, best)
-    kept, _ = restore(run.checkpoints, run.phases, best, run.data.image.shape[1:], run.over)
+    shape = run.data.image.shape[1:]
+    kept, _ = program.restore(run.checkpoints, run.phases, best, shape, run.over, run.deal_state)
     return optim.calmed(kept, state, 0.5)

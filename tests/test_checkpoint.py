@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+from typing import Any
 
 import chex
 import jax
@@ -13,7 +14,10 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxdog import checkpoint
 
-HERE = SingleDeviceSharding(jax.devices()[0])
+
+def here(tree: Any) -> Any:
+    """Where each of its arrays is restored to."""
+    return jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), tree)
 
 
 def state(value: float = 1.0) -> dict[str, jax.Array]:
@@ -32,7 +36,7 @@ def test_round_trip_is_exact_and_keeps_the_record(tmp_path: pathlib.Path) -> Non
     kept = open_at(tmp_path)
     kept.save(3, state(0.1), {"seconds": 12.5})
     kept.close()
-    restored, record = open_at(tmp_path).restore(3, shapes(), HERE)
+    restored, record = open_at(tmp_path).restore(3, shapes(), here(shapes()))
     chex.assert_trees_all_equal(restored, state(0.1))
     assert record == {"seconds": 12.5}
 
@@ -69,8 +73,8 @@ def test_truncated_checkpoint_names_the_one_to_go_on_from(tmp_path: pathlib.Path
         os.truncate(path, path.stat().st_size // 2)
     damaged = open_at(tmp_path)
     with pytest.raises(checkpoint.CheckpointError, match=r"step 2 .* damaged.*go on from step 1 instead"):
-        damaged.restore(2, shapes(), HERE)
-    restored, _ = damaged.restore(1, shapes(), HERE)
+        damaged.restore(2, shapes(), here(shapes()))
+    restored, _ = damaged.restore(1, shapes(), here(shapes()))
     chex.assert_trees_all_equal(restored, state(1))
 
 
@@ -80,7 +84,7 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: pathlib.Path) -> None:
     kept.wait()
     other = {"v": jax.ShapeDtypeStruct((3,), jnp.float32)}
     with pytest.raises(checkpoint.CheckpointError, match="of another model.*There is no other checkpoint"):
-        kept.restore(1, other, HERE)
+        kept.restore(1, other, here(other))
 
 
 def test_full_disk_is_said_before_anything_is_written(
@@ -116,7 +120,7 @@ def test_disk_that_fills_up_while_writing_loses_nothing(
         with pytest.raises(checkpoint.CheckpointError, match="could not be written.*Nothing else is lost"):
             kept.save(2, large, {})
             kept.wait()
-        restored, _ = open_at(tmp_path).restore(1, jax.eval_shape(lambda: small), HERE)
+        restored, _ = open_at(tmp_path).restore(1, jax.eval_shape(lambda: small), here(small))
         chex.assert_trees_all_equal(restored, small)
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)

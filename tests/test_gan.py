@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from jaxdog import breeds, diffaugment, ema, losses, sampling, system
+from jaxdog import breeds, diffaugment, ema, losses, optim, sampling, system
 from jaxdog.models import layers
 from jaxdog.systems import gan
 
@@ -86,6 +86,8 @@ def game(**changes: Any) -> gan.Game:
         sample_norm="running",
         refresh=(2, 4),
         finish=lambda image: image,
+        remat=False,
+        axis=None,
     )
     return default._replace(**changes)
 
@@ -187,7 +189,7 @@ def test_accumulation_equals_one_large_batch() -> None:
     def learn(played: gan.Game) -> tuple[system.Net, system.Scalars]:
         parts = [gan._parts(x, 1, played.accumulate) for x in (real, noise)]
         first = jax.tree.map(lambda x: x[0], tuple(parts))
-        return gan._learn(state.d, played.d_optimizer, loss, first, played.accumulate)
+        return optim.learn(state.d, played.d_optimizer, loss, first, played.accumulate)
 
     one, one_scalars = learn(large)
     four, four_scalars = learn(small)

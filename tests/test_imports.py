@@ -48,6 +48,7 @@ LAYERS = (
     {"games"},
     {"factory"},
     {"devices", "networks", "transfer"},
+    {"stream", "program"},
     {"train", "compare", "examine", "submit", "report", "label"},
     {"evaluate"},
     {"job", "scorer", "reconstruct", "cleaning"},
@@ -68,6 +69,7 @@ ONLY_IN = {
     "torch": set(),
     "sklearn": set(),  # by name only, in data.extras
     "cv2": set(),
+    "grain": set(),
     "configs": set(),
 }
 LONG_FUNCTIONS = {("train", "train"): 150}

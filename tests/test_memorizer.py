@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog import devices, factory, job, modes, optim, report, sampling, sections, system, train
+from jaxdog import devices, factory, job, modes, optim, program, report, sampling, sections, system
 from jaxdog.data import batches, cheats, curate, photos
 from jaxdog.models import memorizer as stores
 from jaxdog.systems import memorizer
@@ -268,8 +268,8 @@ def played(checked: sections.Checked) -> tuple[photos.Crops, np.ndarray]:
     over, n, state, shown = devices.mesh(), len(crops.image), None, np.zeros(0)
     data = devices.put(batches.resident(crops.image, crops.label), devices.everywhere(over))
     for phase in factory.phases(checked, n):
-        functions = train.compiled(phase, checked.seed, 10, over)
-        state = functions.init(data) if state is None else train.entered(phase, state, over)
+        functions = program.compiled(phase, checked.seed, 10, over)
+        state = functions.init(data) if state is None else program.entered(phase, state, over)
         for _ in range(phase.steps // 10):
             state, _ = functions.dispatch(state, data, 0.0)
         shown = np.asarray(functions.grid(state, sampling.labels(n, n, checked.sample.labels, KEY)))

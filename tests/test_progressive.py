@@ -13,7 +13,7 @@ import optax
 import pytest
 from flax import struct
 
-from jaxdog import checkpoint, devices, factory, optim, sections, system, train, writers
+from jaxdog import checkpoint, devices, factory, optim, program, sections, system, train, writers
 from jaxdog.data import batches
 from jaxdog.models import progan
 from jaxdog.systems import progressive
@@ -287,13 +287,13 @@ class Killed(Exception):
 
 
 @pytest.fixture(scope="module")
-def compiled() -> Iterator[list[train.Compiled]]:
+def compiled() -> Iterator[list[program.Compiled]]:
     """Each phase is compiled once for all runs of these tests."""
-    made: list[train.Compiled] = []
-    original = train.compiled
+    made: list[program.Compiled] = []
+    original = program.compiled
 
     @functools.cache
-    def once(name: str) -> train.Compiled:
+    def once(name: str) -> program.Compiled:
         phase = next(phase for phase in phases_of(**GROWN) if phase.name == name)
         made.append(original(phase, 0, 1, devices.mesh()))
         return made[-1]
@@ -337,7 +337,7 @@ def run(folder: pathlib.Path, killed_at: int = -1) -> train.Outcome | None:
 
 
 def test_a_run_goes_on_exactly_wherever_it_was_stopped(
-    tmp_path: pathlib.Path, compiled: list[train.Compiled]
+    tmp_path: pathlib.Path, compiled: list[program.Compiled]
 ) -> None:
     """Killed after the checkpoints of steps 2, in the first stage, 4, at its end, and 8, in the second."""
     whole = run(tmp_path / "whole")

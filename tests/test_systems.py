@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from jaxdog import checkpoint, devices, factory, sampling, sections, system, train
+from jaxdog import checkpoint, devices, factory, program, sampling, sections, system
 from jaxdog.data import batches
 from tests import test_factory
 
@@ -26,7 +26,7 @@ class Ran(NamedTuple):
     begin: int  # steps of the phases before
     config: sections.Checked
     data: batches.Data
-    functions: train.Compiled
+    functions: program.Compiled
     first: Any
     second: Any
     scalars: dict[str, list[np.ndarray]]
@@ -61,15 +61,15 @@ def every_phase() -> list[Any]:
 
 def begun(
     config: sections.Checked, i: int, data: batches.Data, over: Mesh
-) -> tuple[system.Phase, int, train.Compiled, Any]:
+) -> tuple[system.Phase, int, program.Compiled, Any]:
     """Phase i, the steps before it, its functions and its first state; those before it are passed through."""
     state, begin = None, 0
     for phase in factory.phases(config, CLASSES)[: i + 1]:
-        functions = train.compiled(phase, seed=0, steps_per_dispatch=1, over=over)
+        functions = program.compiled(phase, seed=0, steps_per_dispatch=1, over=over)
         if phase.enter is None or state is None:
             state = functions.init(data)
         else:
-            state = train.entered(phase, state.replace(step=np.int32(begin)), over)
+            state = program.entered(phase, state.replace(step=np.int32(begin)), over)
         begin += phase.steps
     return phase, begin - phase.steps, functions, state
 
@@ -119,7 +119,7 @@ def test_checkpoint_round_trip(ran: Ran, tmp_path: pathlib.Path) -> None:
     kept = checkpoint.Checkpoints(tmp_path, 1, 1, "fid768")
     kept.save(2, ran.second, {"seconds": 1.0})
     kept.wait()
-    restored, _ = train.restore(kept, [ran.phase], 2, ran.data.image.shape[1:], devices.mesh())
+    restored, _ = program.restore(kept, [ran.phase], 2, ran.data.image.shape[1:], devices.mesh())
     kept.close()
     chex.assert_trees_all_equal(restored, ran.second)
 
@@ -138,7 +138,7 @@ def test_one_device_agrees_with_four(ran: Ran) -> None:
     assert devices.mesh().size == 4
     alone = Mesh(np.array(jax.devices()[:1]), ("data",))
     data, state = devices.put((ran.data, ran.first), devices.everywhere(alone))
-    functions = train.compiled(ran.phase, seed=0, steps_per_dispatch=1, over=alone)
+    functions = program.compiled(ran.phase, seed=0, steps_per_dispatch=1, over=alone)
     _, scalars = functions.dispatch(state, data, 0.0)
     for name, values in ran.scalars.items():
         np.testing.assert_allclose(scalars[name][0], values[0], rtol=1e-3, atol=1e-4, err_msg=name)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from jaxdog import checkpoint, devices, optim, sections, system, train, writers
+from jaxdog import checkpoint, devices, optim, program, sections, system, train, writers
 from jaxdog.data import batches
 
 
@@ -191,8 +191,8 @@ def test_nan_stops_with_the_step_and_the_last_good_checkpoint(tmp_path: pathlib.
 
 def test_one_compilation_of_the_step(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    compiled = train.compiled
-    monkeypatch.setattr(train, "compiled", lambda *args: made.append(compiled(*args)) or made[-1])
+    compiled = program.compiled
+    monkeypatch.setattr(program, "compiled", lambda *args: made.append(compiled(*args)) or made[-1])
     train.train(make(tmp_path))
     assert len(made) == 1 and made[0].dispatch._cache_size() == 1
 
@@ -208,7 +208,7 @@ def test_phases_follow_each_other_and_resume_inside_the_second(tmp_path: pathlib
     straight = make(tmp_path / "a", phases())
     one = train.train(straight)
     assert float(one.state.size) == 8 and one.step == 12
-    assert train.images_at(straight.phases, 12) == 4 * 4 + 8 * 8
+    assert program.images_at(straight.phases, 12) == 4 * 4 + 8 * 8
     broken = make(tmp_path / "b", phases(signal_at=3 + 4))
     first = train.train(broken)
     broken.writer.close()
@@ -219,7 +219,7 @@ def test_phases_follow_each_other_and_resume_inside_the_second(tmp_path: pathlib
 
 def test_a_checkpoint_at_the_border_belongs_to_the_phase_before() -> None:
     phases = [phase(steps=4), phase(steps=8)]
-    assert [train.phase_at(phases, step) for step in (0, 1, 4, 5, 12)] == [0, 0, 0, 1, 1]
+    assert [program.phase_at(phases, step) for step in (0, 1, 4, 5, 12)] == [0, 0, 0, 1, 1]
 
 
 def test_evaluations_pick_the_best_checkpoint(tmp_path: pathlib.Path) -> None:
@@ -250,7 +250,7 @@ def test_contradictions_are_refused(tmp_path: pathlib.Path, changes: dict[str, A
 def test_batch_that_cannot_be_shared_out_is_refused() -> None:
     odd = system.Phase("count", counter(), 4, batch_size=6)
     with pytest.raises(ValueError, match="6 pictures cannot be shared out over 4 devices; .* multiple of 4"):
-        train.compiled(odd, 0, 1, devices.mesh())
+        program.compiled(odd, 0, 1, devices.mesh())
 
 
 # Back to the best ------------------------------------------------------------------------------------------

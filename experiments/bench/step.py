@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from configs import biggan as config_of
-from jaxdog import augment, devices, factory, train
+from jaxdog import augment, devices, factory, program
 from jaxdog.data import batches
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -61,7 +61,7 @@ def pictures() -> batches.Data:
 
 def ours(args: argparse.Namespace, data: batches.Data) -> tuple[Callable[[], Any], dict[str, int]]:
     """(a turn of `steps` training steps, parameter counts)."""
-    functions = train.compiled(phase_of(args), 0, args.steps, devices.mesh())
+    functions = program.compiled(phase_of(args), 0, args.steps, devices.mesh())
     state = functions.init(data)
     counts = {
         "g": sum(x.size for x in jax.tree.leaves(state.g.params)),

@@ -44,18 +44,29 @@ def batch(data: Data, key: Key, i: Array | int, batch_size: int, hours: Array | 
       hours: [] time trained so far.
 
     Returns:
-      Its rows of `data`, the pictures as float32 = x / 127.5 - 1.
+      Its rows of `data`, as `seen`.
     """
     chosen = indices(data.image.shape[0], key, i, batch_size)
     rows = Data(*(jnp.asarray(x).at[chosen].get(mode="promise_in_bounds") for x in data))
+    return seen(rows, hours)
+
+
+def seen(rows: Data, hours: Array | float = 0.0) -> system.Batch:
+    """Rows of a training set as a system sees them, the pictures as float32 = x / 127.5 - 1."""
     image = (rows.image.astype(jnp.float32) - 127.5) / 127.5  # x / 127.5 - 1 could come out as 1.0000001
-    return system.Batch(image, rows.label, rows.extent, rows.kind, jnp.full(batch_size, hours, jnp.float32))
+    now = jnp.full(rows.label.shape, hours, jnp.float32)
+    return system.Batch(image, rows.label, rows.extent, rows.kind, now)
 
 
 def indices(n: int, key: Key, i: Array | int, batch_size: int) -> Array:
     """[b] int32: which of the n pictures are in batch i; see `batch`."""
     first = jnp.asarray(i).astype(jnp.uint32) * np.uint32(batch_size)
-    position = first + jnp.arange(batch_size, dtype=jnp.uint32)
+    return at(n, key, first, batch_size)
+
+
+def at(n: int, key: Key, first: Array | int, count: int) -> Array:
+    """[count] int32: which of the n pictures are at positions `first`, first + 1, ... of all epochs."""
+    position = jnp.asarray(first).astype(jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
     epoch, within = position // np.uint32(n), position % np.uint32(n)
     return permute(within, n, key, epoch).astype(jnp.int32)
 

@@ -3,15 +3,16 @@
 import importlib
 from typing import Any
 
-NAMES = {
-    "cv2": "opencv-python-headless",
-    "sklearn.cluster": "scikit-learn",
-    "sklearn.decomposition": "scikit-learn",
+NAMES = {  # module -> package, extra
+    "cv2": ("opencv-python-headless", "clean"),
+    "grain": ("grain", "stream"),
+    "sklearn.cluster": ("scikit-learn", "clean"),
+    "sklearn.decomposition": ("scikit-learn", "clean"),
 }
 
 
 class MissingExtra(ImportError):
-    """A package of the extra `clean` is not installed."""
+    """A package of an extra is not installed."""
 
 
 def load(module: str, work: str) -> Any:
@@ -19,6 +20,7 @@ def load(module: str, work: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        package, extra = NAMES[module]
         raise MissingExtra(
-            f"{work} needs {NAMES[module]}, which cannot be imported ({error}): pip install 'jaxdog[clean]'"
+            f"{work} needs {package}, which cannot be imported ({error}): pip install 'jaxdog[{extra}]'"
         ) from error

@@ -176,7 +176,7 @@ class Generator(nn.Module):
             block = GeneratorBlock(
                 multiple * self.channels, conv, norm, act, self.blur, name=f"block{height}"
             )
-            h = block(h, condition, train)
+            h = layers.handed(block(h, condition, train))
             if height in self.attention:
                 attend = layers.SelfAttention(self.attention_key_ratio, self.dtype, name=f"attention{height}")
                 h = attend(h, train)
@@ -306,7 +306,7 @@ class Discriminator(nn.Module):
             block = DiscriminatorBlock(
                 multiple * self.channels, conv, act, preactivate, halved[i], name=f"block{i + 1}"
             )
-            h = block(h, train)
+            h = layers.handed(block(h, train))
             if heights[i] in self.attention and halved[i]:
                 attend = layers.SelfAttention(
                     self.attention_key_ratio, self.dtype, name=f"attention{heights[i]}"

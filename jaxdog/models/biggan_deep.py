@@ -80,7 +80,7 @@ class GeneratorBlock(nn.Module):
         h = self.conv(narrow, name="conv3")(active(h, 3), train)
         h = self.conv(self.features, size=1, name="conv4")(active(h, 4), train)
         x = x[..., : self.features]
-        return h + (layers.upsample_nearest(x) if self.upsample else x)
+        return layers.handed(h + (layers.upsample_nearest(x) if self.upsample else x))
 
 
 class Generator(nn.Module):
@@ -144,7 +144,7 @@ class DiscriminatorBlock(nn.Module):
         more = self.features - x.shape[-1]
         if more:
             x = jnp.concatenate([x, self.conv(more, size=1, name="shortcut")(x, train).astype(x.dtype)], -1)
-        return h + x
+        return layers.handed(h + x)
 
 
 class Discriminator(nn.Module):

@@ -91,6 +91,7 @@ class Generator(nn.Module):
             size, resample = (4, "transposed") if i else (height, "expand")
             h = conv(width, size, resample=resample, dtype=self.dtype, name=f"conv{i}")(h, train)
             h = act(norm(name=f"norm{i}")(h, breed, train))
+            h = layers.handed(h)
             if train and self.drop and self.drop[i]:
                 if key is None:
                     raise ValueError("this generator drops channels in training: it needs a key per picture")
@@ -153,6 +154,7 @@ class Discriminator(nn.Module):
                 width, 4, False, resample="strided", dtype=self.dtype, kernel_init=start, name=f"conv{i}"
             )
             h = act(layers.BatchNorm(affine=True, name=f"norm{i}")(conv(h, train), train))
+            h = layers.handed(h)
             if self.drop and self.drop[i]:
                 h = nn.Dropout(self.drop[i], deterministic=not train)(h)
             if height in self.attention:

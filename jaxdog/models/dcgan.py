@@ -126,7 +126,7 @@ class Generator(nn.Module):
             if self.norm == "batch":
                 h = layers.BatchNorm(affine=True, name=f"norm{name}")(h, train)
             h = act(h)
-            return layers.PixelNorm()(h) if self.norm == "pixel" and i else h
+            return layers.handed(layers.PixelNorm()(h) if self.norm == "pixel" and i else h)
 
         _check_places("repeated", self.repeated, self.widths)
         h = layer(z[:, None, None, :], 0, height, "expand")
@@ -177,7 +177,7 @@ class Trunk(nn.Module):
                 h = layers.BatchNorm(affine=True, name=f"norm{i}")(h, train)
             if self.pool and i == len(self.widths) - 1:
                 h = layers.max_pool(h)
-            h = act(h)
+            h = layers.handed(act(h))
             if i in self.repeated:
                 again = layers.Conv(
                     width,

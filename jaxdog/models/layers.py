@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from jaxdog.models import convolution
 
@@ -23,6 +24,7 @@ Init = Callable[..., Array]
 
 SPECTRAL = "spectral"  # u, v of every spectral-normed layer
 BATCH_STATS = "batch_stats"  # running mean and variance of every batch norm
+BLOCK = "block"  # names what a network hands from block to block, see `handed`
 HIGHEST = lax.Precision.HIGHEST
 RELU_GAIN = math.sqrt(2.0)  # a ReLU halves the variance
 
@@ -31,9 +33,10 @@ conv = convolution.conv
 blur, upsample_nearest = convolution.blur, convolution.upsample_nearest
 avg_pool, max_pool = convolution.avg_pool, convolution.max_pool
 
-orthogonal = (
-    nn.initializers.orthogonal()
-)  # columns of [kh*kw*in, out]: torch's orthogonal_ on [out, in*kh*kw]
+# What `jax.checkpoint` may keep of a network, everything within its blocks being made again.
+handed = partial(checkpoint_name, name=BLOCK)
+# Columns of [kh*kw*in, out]: torch's orthogonal_ on [out, in*kh*kw].
+orthogonal = nn.initializers.orthogonal()
 
 
 def zero_bias(key: Array, shape: tuple[int, ...]) -> Array:

@@ -88,7 +88,8 @@ class Generator(nn.Module):
         before = h
         for size in sizes[1:]:
             before = h
-            h = GeneratorBlock(width(self.channels, size), self.dtype, name=f"block{size}")(h, train)
+            block = GeneratorBlock(width(self.channels, size), self.dtype, name=f"block{size}")
+            h = layers.handed(block(h, train))
         image = self._rgb(h, self.size, train)
         if self.alpha is not None and self.size > BOTTOM:
             lower = layers.upsample_nearest(self._rgb(before, self.size // 2, train))
@@ -138,7 +139,7 @@ class Discriminator(nn.Module):
         h = self._features(x, self.size, train)
         for size in reversed(sizes_to(self.size)[1:]):
             block = DiscriminatorBlock(width(self.channels, size // 2), self.dtype, name=f"block{size}")
-            h = block(h, train)
+            h = layers.handed(block(h, train))
             if self.alpha is not None and size == self.size:
                 h = _faded(h, self._features(layers.avg_pool(x), size // 2, train), self.alpha)
         h = layers.MinibatchStd()(h)

@@ -149,7 +149,7 @@ class Generator(nn.Module):
             x = doubled(x) if i else x
             for j in range(self.blocks):
                 block = Block(self.expansion, self.group, count, self.dtype, name=f"block{i}_{j}")
-                x = block(x)
+                x = layers.handed(block(x))
         image = Conv(3, 1, 1.0, name="rgb")(x.astype(jnp.float32))
         return image if train else jnp.clip(image, -1.0, 1.0)
 
@@ -176,7 +176,7 @@ class Discriminator(nn.Module):
                 x = Conv(width, 1, 1.0, dtype=self.dtype, name=f"width{i}")(x)
             for j in range(self.blocks):
                 block = Block(self.expansion, self.group, count, self.dtype, name=f"block{i}_{j}")
-                x = block(x)
+                x = layers.handed(block(x))
         basis = self.param("basis", started(1.0), (BOTTOM, BOTTOM, 1, x.shape[-1]))
         feature = jnp.einsum("bijc,ijc->bc", x.astype(jnp.float32), basis[:, :, 0])
         head = layers.Dense(self.embed_dim or 1, False, False, kernel_init=started(1.0), name="head")

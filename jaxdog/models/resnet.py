@@ -60,7 +60,8 @@ class Block(nn.Module):
         h = wide(self.hidden, bias=self.inner_bias, resample=first, name="conv1")(h, train)
         last = partial(wide, self.features, bias=self.outer_bias)
         h = last(resample=second, name="conv2")(nn.relu(norm(h, "norm2")), train)
-        return h + last(size=1, resample=self.resample, kernel_init=glorot(), name="shortcut")(x, train)
+        shortcut = last(size=1, resample=self.resample, kernel_init=glorot(), name="shortcut")
+        return layers.handed(h + shortcut(x, train))
 
 
 class Generator(nn.Module):

@@ -137,7 +137,7 @@ class Generator(nn.Module):
         linear = layers.Dense(first * bottom**2, dtype=self.dtype, kernel_init=glorot, name="linear")
         h = linear(z, train).reshape(-1, bottom, bottom, first)
         for height, width in zip(heights, widths, strict=True):
-            h = GeneratorBlock(width, conv, norm, name=f"block{height}")(h, breed, train)
+            h = layers.handed(GeneratorBlock(width, conv, norm, name=f"block{height}")(h, breed, train))
             if height in self.attention:
                 h = attend(name=f"attention{height}")(h, train)
         if self.last_norm:
@@ -226,7 +226,7 @@ class Discriminator(nn.Module):
         for i, width in enumerate(self.widths):
             halves = i < self.halvings
             block = DiscriminatorBlock(width, conv, halves, i == 0, self.single, name=f"block{i + 1}")
-            h = block(h, train)
+            h = layers.handed(block(h, train))
             if halves and heights[i] in self.attention:
                 h = attend(name=f"attention{heights[i]}")(h, train)
         return h

@@ -71,7 +71,8 @@ class Generator(nn.Module):
 
         def styled(h: Array, place: int) -> Array:
             h = act(layers.Noise(place, name=f"noise{place}")(h, key))
-            return SelfModulatedBatchNorm(name=f"modulated{place}")(layers.PixelNorm()(h), z, train)
+            modulated = SelfModulatedBatchNorm(name=f"modulated{place}")
+            return layers.handed(modulated(layers.PixelNorm()(h), z, train))
 
         h = styled(dense(z, train).reshape(-1, bottom, bottom, self.widths[0]), 0)
         for i, width in enumerate(self.widths):
@@ -103,7 +104,7 @@ class Discriminator(nn.Module):
         for i, width in enumerate(self.widths):
             if i:
                 h = act(_conv(width, "strided", self.dtype, f"down{i}")(h, train))
-            h = act(_conv(width, "none", self.dtype, f"conv{i}")(h, train))
+            h = layers.handed(act(_conv(width, "none", self.dtype, f"conv{i}")(h, train)))
         h = h.reshape(h.shape[0], -1).astype(jnp.float32)
         head = layers.Dense(1, bias=False, kernel_init=layers.TorchDefault().kernel, name="head")
         return system.Verdict(head(h, train)[:, 0])

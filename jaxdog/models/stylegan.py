@@ -209,7 +209,7 @@ class Synthesis(nn.Module):
             for place in range(max(first, 0), first + 2):
                 kind = "up" if i and place == first else "none" if place or not adain else ""
                 layer = Layer(features, place, kind, self.modulation, self.dtype, name=f"layer{place}")
-                h = layer(h, w[:, place], key, train)
+                h = layers.handed(layer(h, w[:, place], key, train))
             if not adain:
                 rgb = ModulatedConv(3, 1, demodulate=False, bias=True, name=f"rgb{height}")
                 part = rgb(h.astype(jnp.float32), w[:, 2 * i + 1], train)
@@ -365,7 +365,7 @@ class Discriminator(nn.Module):
         h = seen(x, self.size)
         for height in list(wide)[:0:-1]:
             block = DiscriminatorBlock(wide[height // 2], self.residual, self.dtype, name=f"block{height}")
-            h = block(h, train)
+            h = layers.handed(block(h, train))
             if self.alpha is not None and height == self.size:
                 h = _faded(h, seen(layers.avg_pool(x), height // 2), self.alpha)
         h = layers.MinibatchStd(self.stddev_group)(h)

@@ -14,13 +14,12 @@ from flax import linen as nn
 from flax import struct
 
 from jaxdog import augment, breeds, curves, diffaugment, ema, losses, optim, penalties, sampling, system
+from jaxdog.models import layers
 
 Array = system.Array
 Key = system.Key
 PyTree = system.PyTree
 Average = ema.Average
-Aux = tuple[PyTree, PyTree, system.Scalars]  # a net's statistics and memory after a pass, what to report
-Loss = Callable[[PyTree, Any], tuple[Array, Aux]]
 
 DiffAugment = Callable[[Key, Array, Array], Array]  # (key, image, p) -> image
 CHOICES = {
@@ -74,6 +73,8 @@ class Game(NamedTuple):
     sample_norm: str  # "running" | "batch" | "refreshed": which batch statistics sampling uses
     refresh: tuple[int, int]  # "refreshed": over so many batches of so many pictures
     finish: Callable[[Array], Array]  # what happens to a generated picture when it is sampled
+    remat: bool  # backward passes make the inside of each block again in place of keeping it
+    axis: str | None  # of the devices, where each takes its step on its own pictures; None: all as one
 
 
 class _Keys(NamedTuple):
@@ -97,7 +98,13 @@ def gan(game: Game) -> system.System:
             raise ValueError(f"game.{name} is {count}, and must be at least 1")
     _check_ramp(game)
     prepare = partial(_refresh, game) if game.sample_norm == "refreshed" else None
-    return system.System(partial(_init, game), partial(_step, game), partial(_sample, game), prepare)
+    return system.System(
+        partial(_init, game),
+        partial(_step, game),
+        partial(_sample, game),
+        prepare,
+        apart=game.axis is not None,
+    )
 
 
 def _check_ramp(game: Game) -> None:
@@ -136,11 +143,14 @@ def _net(variables: PyTree, optimizer: optax.GradientTransformation, memory: PyT
 
 
 def _forward(
-    module: nn.Module, params: PyTree, stats: PyTree, *inputs: Array, update: bool, **named: Any
+    game: Game, module: nn.Module, params: PyTree, stats: PyTree, *inputs: Array, update: bool, **named: Any
 ) -> tuple[Any, PyTree]:
     """A training pass and the statistics after it: new ones if `update`, else `stats` as they are."""
     mutable: Any = list(stats) if update else False
-    out: Any = module.apply({"params": params, **stats}, *inputs, train=True, mutable=mutable, **named)
+    apply: Any = partial(module.apply, train=True, mutable=mutable, **named)
+    if game.remat:
+        apply = jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(layers.BLOCK))
+    out: Any = apply({"params": params, **stats}, *inputs)
     return out if update else (out, stats)
 
 
@@ -149,7 +159,7 @@ def _fakes(
 ) -> tuple[Array, Array, PyTree]:
     """As many generated pictures as real ones, their breeds [b], and the generator's statistics after it."""
     z, label, keys = _drawn(game, key, real)
-    image, stats = _forward(game.generator, params, net.stats, z, label, update=update, key=keys)
+    image, stats = _forward(game, game.generator, params, net.stats, z, label, update=update, key=keys)
     return image, label, stats
 
 
@@ -166,46 +176,11 @@ def _drawn(game: Game, key: Key, real: system.Batch) -> tuple[Array, Array, Arra
 def _made(game: Game, net: system.Net, params: PyTree, key: Key, real: system.Batch) -> penalties.Made:
     """The pictures of `_fakes` once more, as a function of their latents, or of the styles made of these."""
     z, label, keys = _drawn(game, key, real)
-    passed = partial(_forward, game.generator, params, net.stats, update=False, key=keys)
+    passed = partial(_forward, game, game.generator, params, net.stats, update=False, key=keys)
     if not hasattr(game.generator, "paint"):
         return penalties.Made(lambda z: passed(z, label)[0], z, params)
     styles, _ = passed(z, label, method="styles")
     return penalties.Made(lambda styles: passed(styles, method="paint")[0], styles, params)
-
-
-def _learn(
-    net: system.Net,
-    optimizer: optax.GradientTransformationExtraArgs,
-    loss: Loss,
-    batches: Any,
-    accumulate: int,
-    hours: Array | float = 0.0,
-) -> tuple[system.Net, system.Scalars]:
-    """One optimiser step on the mean loss over `accumulate` batches (leading axis of `batches`).
-
-    Each batch starts from the same statistics and memory and what they become is averaged, so that spectral
-    norm iterates once and its sigma is one number for the whole step: the result is that of one large batch.
-    """
-    grad = jax.value_and_grad(loss, has_aux=True)
-
-    def one(batch: Any) -> tuple[PyTree, Aux]:
-        (_, aux), gradient = grad(net.params, batch)
-        return gradient, aux
-
-    if accumulate == 1:
-        gradient, aux = one(jax.tree.map(lambda x: x[0], batches))
-    else:
-        first = jax.tree.map(lambda x: x[0], batches)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, first))
-
-        def add(total: PyTree, batch: Any) -> tuple[PyTree, None]:
-            return jax.tree.map(jnp.add, total, one(batch)), None
-
-        total, _ = jax.lax.scan(add, zeros, batches)
-        gradient, aux = jax.tree.map(lambda x: x / accumulate, total)
-    stats, memory, scalars = aux
-    scalars = {**scalars, "grad_norm": optax.tree.norm(gradient)}
-    return optim.moved(net, gradient, stats, optimizer, hours, memory), scalars
 
 
 def _verdict(
@@ -213,7 +188,7 @@ def _verdict(
 ) -> tuple[system.Verdict, PyTree]:
     """What the discriminator says in training; `key` is for the features that it drops, if it does."""
     rngs = {"dropout": key}
-    return _forward(game.discriminator, params, stats, image, label, update=update, rngs=rngs)
+    return _forward(game, game.discriminator, params, stats, image, label, update=update, rngs=rngs)
 
 
 def _judge(
@@ -250,7 +225,7 @@ def _d_step(
 ) -> tuple[system.Net, system.Scalars]:
     """Its step number i learns from `batch` [accumulate, b, ...]; the generator is only read."""
 
-    def loss(params: PyTree, inputs: tuple[system.Batch, _Keys]) -> tuple[Array, Aux]:
+    def loss(params: PyTree, inputs: tuple[system.Batch, _Keys]) -> tuple[Array, optim.Aux]:
         batch, keys = inputs
         batch = augment.applied(game.augment, keys.augment, batch)
         image, label, _ = _fakes(game, g, g.params, keys.noise, batch, update=False)
@@ -286,7 +261,9 @@ def _d_step(
         }
         return total, (stats, memory, scalars)
 
-    d, scalars = _learn(d, game.d_optimizer, loss, (batch, keys), game.accumulate, jnp.max(batch.hours))
+    d, scalars = optim.learn(
+        d, game.d_optimizer, loss, (batch, keys), game.accumulate, jnp.max(batch.hours), game.axis
+    )
     return d, {_named(name, "d"): value for name, value in scalars.items()}
 
 
@@ -295,7 +272,7 @@ def _g_step(
 ) -> tuple[system.Net, system.Scalars]:
     """The generator learns from the discriminator, whose spectral norm stays as the last step left it."""
 
-    def loss(params: PyTree, inputs: tuple[system.Batch, _Keys]) -> tuple[Array, Aux]:
+    def loss(params: PyTree, inputs: tuple[system.Batch, _Keys]) -> tuple[Array, optim.Aux]:
         real, keys = inputs
 
         def logit(kind: int, image: Array, label: Array) -> system.Verdict:
@@ -322,7 +299,9 @@ def _g_step(
         }
         return total, (stats, {"paid": paid}, scalars)
 
-    g, scalars = _learn(g, game.g_optimizer, loss, (batch, keys), game.accumulate, jnp.max(batch.hours))
+    g, scalars = optim.learn(
+        g, game.g_optimizer, loss, (batch, keys), game.accumulate, jnp.max(batch.hours), game.axis
+    )
     return g, {_named(name, "g"): value for name, value in scalars.items()}
 
 
@@ -341,6 +320,7 @@ def _changed(game: Game, d: system.Net, key: Key, kind: int, step: Array, image:
 def _step(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[State, system.Scalars]:
     """`d_steps` discriminator steps, one generator step, one update of the average."""
     game = _told(game, state.step)
+    key = key if game.axis is None else jax.random.fold_in(key, jax.lax.axis_index(game.axis))
     d_key, g_key = jax.random.split(jax.random.fold_in(key, state.step))
     parts = _parts(batch, batches(game) // game.accumulate, game.accumulate)
     d, scalars = state.d, {}
@@ -387,6 +367,12 @@ def _parts(batch: system.Batch, steps: int, accumulate: int) -> system.Batch:
 
     Neighbours go to different parts, so that a batch sharded over devices stays sharded along b.
     """
+
+    if batch.label.shape[0] % (steps * accumulate):
+        raise ValueError(
+            f"each device has {batch.label.shape[0]} pictures of a step, which cannot be cut into {steps} x "
+            f"{accumulate} equal batches; make game.batch_size a multiple of the devices"
+        )
 
     def split(x: Array) -> Array:
         x = x.reshape(-1, steps, accumulate, *x.shape[1:])

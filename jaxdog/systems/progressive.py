@@ -106,6 +106,7 @@ def growing(stage: Stage, play: Play, begin: int) -> system.System:
         step=lambda state, batch, key: now(state.step + 1).step(state, batch, key),
         sample=lambda state, key, label: now(state.step).sample(state, key, label),
         prepare=None if still.prepare is None else prepare,
+        apart=still.apart,
     )
 
 

@@ -1,0 +1,198 @@
+"""How a step's memory and work are shared out: it changes where things are, not what is learnt."""
+
+import importlib
+import pathlib
+from functools import partial
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from jaxdog import checkpoint, devices, factory, program, sections, system
+from jaxdog.systems import gan
+from tests import test_factory, test_gan, test_systems
+
+PATH = test_factory.ROOT / "configs" / "toy.py"
+
+
+def config(**changes: Any) -> sections.Checked:
+    given = test_factory.load(PATH).get_config("test")
+    given.update_from_flattened_dict({"data.curate": {}, **changes})
+    return factory.check(given)
+
+
+def steps(functions: program.Compiled, data: Any, count: int, state: Any = None) -> tuple[Any, list[Any]]:
+    """The state after so many steps, and their numbers."""
+    state, said = functions.init(data) if state is None else state, []
+    for _ in range(count):
+        state, scalars = functions.dispatch(state, data, 0.0)
+        said.append(jax.tree.map(lambda x: np.asarray(x)[0], scalars))
+    return state, said
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[Any, Any, list[Any]]:
+    """The set, the state after two steps of the toy, and what they said; the state whole on each device."""
+    checked, over = config(), devices.mesh()
+    phase = factory.phases(checked, test_systems.CLASSES)[0]
+    data = test_systems.toy_data(checked, over)
+    return data, *steps(program.compiled(phase, 0, 1, over), data, 2)
+
+
+def mine(state: Any) -> int:
+    """Bytes of a state on the first device."""
+    return sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
+
+
+def test_large_arrays_are_cut_along_their_longest_even_axis() -> None:
+    over = devices.mesh()
+    shapes = {
+        "kernel": jax.ShapeDtypeStruct((3, 3, 64, 32), jnp.float32),
+        "odd": jax.ShapeDtypeStruct((101, 103), jnp.float32),
+        "small": jax.ShapeDtypeStruct((64,), jnp.float32),
+        "square": jax.ShapeDtypeStruct((64, 64), jnp.float32),
+    }
+    found = {name: x.spec for name, x in devices.placed(shapes, over, deal=True).items()}
+    assert found == {"kernel": P(None, None, "data"), "odd": P(), "small": P(), "square": P(None, "data")}
+    assert {x.spec for x in devices.placed(shapes, over, deal=False).values()} == {P()}
+
+
+def test_a_state_dealt_out_learns_the_same_with_less_memory(
+    whole: tuple[Any, Any, list[Any]], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, state, said = whole
+    monkeypatch.setattr(devices, "LEAST", 2**6)  # these networks are small
+    over, phase = devices.mesh(), factory.phases(config(), test_systems.CLASSES)[0]
+    functions = program.compiled(phase, 0, 1, over, deal_state=True)
+    dealt, again = steps(functions, data, 2)
+    assert functions.dispatch._cache_size() == 1
+    assert mine(dealt) < 0.5 * mine(state)
+    for one, two in zip(said, again, strict=True):
+        chex.assert_trees_all_close(one, two, rtol=1e-4, atol=1e-5)
+    kept = checkpoint.Checkpoints(tmp_path, 1, 1, "fid768")
+    kept.save(2, dealt, {"seconds": 1.0})
+    kept.wait()
+    alone = Mesh(np.array(jax.devices()[:1]), ("data",))
+    shape = data.image.shape[1:]
+    on_one, _ = program.restore(kept, [phase], 2, shape, alone)
+    back, _ = program.restore(kept, [phase], 2, shape, over, deal_state=True)
+    kept.close()
+    chex.assert_trees_all_equal(jax.device_get(on_one), jax.device_get(dealt))
+    assert jax.tree.map(lambda x: x.sharding, back) == jax.tree.map(lambda x: x.sharding, dealt)
+    # Goes on where it was, without another compilation.
+    steps(functions, data, 1, back)
+    assert functions.dispatch._cache_size() == 1
+
+
+def test_blocks_made_again_change_no_gradient(whole: tuple[Any, Any, list[Any]]) -> None:
+    data, _, said = whole
+    phase = factory.phases(config(**{"devices.remat": True}), test_systems.CLASSES)[0]
+    _, again = steps(program.compiled(phase, 0, 1, devices.mesh()), data, 2)
+    for one, two in zip(said, again, strict=True):
+        chex.assert_trees_all_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_every_network_of_two_players_keeps_less_where_blocks_are_made_again() -> None:
+    """Bytes that the backward pass of each network is given, as traced."""
+    for path in test_factory.CONFIGS:
+        checked = factory.check(test_factory.load(path).get_config("test"))
+        if not isinstance(checked.game, sections.Game | sections.Progressive):
+            continue
+        kept = {remat: _residuals(checked, remat) for remat in (False, True)}
+        for player in kept[False]:
+            assert kept[True][player] < 0.8 * kept[False][player], (path.stem, player, kept)
+
+
+def _residuals(checked: sections.Checked, remat: bool) -> dict[str, int]:
+    games = importlib.import_module("jaxdog.games")
+    game = games._played(checked._replace(devices=checked.devices._replace(remat=remat)), 3, 0.5)
+    b, of = 8, jax.ShapeDtypeStruct
+    label, z = of((b,), jnp.int32), of((b, game.latent_dim), jnp.float32)
+    image = of((b, checked.game.size, checked.game.size, 3), jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), b))
+    found = {}
+    for name, network, inputs, named in (
+        ("g", game.generator, (z, label), {"key": keys}),
+        ("d", game.discriminator, (image, label), {}),
+    ):
+        init = partial(network.init, train=False)
+        variables = jax.eval_shape(
+            lambda *x, init=init, named=named: init(jax.random.key(0), *x, **named), *inputs
+        )
+
+        def back(variables: Any, inputs: Any, named: Any, network: Any = network) -> Any:
+            stats = {k: v for k, v in variables.items() if k != "params"}
+            extra = {**named, "rngs": {"dropout": jax.random.key(0)}}
+
+            def forward(params: Any, *inputs: Any) -> Any:
+                out, _ = gan._forward(game, network, params, stats, *inputs, update=False, **extra)
+                return jax.tree.leaves(out)[0].sum()
+
+            return jax.vjp(forward, variables["params"], *inputs[:1], *inputs[1:])[1]
+
+        residuals = jax.eval_shape(back, variables, inputs, named)
+        given = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(variables))
+        total = sum(
+            x.size * x.dtype.itemsize for x in jax.tree.leaves(residuals) if hasattr(x.dtype, "itemsize")
+        )
+        found[name] = max(total - given, 0)
+    return found
+
+
+def test_devices_apart_take_the_mean_of_what_each_would_do_alone() -> None:
+    """SGD is linear in the gradient: four devices' parameters are the mean of four runs on their rows."""
+    over, b = devices.mesh(), 16
+    played = test_gan.game(d_optimizer=optax.sgd(0.0))  # so that the generator's lesson is the same, too
+    batch, key = test_gan.batch(b), jax.random.key(5)
+    for player, game in (("g", played), ("d", played._replace(d_optimizer=optax.sgd(0.1)))):
+        alone = gan.gan(game)
+        apart = gan.gan(game._replace(axis=system.DEVICES))
+        assert apart.apart and not alone.apart
+        state = alone.init(jax.random.key(1), batch)
+        rows = P(), P(devices.AXIS), P()
+        step = jax.jit(jax.shard_map(apart.step, mesh=over, in_specs=rows, out_specs=P(), check_vma=False))
+        together, scalars = step(state, batch, key)
+        each = [
+            alone.step(
+                state, jax.tree.map(lambda x, i=i: x[4 * i : 4 * i + 4], batch), jax.random.fold_in(key, i)
+            )
+            for i in range(4)
+        ]
+        mean = jax.tree.map(lambda *x: sum(x) / 4, *[getattr(s, player).params for s, _ in each])
+        chex.assert_trees_all_close(getattr(together, player).params, mean, rtol=1e-5, atol=1e-6)
+        expected = sum(s[f"loss/{player}"] for _, s in each) / 4
+        np.testing.assert_allclose(scalars[f"loss/{player}"], expected, rtol=1e-5)
+        other = jax.tree.map(lambda x: np.ptp(np.asarray(x)), [s.g.params for s, _ in each])
+        assert jax.tree.leaves(other)  # something was learnt
+
+
+def test_own_statistics_train(whole: tuple[Any, Any, list[Any]]) -> None:
+    data, _, said = whole
+    phase = factory.phases(config(**{"devices.own_statistics": True}), test_systems.CLASSES)[0]
+    functions = program.compiled(phase, 0, 1, devices.mesh())
+    state, again = steps(functions, data, 2)
+    chex.assert_tree_all_finite((jax.device_get(state), again))
+    assert int(state.step) == 2 and functions.dispatch._cache_size() == 1
+    assert abs(float(again[1]["loss/d"]) - float(said[1]["loss/d"])) > 1e-6
+
+
+def test_batches_that_devices_cannot_share_are_refused() -> None:
+    phase = factory.phases(config(**{"devices.own_statistics": True, "game.batch_size": 6}), 3)[0]
+    with pytest.raises(ValueError, match="game.batch_size a multiple of"):
+        program.compiled(phase, 0, 1, devices.mesh())
+
+
+@pytest.mark.parametrize("field", ["own_statistics", "remat"])
+def test_what_needs_two_players_says_so(field: str) -> None:
+    given = test_factory.load(test_factory.ROOT / "configs" / "vae.py").get_config("test")
+    given.devices[field] = True
+    with pytest.raises(
+        sections.ConfigError, match=f"config.devices.{field} is True, and is for games of two"
+    ):
+        factory.check(given)
