@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from jaxdog.data import clean
 
-MODES = ("train", "evaluate", "sample", "submit", "report", "clean", "label")
+MODES = ("train", "evaluate", "sample", "submit", "report", "clean", "label", "fit")
 
 CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -28,7 +28,7 @@ MODE = flags.DEFINE_enum(
     "train",
     MODES,
     "train does the whole job and resumes it; clean decides which crops to train on, label asks you; "
-    "the others redo one part from a work folder.",
+    "fit tells which batches a device's memory holds; the others redo one part from a work folder.",
 )
 DEFINE = {
     bool: flags.DEFINE_boolean,

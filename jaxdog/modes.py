@@ -8,14 +8,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from jaxdog import (
     checkpoint,
     cleaning,
-    devices,
+    costs,
     evaluate,
     examine,
     factory,
@@ -32,7 +31,7 @@ from jaxdog import (
     train,
     writers,
 )
-from jaxdog.data import batches, cheats, clean, extras
+from jaxdog.data import cheats, clean, extras
 
 log = logging.getLogger("jaxdog")
 
@@ -85,7 +84,10 @@ def run(
     if factory.cheat(checked):
         log.warning("%s\n%s\n%s", "!" * 80, cheats.WARNING, "!" * 80)
     if dry_run:
-        _dry_run(checked)
+        costs.show(checked)
+        return
+    if mode == "fit":
+        costs.fit(checked)
         return
     if mode in ("clean", "label"):
         _look(mode, checked, folder, cache_dir, settings, port)
@@ -288,32 +290,3 @@ def _look(
         return
     _, crops = cleaning.read(config, cache_dir)
     label.serve(crops, folder / cleaning.LABELS, config.seed, port)
-
-
-def _dry_run(config: sections.Checked) -> None:
-    """Prints each network's parameters, the cost of a step and its memory, without reading any photo."""
-    side = config.data.store_size
-    data = jax.eval_shape(
-        lambda: batches.resident(jnp.zeros((1000, side, side, 3), jnp.uint8), jnp.zeros(1000, jnp.int32))
-    )
-    over = devices.mesh()
-    for phase in factory.phases(config, factory.classes(config.data)):
-        functions = program.compiled(phase, config.seed, 1, over)
-        state = jax.eval_shape(functions.init, data)
-        print(f"\nphase {phase.name}: {phase.steps} steps of {phase.batch_size} pictures")
-        for name, net in vars(state).items():
-            if isinstance(net, system.Net):
-                print(f"  {name}: {_count(net.params):,} parameters")
-        compiled = functions.dispatch.lower(state, data, 0.0).compile()
-        cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
-        print(f"  a step: {cost.get('flops', float('nan')) / 1e9:,.1f} GFLOP")
-        print(f"  state: {_bytes(state) / 1e6:,.1f} MB; working memory of a step: ", end="")
-        print(f"{memory.temp_size_in_bytes / 1e6:,.1f} MB" if memory else "unknown on this device")
-
-
-def _count(tree: Any) -> int:
-    return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
-
-
-def _bytes(tree: Any) -> int:
-    return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

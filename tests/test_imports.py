@@ -51,7 +51,7 @@ LAYERS = (
     {"stream", "program"},
     {"train", "compare", "examine", "submit", "report", "label"},
     {"evaluate"},
-    {"job", "scorer", "reconstruct", "cleaning"},
+    {"job", "scorer", "reconstruct", "cleaning", "costs"},
     {"sweep"},
     {"modes"},
     {"main", "score"},

@@ -1,0 +1,108 @@
+"""What a config costs before it is run: parameters, operations, memory, and the batches that fit."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxdog import devices, factory, program, sections, system
+from jaxdog.data import batches
+
+MOST = 65_536  # pictures of a step: nobody looks for more
+PICTURES = 1000  # of the training set as it is described to the compiler
+
+
+class Cost(NamedTuple):
+    """Of one compiled step of a phase, on each device. Bytes are NaN where the compiler does not say."""
+
+    parameters: dict[str, int]  # of each network
+    flops: float
+    state: float  # bytes of what training changes
+    working: float  # bytes that a step needs besides, while it runs
+
+
+def of_step(config: sections.Checked, phase: system.Phase, over: Mesh) -> Cost:
+    """The cost of a phase's step, compiled for these devices; no photo is read."""
+    side, deal = config.data.store_size, config.devices.deal_state
+    data = jax.eval_shape(
+        lambda: batches.resident(
+            jnp.zeros((PICTURES, side, side, 3), jnp.uint8), jnp.zeros(PICTURES, jnp.int32)
+        )
+    )
+    functions = program.compiled(phase, config.seed, 1, over, deal)
+    state = jax.eval_shape(functions.init, data)
+    placed = jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        state,
+        devices.placed(state, over, deal),
+    )
+    compiled = functions.dispatch.lower(placed, data, 0.0).compile()
+    flops, memory = (compiled.cost_analysis() or {}).get("flops", float("nan")), compiled.memory_analysis()
+    nets = {name: net for name, net in vars(state).items() if isinstance(net, system.Net)}
+    shards = jax.tree.map(lambda x: int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize, placed)
+    working = memory.temp_size_in_bytes if memory else float("nan")
+    parameters = {name: sum(x.size for x in jax.tree.leaves(net.params)) for name, net in nets.items()}
+    return Cost(parameters, flops, sum(jax.tree.leaves(shards)), working)
+
+
+def show(config: sections.Checked) -> None:
+    """Prints each network's parameters, the cost of a step and its memory."""
+    over = devices.mesh()
+    for phase in factory.phases(config, factory.classes(config.data)):
+        cost = of_step(config, phase, over)
+        print(f"\nphase {phase.name}: {phase.steps} steps of {phase.batch_size} pictures")
+        for name, count in cost.parameters.items():
+            print(f"  {name}: {count:,} parameters")
+        print(f"  a step: {cost.flops / 1e9:,.1f} GFLOP on each of {over.size} devices")
+        print(f"  state: {cost.state / 1e6:,.1f} MB; working memory of a step: {cost.working / 1e6:,.1f} MB")
+
+
+def batch_sizes(config: sections.Checked, over: Mesh, limit: float) -> Iterator[tuple[int, Cost | None]]:
+    """Batch sizes, each twice the one before, and their costs, up to the first that needs more than `limit`.
+
+    None where the compiler gave up for want of memory. The costs are those of the phase that needs most; of
+    each device, without the crops, which `devices.data_share` speaks for.
+    """
+    size = over.size
+    while size <= MOST:
+        game = config.game._replace(batch_size=size)
+        phases = factory.phases(config._replace(game=game), factory.classes(config.data))
+        try:
+            found = [of_step(config, phase, over) for phase in phases]
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            yield size, None
+            return
+        cost = max(found, key=lambda x: x.state + x.working)
+        yield size, cost
+        if not cost.state + cost.working <= limit:  # also where it is not known
+            return
+        size *= 2
+
+
+def fit(config: sections.Checked) -> int:
+    """Prints which values of game.batch_size fit on the devices; returns the largest, 0 if none does."""
+    over = devices.mesh()
+    limit = (1.0 - config.devices.data_share) * devices.memory()
+    print(
+        f"\n{over.size} devices of {devices.memory() / 1e9:,.1f} GB, of which devices.data_share leaves "
+        f"{limit / 1e9:,.1f} GB\n game.batch_size   state MB   working MB   GFLOP per picture"
+    )
+    best = 0
+    for size, cost in batch_sizes(config, over, limit):
+        if cost is None:
+            print(f"{size:16,}   needs more than there is")
+            continue
+        best = size if cost.state + cost.working <= limit else best
+        note = "" if best == size else "   too much"
+        each = cost.flops * over.size / size / 1e9
+        print(
+            f"{size:16,} {cost.state / 1e6:10,.1f} {cost.working / 1e6:12,.1f} {each:19,.2f}{note}",
+            flush=True,
+        )
+    print(f"largest that fits: {best:,}" if best else "none fits")
+    return best
