@@ -45,7 +45,11 @@ COUNT = flags.DEFINE_integer("n", 100, "Mode sample: how many pictures.", lower_
 PORT = flags.DEFINE_integer(
     "port", 0, "Mode label: the page's port; 0: any that is free.", lower_bound=0, upper_bound=65535
 )
-COORDINATOR = flags.DEFINE_string("coordinator", None, "Several hosts: host:port of process 0.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "Several hosts: host:port of process 0; auto: as the cluster (SLURM, TPU slices, MPI) says.",
+)
 PROCESSES = flags.DEFINE_integer("processes", None, "Several hosts: how many processes.", lower_bound=1)
 PROCESS = flags.DEFINE_integer("process", None, "Several hosts: which one this is, from 0.", lower_bound=0)
 

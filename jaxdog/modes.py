@@ -51,11 +51,11 @@ CHANGEABLE = ("devices", "train", "checkpoint", "eval", "sample", "submit", "nam
 
 def distributed(coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Joins the other hosts: as the flags say, or as a cluster that JAX knows (SLURM, TPU pods, MPI) says."""
-    if coordinator is not None:
+    if coordinator not in (None, "auto"):
         jax.distributed.initialize(coordinator, processes, process)
         return
     several = int(os.environ.get("SLURM_NTASKS", 1)) > 1 or int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1
-    if several or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+    if coordinator == "auto" or several or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
         jax.distributed.initialize()
 
 

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# One process per node, all GPUs of the node in it:  sbatch --nodes=4 experiments/clusters/slurm.sh FLAGS...
+# FLAGS are those of jaxdog.main. The work folder must be one that all nodes see.
+#SBATCH --job-name=jaxdog
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=16
+#SBATCH --time=10:00:00
+#SBATCH --requeue
+#SBATCH --signal=TERM@120
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:?start this with sbatch}"
+# SLURM tells JAX who the others are. TERM, two minutes before the end, makes a checkpoint of the last step;
+# put in again, the job goes on from it.
+exec srun --kill-on-bad-exit=1 .venv/bin/python -m jaxdog.main "$@"

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Runs jaxdog.main on every host of a TPU slice that was made before, from a clone on each:
+#   NAME=my-slice ZONE=us-central2-b experiments/clusters/tpu_pod.sh FLAGS...
+# FLAGS are those of jaxdog.main; --workdir must be a folder that all hosts see, for example one mounted from
+# a Filestore share.
+set -euo pipefail
+: "${NAME:?name of the slice}" "${ZONE:?its zone}"
+FOLDER="${FOLDER:-jaxdog}" # of the clone, below the home folder
+printf -v flags '%q ' "$@"
+exec gcloud compute tpus tpu-vm ssh "$NAME" --zone "$ZONE" --worker=all --command \
+  "cd $FOLDER && .venv/bin/python -m jaxdog.main --coordinator=auto $flags"
