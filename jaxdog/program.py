@@ -78,7 +78,8 @@ def compiled(
     def dispatch(state: Any, data: batches.Data, hours: system.Array | float) -> tuple[Any, system.Scalars]:
         def one(state: Any, rows: batches.Data | None) -> tuple[Any, system.Scalars]:
             now = batch(data, state.step, hours) if rows is None else batches.seen(rows, hours)
-            state, scalars = step(_gathered(state, everywhere), now, key_for(seed, STEP))
+            with jax.sharding.use_abstract_mesh(over.abstract_mesh):
+                state, scalars = step(_gathered(state, everywhere), now, key_for(seed, STEP))
             return jax.lax.with_sharding_constraint((state, scalars), (placed(state), everywhere))
 
         return jax.lax.scan(one, state, data if streamed else None, steps_per_dispatch)

@@ -50,6 +50,17 @@ class Net:
     memory: PyTree = struct.field(default_factory=dict)  # what penalties and the like keep between steps
 
 
+def shared_out(rows: PyTree) -> PyTree:
+    """Arrays [b, ...] that a step makes itself, dealt out over DEVICES as the batch is; alone, as they are.
+
+    Without it every device would draw all latents, and compute all that follows from them.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if DEVICES not in mesh.axis_names or DEVICES in mesh.manual_axes:
+        return rows
+    return jax.lax.with_sharding_constraint(rows, jax.sharding.PartitionSpec(DEVICES))
+
+
 class System(NamedTuple):
     """A generative model and the way it is trained, as pure functions."""
 

@@ -196,3 +196,15 @@ def test_what_needs_two_players_says_so(field: str) -> None:
         sections.ConfigError, match=f"config.devices.{field} is True, and is for games of two"
     ):
         factory.check(given)
+
+
+def test_devices_share_out_all_of_the_work(whole: tuple[Any, Any, list[Any]]) -> None:
+    """Four devices do a quarter of the operations each: none makes the pictures of the others."""
+    phase = factory.phases(config(), test_systems.CLASSES)[0]
+    counted = []
+    for over in (Mesh(np.array(jax.devices()[:1]), (devices.AXIS,)), devices.mesh()):
+        functions, data = program.compiled(phase, 0, 1, over), test_systems.toy_data(config(), over)
+        state = functions.init(data)
+        made = functions.dispatch.lower(state, data, 0.0).compile()
+        counted.append(made.cost_analysis()["flops"])
+    assert counted[1] < 0.35 * counted[0]

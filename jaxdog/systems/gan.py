@@ -170,7 +170,7 @@ def _drawn(game: Game, key: Key, real: system.Batch) -> tuple[Array, Array, Arra
     z = jax.random.normal(z_key, (b, game.latent_dim))
     label = jax.random.randint(label_key, (b,), 0, game.classes)
     label = real.label if game.fake_labels == "real" else label
-    return z, label, jax.random.split(noise_key, b)
+    return system.shared_out((z, label, jax.random.split(noise_key, b)))
 
 
 def _made(game: Game, net: system.Net, params: PyTree, key: Key, real: system.Batch) -> penalties.Made:
