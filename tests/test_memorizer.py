@@ -411,7 +411,7 @@ def told():
     ],
 )
 def test_a_cheat_says_so_at_the_start(name, cheat, told, tmp_path, monkeypatch):
-    monkeypatch.setattr(modes, "_dry_run", lambda checked: None)
+    monkeypatch.setattr(modes.costs, "show", lambda checked: None)
     modes.run("train", config(name, data__cache_dir=str(tmp_path)), str(tmp_path / "run"), dry_run=True)
     assert any(cheats.WARNING in line for line in told) == cheat
 
