@@ -232,7 +232,7 @@ def test_dry_run_prints_sizes_and_stops(tmp_path: pathlib.Path, cache: pathlib.P
         ),
         (["--config.train.steps=many"], "config.train.steps=many: invalid literal for int"),
         (["--config.game.loss.name=hing"], "config.game.loss.name is 'hing'; choices: cross_entropy"),
-        (["--mode=fly"], "value should be one of <train|evaluate|sample|submit|report|clean|label>"),
+        (["--mode=fly"], "value should be one of <train|evaluate|sample|submit|report|clean|label|fit>"),
         (["--config.data.source=folder", "--config.data.path=/nowhere/dogs"], "/nowhere/dogs"),
         (["--config.eval.weights=README.md"], "README.md cannot be used as Inception weights"),
         (["--mode=evaluate"], "holds no checkpoint"),
