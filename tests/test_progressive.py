@@ -299,7 +299,7 @@ def compiled() -> Iterator[list[program.Compiled]]:
         return made[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "compiled", lambda phase, *rest: once(phase.name))
+        patch.setattr(program, "compiled", lambda phase, *rest: once(phase.name))
         yield made
 
 
