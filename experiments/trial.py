@@ -114,21 +114,12 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
 
 def flops(config: Any) -> float:
     """Floating-point operations of one step of the first phase, as XLA counts them before it optimises."""
-    import jax
-    import jax.numpy as jnp
-
-    from jaxdog import factory, system
+    from jaxdog import costs, devices, factory
 
     checked = factory.check(config)
     phase = factory.phases(checked, factory.classes(checked.data))[0]
-    b, side, of = phase.batch_size, checked.data.store_size, jax.ShapeDtypeStruct
-    whole = of((b,), jnp.int32)
-    image, extent = of((b, side, side, 3), jnp.float32), of((b, 2), jnp.int32)
-    batch = system.Batch(image, whole, extent, whole, of((b,), jnp.float32))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(phase.system.init, key, batch)
-    cost: Any = jax.jit(phase.system.step).lower(state, batch, key).cost_analysis()
-    return cost["flops"]
+    _, step = costs.lowered(phase, checked.data.store_size, devices.mesh())
+    return step.cost_analysis()["flops"]
 
 
 def rate(turn: Callable[[], Any], images: int, seconds: float) -> dict[str, float]:

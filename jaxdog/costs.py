@@ -1,7 +1,7 @@
 """What a config costs before it is run: parameters, operations, memory, and the batches that fit."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,25 +24,33 @@ class Cost(NamedTuple):
     working: float  # bytes that a step needs besides, while it runs
 
 
-def of_step(config: sections.Checked, phase: system.Phase, over: Mesh) -> Cost:
-    """The cost of a phase's step, compiled for these devices; no photo is read."""
-    side, deal = config.data.store_size, config.devices.deal_state
+def lowered(phase: system.Phase, side: int, over: Mesh, deal_state: bool = False) -> tuple[Any, Any]:
+    """(its state, described, where it will be; its step, not compiled) of a phase. No photo is read.
+
+    side: of the stored crops, in pixels.
+    """
     data = jax.eval_shape(
         lambda: batches.resident(
             jnp.zeros((PICTURES, side, side, 3), jnp.uint8), jnp.zeros(PICTURES, jnp.int32)
         )
     )
-    functions = program.compiled(phase, config.seed, 1, over, deal)
+    functions = program.compiled(phase, 0, 1, over, deal_state)
     state = jax.eval_shape(functions.init, data)
-    placed = jax.tree.map(
+    placed, data = jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-        state,
-        devices.placed(state, over, deal),
+        (state, data),
+        (devices.placed(state, over, deal_state), devices.placed(data, over, deal=False)),
     )
-    compiled = functions.dispatch.lower(placed, data, 0.0).compile()
+    return placed, functions.dispatch.lower(placed, data, 0.0)
+
+
+def of_step(config: sections.Checked, phase: system.Phase, over: Mesh) -> Cost:
+    """The cost of a phase's step, compiled for these devices; no photo is read."""
+    state, step = lowered(phase, config.data.store_size, over, config.devices.deal_state)
+    compiled = step.compile()
     flops, memory = (compiled.cost_analysis() or {}).get("flops", float("nan")), compiled.memory_analysis()
     nets = {name: net for name, net in vars(state).items() if isinstance(net, system.Net)}
-    shards = jax.tree.map(lambda x: int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize, placed)
+    shards = jax.tree.map(lambda x: int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize, state)
     working = memory.temp_size_in_bytes if memory else float("nan")
     parameters = {name: sum(x.size for x in jax.tree.leaves(net.params)) for name, net in nets.items()}
     return Cost(parameters, flops, sum(jax.tree.leaves(shards)), working)

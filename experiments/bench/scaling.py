@@ -53,31 +53,17 @@ def collectives(program: str) -> dict[str, dict[str, float]]:
 def compiled(config: Any, devices_used: int) -> dict[str, Any]:
     """What a step of a config's last phase computes and sends, compiled for so many devices."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
     from jax.sharding import Mesh
 
-    from jaxdog import devices, factory, program, system
-    from jaxdog.data import batches
+    from jaxdog import costs, devices, factory, system
 
     over = Mesh(np.array(jax.devices()[:devices_used]), (devices.AXIS,))
     config.game.batch_size = config.game.batch_size * devices_used  # weak scaling
     checked = factory.check(config)
-    phase, side = factory.phases(checked, 120)[-1], checked.data.store_size
-    data = jax.eval_shape(
-        lambda: batches.resident(jnp.zeros((1000, side, side, 3), jnp.uint8), jnp.zeros(1000, jnp.int32))
-    )
-    deal = checked.devices.deal_state
-    functions = program.compiled(phase, 0, 1, over, deal)
-    state = jax.eval_shape(functions.init, data)
-    everywhere = devices.everywhere(over)
-
-    def put(x: Any, where: Any) -> Any:
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-
-    placed = jax.tree.map(put, state, devices.placed(state, over, deal))
-    there = jax.tree.map(lambda x: put(x, everywhere), data)
-    made = functions.dispatch.lower(placed, there, 0.0).compile()
+    phase = factory.phases(checked, 120)[-1]
+    state, step = costs.lowered(phase, checked.data.store_size, over, checked.devices.deal_state)
+    made = step.compile()
     nets = [net for net in vars(state).values() if isinstance(net, system.Net)]
     return {
         "devices": devices_used,
