@@ -22,6 +22,8 @@ from jaxdog.metrics import features, weights
 
 HELD_OUT = ("mifid", "kid")  # what is measured against photos that were not trained on
 
+FEW = 8  # fewer pictures than a batch are filled up to a multiple of this, so that few sizes are compiled
+
 
 class Extractor:
     """Pictures to features, on all devices.
@@ -51,7 +53,8 @@ class Extractor:
         """Features of host pictures [n, h, w, 3] uint8: layer -> [n, d]."""
 
         def parts() -> Iterator[dict[str, jax.Array]]:
-            for rows in blocks(len(images), self.batch_size):
+            size = min(self.batch_size, devices.rounded(-(-len(images) // FEW) * FEW, self.over))
+            for rows in blocks(len(images), size):
                 yield self._features(self._params, self._rows(np.asarray(images[rows])))
 
         return self._gather(parts(), len(images), what)

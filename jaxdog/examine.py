@@ -14,6 +14,7 @@ from jaxdog.metrics import copies, features, forensics, mifid, neighbours
 MOST = 2000  # generated pictures that are looked at, spread evenly over all
 BASELINE = 500  # real photos that are looked for among the others
 BATCH = 256  # pictures of one search; another number changes speed and memory only
+FEW = 64  # fewer pictures than that are filled up to a multiple of this
 PAIRS = 24  # pieces of evidence that are shown
 
 
@@ -101,9 +102,9 @@ class Search:
         self._find = devices.compiled(copies.find, over)
 
     def __call__(self, image: np.ndarray, own: np.ndarray) -> copies.Match:
-        parts = []
-        for start in range(0, len(image), BATCH):
-            at = np.minimum(np.arange(start, start + BATCH), len(image) - 1)
+        parts, size = [], min(BATCH, -(-len(image) // FEW) * FEW)
+        for start in range(0, len(image), size):
+            at = np.minimum(np.arange(start, start + size), len(image) - 1)
             parts.append(jax.tree.map(np.asarray, self._find(image[at], self._photo, self._id, own[at])))
         return jax.tree.map(lambda *x: np.concatenate(x)[: len(image)], *parts)
 
