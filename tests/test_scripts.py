@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from jaxdog import main
-from tests import test_factory
+from tests import test_end_to_end, test_factory
 
 ROOT = test_factory.ROOT
 SCRIPTS = sorted((ROOT / "experiments" / "clusters").glob("*.*"))
@@ -33,7 +33,7 @@ def test_flags_exist(path: pathlib.Path) -> None:
     assert "coordinator" in words or path.name == "slurm.sh"
 
 
-def test_the_notebook_trains_a_toy(tmp_path: pathlib.Path) -> None:
+def test_the_notebook_trains_a_toy(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed: make oracles")
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: make oracles")
     pytest.importorskip("ipykernel", reason="ipykernel is not installed: make oracles")
@@ -45,6 +45,8 @@ def test_the_notebook_trains_a_toy(tmp_path: pathlib.Path) -> None:
     book.cells = left
     parameters = next(cell for cell in left if cell.metadata.get("tags") == ["parameters"])
     parameters.source = f'RUNS = "{tmp_path}"\nTOY = "configs/toy.py:test"'
+    for name, value in test_end_to_end.environment().items():
+        monkeypatch.setenv(name, value)
     nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(ROOT)}}).execute()
     assert (tmp_path / "notebook-toy" / "images.zip").is_file()
     shown = next(cell for cell in left if cell.metadata.get("tags") == ["look"]).outputs

@@ -4,6 +4,7 @@ A new config file is in the table by being there; each phase of it is entered fr
 """
 
 import pathlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import chex
@@ -59,6 +60,20 @@ def every_phase() -> list[Any]:
     return rows
 
 
+def networks_once(rows: list[Any]) -> Iterator[Any]:
+    """The same rows; those of a game and networks that stand in an earlier file are slow."""
+    first: dict[Any, pathlib.Path] = {}
+    for row in rows:
+        path = row.values[0][0]
+        config = test_factory.load(path).get_config("test")
+        kind = tuple(config.get(part, {}).get("name") for part in ("game", "generator", "discriminator"))
+        marks = () if first.setdefault(kind, path) == path else pytest.mark.slow
+        yield pytest.param(*row.values, id=row.id, marks=marks)
+
+
+PHASES = every_phase()
+
+
 def begun(
     config: sections.Checked, i: int, data: batches.Data, over: Mesh
 ) -> tuple[system.Phase, int, program.Compiled, Any]:
@@ -74,7 +89,7 @@ def begun(
     return phase, begin - phase.steps, functions, state
 
 
-@pytest.fixture(scope="module", params=every_phase())
+@pytest.fixture(scope="module", params=PHASES)
 def ran(request: pytest.FixtureRequest) -> Ran:
     path, i = request.param
     config = load(path)
@@ -134,6 +149,7 @@ def test_samples_are_pictures_in_range(ran: Ran) -> None:
         assert not np.array_equal(images[0], images[3])  # same breed, other key
 
 
+@pytest.mark.parametrize("ran", list(networks_once(PHASES)), indirect=True)
 def test_one_device_agrees_with_four(ran: Ran) -> None:
     assert devices.mesh().size == 4
     alone = Mesh(np.array(jax.devices()[:1]), ("data",))
