@@ -4,6 +4,8 @@ What the experiments of several configs share. Widths can be divided so that two
 """
 
 import argparse
+import concurrent.futures
+import itertools
 import json
 import os
 import pathlib
@@ -13,8 +15,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SMALLEST = {"widths": 16, "channels": 8}  # that narrowing leaves, of a layer and of a unit of such
@@ -38,6 +40,7 @@ def parser(text: str | None) -> argparse.ArgumentParser:
     made.add_argument("--archives", default="", help="as data.archives")
     made.add_argument("--runs", default="runs/experiments", help="where the runs live")
     made.add_argument("--set", nargs="*", default=[], metavar="FIELD=JSON", help="changes to every config")
+    made.add_argument("--jobs", type=int, default=1, help="at a time, each with its share of the cores")
     made.add_argument("--one", help=argparse.SUPPRESS)
     return made
 
@@ -56,6 +59,39 @@ def told(args: argparse.Namespace) -> dict[str, Any]:
 def again(file: str, one: str) -> bool:
     """The same command for one of its rows, in a process of its own (its memory is its own)."""
     return subprocess.run([sys.executable, file, *sys.argv[1:], "--one", one], check=False).returncode == 0
+
+
+class Job(NamedTuple):
+    """One row of an experiment, as --one names it."""
+
+    one: str
+    after: Sequence[str] = ()  # jobs earlier in the list that it needs
+
+
+def side_by_side(file: str, jobs: Sequence[Job], count: int) -> list[str]:
+    """Runs jobs `again`, `count` at a time, each on its share of the cores; those that failed.
+
+    Small networks do not keep two cores busy: two jobs of a core each see more pictures than one of two.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if count < 1 or (cores and count > len(cores)):
+        sys.exit(f"--jobs is {count}, and must be from 1 to {max(len(cores), 1)}, the number of cores")
+    number, done = itertools.count(), {}
+
+    def settle() -> None:  # what a thread starts stays on the thread's cores
+        if cores:
+            os.sched_setaffinity(0, cores[next(number) :: count])
+
+    def run(job: Job) -> bool:
+        begun = time.monotonic()
+        good = all(done[name].result() for name in job.after) and again(file, job.one)
+        print(f"{job.one}: {'done' if good else 'FAILED'}, {time.monotonic() - begun:.0f} s", flush=True)
+        return good
+
+    with concurrent.futures.ThreadPoolExecutor(count, initializer=settle) as pool:
+        for job in jobs:
+            done[job.one] = pool.submit(run, job)
+    return [name for name, good in done.items() if not good.result()]
 
 
 def narrowed(config: Any, by: int) -> dict[str, Any]:
@@ -94,7 +130,7 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
     config.update_from_flattened_dict({**changes, **places})
     more: dict[str, Any] = {"train.steps": config.train.steps // (2 * K) * 2 * K}
     phased = config.game.name in ("progressive", "vqvae")
-    if args.kimg or phased:
+    if phased:
         more["train.steps"] = args.phased_steps
     if args.kimg:
         more["train.steps"] = max(round(args.kimg * 1000 / config.game.batch_size / 100), 1) * 100
@@ -112,12 +148,12 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
     return {**changes, **more}
 
 
-def flops(config: Any) -> float:
-    """Floating-point operations of one step of the first phase, as XLA counts them before it optimises."""
+def flops(config: Any, number: int = 0) -> float:
+    """Floating-point operations of a step of a phase, the first, as XLA counts them before it optimises."""
     from jaxdog import costs, devices, factory
 
     checked = factory.check(config)
-    phase = factory.phases(checked, factory.classes(checked.data))[0]
+    phase = factory.phases(checked, factory.classes(checked.data))[number]
     _, step = costs.lowered(phase, checked.data.store_size, devices.mesh())
     return step.cost_analysis()["flops"]
 

@@ -1,8 +1,6 @@
 """BigGAN against a plain PyTorch one with the same weights, its published sizes, and its options."""
 
 import copy
-import importlib.util
-import pathlib
 
 import chex
 import jax
@@ -12,7 +10,6 @@ import pytest
 
 from jaxdog.models import biggan, layers
 
-TWIN = pathlib.Path(__file__).resolve().parent.parent / "experiments" / "bench" / "torch_biggan.py"
 KEY = jax.random.key(0)
 LATENT, EMBED, CLASSES = 20, 8, 7
 STATE = [layers.SPECTRAL, layers.BATCH_STATS]
@@ -88,11 +85,9 @@ def test_every_size_fits_together(size):
 @pytest.fixture(scope="module")
 def twin():
     pytest.importorskip("torch", reason="torch is the oracle")
-    spec = importlib.util.spec_from_file_location("torch_biggan", TWIN)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    from experiments.bench import torch_biggan
+
+    return torch_biggan
 
 
 def copy_into(module, params, state, statistics) -> None:

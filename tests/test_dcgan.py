@@ -12,6 +12,7 @@ from jaxdog.models import dcgan, layers
 
 torch = pytest.importorskip("torch", reason="torch is the oracle (make oracles)")
 twins = pytest.importorskip("tests.torch_twins")
+dcgans = pytest.importorskip("tests.twin_dcgan")
 
 KEY = jax.random.key(0)
 LATENT, CLASSES, B = 6, 3, 4
@@ -98,94 +99,6 @@ def test_parameter_counts_of_the_entries() -> None:
 # The twins --------------------------------------------------------------------------------------------------
 
 
-def sn(module: Any, spectral: bool) -> Any:
-    return torch.nn.utils.spectral_norm(module) if spectral else module
-
-
-class Generator(torch.nn.Module):
-    """Of transposed convolutions, as one entry each; "nearest" has plain ones."""
-
-    def __init__(self, entry: str):
-        super().__init__()
-        self.spectral, self.knows = entry == "spectral", entry == "classifier"
-        transposed = torch.nn.ConvTranspose2d
-        if self.knows:
-            self.embed = torch.nn.Embedding(CLASSES, 2)
-        first = (LATENT + 2, G_WIDTHS[0], 2) if self.knows else (LATENT, G_WIDTHS[0], 4)
-        self.conv0 = sn(transposed(*first, 1, 0, bias=False), self.spectral)
-        for i, (a, b) in enumerate(zip(G_WIDTHS, G_WIDTHS[1:], strict=False), 1):
-            up = sn(transposed(a, b, 4, 2, 1, bias=False), self.spectral)
-            if entry == "nearest":
-                up = torch.nn.Conv2d(a, b, 3, 1, 1, bias=False)
-            self.add_module(f"conv{i}", up)
-        self.nearest = entry == "nearest"
-        if not self.spectral:
-            for i, a in enumerate(G_WIDTHS):
-                self.add_module(f"norm{i}", torch.nn.BatchNorm2d(a))
-        for i in (1, 2) if entry == "turns" else ():
-            self.add_module(f"conv{i}_again", transposed(G_WIDTHS[i], G_WIDTHS[i], 3, 1, 1, bias=False))
-            self.add_module(f"norm{i}_again", torch.nn.BatchNorm2d(G_WIDTHS[i]))
-        last = (4, 2, 1) if self.knows else (3, 1, 1)
-        self.rgb = sn(transposed(G_WIDTHS[-1], 3, *last, bias=not self.spectral), self.spectral)
-
-    def forward(self, z: Any, label: Any) -> Any:
-        z = torch.cat([self.embed(label), z], 1) if self.knows else z
-        h = z[:, :, None, None]
-        for i in range(len(G_WIDTHS)):
-            if self.nearest and i:
-                h = torch.nn.functional.interpolate(h, scale_factor=2)
-            h = getattr(self, f"conv{i}")(h)
-            if self.spectral:
-                h = torch.nn.functional.leaky_relu(h)
-                h = h if i == 0 else h / (h.square().mean(1, keepdim=True) + 1e-8).sqrt()
-            else:
-                h = getattr(self, f"norm{i}")(h).relu()
-            if hasattr(self, f"conv{i}_again"):
-                h = getattr(self, f"norm{i}_again")(getattr(self, f"conv{i}_again")(h)).relu()
-        return self.rgb(h).tanh()
-
-
-class Discriminator(torch.nn.Module):
-    """The same four; gives [b, 1], or [b, 1 + CLASSES] with the breeds' logits."""
-
-    def __init__(self, entry: str):
-        super().__init__()
-        self.spectral, self.knows = entry == "spectral", entry == "classifier"
-        first = (3, 1, 1) if entry == "plain" else (4, 2, 1)
-        self.conv0 = torch.nn.Conv2d(3, D_WIDTHS[0], *first, bias=False)
-        for i, (a, b) in enumerate(zip(D_WIDTHS, D_WIDTHS[1:], strict=False), 1):
-            self.add_module(f"conv{i}", sn(torch.nn.Conv2d(a, b, 4, 2, 1, bias=False), self.spectral))
-        for i in {"spectral": (1, 2), "classifier": (1, 2, 3)}.get(entry, (2, 3)):
-            self.add_module(f"norm{i}", torch.nn.BatchNorm2d(D_WIDTHS[i]))
-        for i in (1, 2) if entry == "turns" else ():
-            again = torch.nn.Conv2d(D_WIDTHS[i], D_WIDTHS[i], 3, 1, 1, bias=False)
-            self.add_module(f"conv{i}_again", again)
-            self.add_module(f"norm{i}_again", torch.nn.BatchNorm2d(D_WIDTHS[i]))
-        side = {"spectral": 1, "plain": 4}.get(entry, 2)
-        c = D_WIDTHS[-1] + self.spectral
-        self.head = sn(torch.nn.Conv2d(c, 1, side, 1, 0, bias=entry == "turns"), self.spectral)
-        if self.knows:
-            self.breeds = torch.nn.Conv2d(c, CLASSES, side, 1, 0, bias=False)
-
-    def forward(self, x: Any) -> Any:
-        h = x
-        for i in range(len(D_WIDTHS)):
-            h = getattr(self, f"conv{i}")(h)
-            if hasattr(self, f"norm{i}"):
-                h = getattr(self, f"norm{i}")(h)
-            if self.spectral and i == len(D_WIDTHS) - 1:
-                h = torch.nn.functional.max_pool2d(h, 2)
-            h = torch.nn.functional.leaky_relu(h, 0.2)
-            if hasattr(self, f"conv{i}_again"):
-                h = getattr(self, f"norm{i}_again")(getattr(self, f"conv{i}_again")(h))
-                h = torch.nn.functional.leaky_relu(h, 0.2)
-        if self.spectral:
-            std = ((h - h.mean(0, keepdim=True)).square().mean(0) + 1e-8).sqrt().mean()
-            h = torch.cat([h, std.expand(h.shape[0], 1, *h.shape[2:])], 1)
-        heads = [self.head(h), self.breeds(h)] if self.knows else [self.head(h)]
-        return torch.cat(heads, 1).flatten(1)
-
-
 def entries(**fields: dict[str, Any]) -> list[Any]:
     return [pytest.param(given, name, id=name) for name, given in fields.items()]
 
@@ -197,7 +110,7 @@ D_ENTRIES = entries(spectral=SPECTRAL_D, plain=PLAIN_D, classifier=AC_D, turns=T
 @pytest.mark.parametrize(("fields", "entry"), G_ENTRIES)
 def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], entry: str) -> None:
     z, target, label = inputs()
-    net, twin = generator(**fields), Generator(entry)
+    net, twin = generator(**fields), dcgans.Generator(entry, G_WIDTHS, LATENT, CLASSES)
     variables = net.init(KEY, z, label, True)
     layers_of_torch = {name: x for name, x in variables["params"].items() if name != "embed"}
     spectral, more = entry == "spectral", 2 * (entry == "turns")
@@ -232,7 +145,7 @@ def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], 
 @pytest.mark.parametrize(("fields", "entry"), D_ENTRIES)
 def test_discriminator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], entry: str) -> None:
     _, image, label = inputs()
-    net, twin = discriminator(**fields), Discriminator(entry)
+    net, twin = discriminator(**fields), dcgans.Discriminator(entry, D_WIDTHS, 32, CLASSES)
     variables = net.init(KEY, image, label, True)
     last = 1 + (entry == "classifier") + 3 * (entry == "turns")  # two more before it, and its bias
     assert twins.starts_as_torch(variables["params"], twin) == len(D_WIDTHS) + last

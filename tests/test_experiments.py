@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import sys
+import threading
 
 import pytest
 
@@ -96,6 +98,68 @@ def test_answers_are_made_of_the_rows_that_are_there(tmp_path, monkeypatch):
     (found,) = json.loads((tmp_path / "answers.json").read_text())
     assert found["question"] == "rate" and "8e-4 is better" in found["answer"]
     assert found["scores"]["fid768"] == {"2e-4": [3.0, 3.5], "8e-4": [2.0, 2.5]}
+
+
+def test_what_an_arm_begins_from_is_made_first_and_awaited(args, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablations, "HERE", tmp_path)
+    args.runs, args.seeds, args.only = str(tmp_path / "runs"), 2, "pretraining,truncation,framing"
+    found = {job.one: list(job.after) for job in ablations.jobs(args)}
+    needs = ["needs-vae-0", "needs-framing", "needs-vae-1"]
+    assert list(found)[:3] == needs and not any(found[x] for x in needs)
+    assert found["pretraining/from a VAE/1"] == ["needs-vae-1"]
+    assert found["framing/one/0"] == ["needs-framing"]
+    alone = {x for x, after in found.items() if not after} - set(needs)
+    assert alone == {f"{x}/{i}" for x in ("pretraining/from scratch", "framing/all") for i in (0, 1)}
+    (tmp_path / "runs" / "needs-vae-1" / "checkpoints").mkdir(parents=True)
+    assert "needs-vae-1" not in {job.one for job in ablations.jobs(args)}
+
+
+# Jobs -------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_wait_for_what_they_need_and_fail_with_it(monkeypatch):
+    begun = []
+
+    def again(file, one):
+        begun.append(one)
+        return one != "bad"
+
+    monkeypatch.setattr(trial, "again", again)
+    jobs = [trial.Job("bad"), trial.Job("good"), trial.Job("a", ["good"]), trial.Job("b", ["good", "bad"])]
+    assert trial.side_by_side("", jobs, 1) == ["bad", "b"]
+    assert begun == ["bad", "good", "a"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are not dealt out on this system")
+def test_each_job_has_its_share_of_the_cores(monkeypatch):
+    if len(cores := os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core cannot be dealt out")
+    both, used = threading.Barrier(2, timeout=20), []
+
+    def again(file, one):
+        used.append(os.sched_getaffinity(0))
+        both.wait()
+        return True
+
+    monkeypatch.setattr(trial, "again", again)
+    assert not trial.side_by_side("", [trial.Job("a"), trial.Job("b")], 2)
+    assert used[0] | used[1] == cores and not used[0] & used[1]
+    assert os.sched_getaffinity(0) == cores
+    with pytest.raises(SystemExit, match=f"--jobs is {len(cores) + 1}, and must be from 1 to {len(cores)}"):
+        trial.side_by_side("", [], len(cores) + 1)
+
+
+def test_an_entry_that_begins_as_another_comes_after_it(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(trial, "side_by_side", lambda file, jobs, count: seen.extend(jobs) or [])
+    monkeypatch.setattr(entries, "collect", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--minutes", "1", "--only", "vae_lsgan,biggan,vae"])
+    entries.main()
+    assert [(job.one, list(job.after)) for job in seen] == [
+        ("biggan", []),
+        ("vae", []),
+        ("vae_lsgan", ["vae"]),
+    ]
 
 
 # The study, the attempt -------------------------------------------------------------------------------------

@@ -3,18 +3,11 @@
 Submodules have our names, so that weights can be copied by them.
 """
 
-import importlib.util
-import pathlib
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_PATH = pathlib.Path(__file__).resolve().parent.parent / "experiments" / "bench" / "torch_biggan.py"
-_spec = importlib.util.spec_from_file_location("torch_biggan", _PATH)
-assert _spec is not None and _spec.loader is not None
-plain = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(plain)
+from experiments.bench import torch_biggan as plain
 
 
 class GeneratorBlock(nn.Module):

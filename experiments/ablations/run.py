@@ -76,7 +76,7 @@ QUESTIONS = {
             "all": {},
             "one": {
                 "data.curate": {
-                    "from_csv": {"path": TABLE, "keep": True, "clusters": (0,), "labels": "breed"}
+                    "from_csv": {"path": TABLE, "keep": False, "clusters": (0,), "labels": "breed"}
                 }
             },
         },
@@ -170,22 +170,14 @@ def one(question: str, arm: str, seed: int, args: argparse.Namespace) -> None:
         trial.write(path, {"name": path.stem, **row, "after": score, "changes": told})
 
 
-def prepared(asked: Question, args: argparse.Namespace) -> bool:
-    """What a question's arms begin from: a VAE for each seed, or the clusters of framings."""
-    if asked.needs == "framing":
-        return (pathlib.Path(args.runs) / "framing" / "clean.csv").exists() or _clusters(args)
-    wanted = [f"{NEEDS}{asked.needs}-{seed}" for seed in range(args.seeds)] if asked.needs else []
-    return all(
-        (pathlib.Path(args.runs) / name / "checkpoints").exists() or trial.again(__file__, name)
-        for name in wanted
-    )
-
-
-def _clusters(args: argparse.Namespace) -> bool:
+def _clusters(args: argparse.Namespace) -> None:
+    """Two clusters of the dogs that were cut out, of all crops: nothing is dropped."""
     command = [sys.executable, "-m", "jaxdog.main", "--mode", "clean", "--config", "configs/biggan.py"]
     command += ["--workdir", f"{args.runs}/framing", "--clean.method=segments", "--clean.k=2"]
+    command += ["--clean.min_aspect=0", "--clean.max_aspect=1000"]
+    command += ["--clean.duplicates=false", "--clean.near_duplicates=0"]
     command += [f"--config.data.archives={args.archives}"] if args.archives else []
-    return subprocess.run(command, check=False, cwd=ROOT).returncode == 0
+    subprocess.run(command, check=True, cwd=ROOT)
 
 
 def number(row: dict[str, Any], score: str) -> float:
@@ -236,22 +228,37 @@ def collect() -> None:
 
 
 def needed(name: str, args: argparse.Namespace) -> None:
-    """Trains what a question begins from: "vae-0" is the entry and the seed."""
+    """Makes what a question begins from: "framing", or "vae-0", the entry and the seed."""
+    if name == "framing":
+        return _clusters(args)
     entry, seed = name.rsplit("-", 1)
     config, _ = entries.config_of(entry, args, **{"seed": int(seed), "checkpoint.every": 100})
     trial.Trial(config, pathlib.Path(args.runs) / f"{NEEDS}{name}").train()
 
 
-def ask(name: str, args: argparse.Namespace) -> list[str]:
-    """Trains what a question lacks; what of it failed."""
-    asked, failed = QUESTIONS[name], []
-    if not prepared(asked, args):
-        return [name]
+def needs(question: str, seed: int, args: argparse.Namespace) -> list[str]:
+    """The jobs that come before an arm, unless what they make is there."""
+    asked, runs = QUESTIONS[question], pathlib.Path(args.runs)
+    if asked.needs == "framing":
+        return [] if (runs / "framing" / "clean.csv").exists() else [f"{NEEDS}framing"]
+    name = f"{NEEDS}{asked.needs}-{seed}"
+    return [name] if asked.needs and not (runs / name / "checkpoints").exists() else []
+
+
+def jobs(args: argparse.Namespace) -> list[trial.Job]:
+    """What the questions lack: what some begin from first, then seed by seed, those that wait last."""
+    found: dict[str, trial.Job] = {}
     for seed in range(args.seeds):
-        for arm in (arm for arm, changes in asked.arms.items() if not (asked.sampling and changes)):
-            if not all(trained(name, x, seed, args) for x in (asked.arms if asked.sampling else (arm,))):
-                failed += [] if trial.again(__file__, f"{name}/{arm}/{seed}") else [f"{name}/{arm}/{seed}"]
-    return failed
+        for name in args.only.split(","):
+            asked = QUESTIONS[name]
+            for arm, changes in asked.arms.items():
+                after = needs(name, seed, args) if changes else []  # an entry as it is begins from nothing
+                drawn = asked.arms if asked.sampling else (arm,)
+                made = asked.sampling and changes  # with the other arm's training
+                if not made and not all(trained(name, x, seed, args) for x in drawn):
+                    found.setdefault(f"{name_of(name, arm)}-{seed}", trial.Job(f"{name}/{arm}/{seed}", after))
+    waited = list(dict.fromkeys(x for job in found.values() for x in job.after))
+    return [trial.Job(x) for x in waited] + sorted(found.values(), key=lambda job: len(job.after))
 
 
 def main() -> None:
@@ -262,7 +269,7 @@ def main() -> None:
     if args.one:
         question, arm, seed = args.one.split("/")
         return one(question, arm, int(seed), args)
-    failed = [x for name in args.only.split(",") for x in ask(name, args)]
+    failed = trial.side_by_side(__file__, jobs(args), args.jobs)
     collect()
     if failed:
         sys.exit(f"these failed: {', '.join(failed)}")

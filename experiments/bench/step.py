@@ -1,130 +1,199 @@
-"""Images per second of jaxdog's training step and of a plain PyTorch BigGAN of the same size, alternating.
+"""Images per second of jaxdog's training steps and of plain PyTorch ones of the same sizes, alternating.
 
-    python experiments/bench/step.py --g_channels 16 --d_channels 16 --out experiments/bench/step.json
+    python experiments/bench/step.py --narrow --rounds 8    # a CPU, every family
+    python experiments/bench/step.py --only biggan --set game.batch_size=32 generator.channels=16
 
-Both nets have the same number of parameters, batch, losses, optimiser, one discriminator step per generator
-step and an average of the generator. Ours also gathers its batch from 22,125 pictures and mirrors it; PyTorch
-gets one batch that is ready. A round is one turn of each; the ratio of a round compares neighbours in time.
-PyTorch runs in both of its memory layouts.
+A family is a config. Both sides have the same number of parameters, batch, losses, penalties, optimiser and
+average of the generator. Ours also gathers its batch from 22,125 pictures and mirrors it; PyTorch gets one
+batch that is ready, and runs in both of its memory layouts. A round is one turn of each; the ratio of a round
+compares neighbours in time. What a matrix product and a convolution reach on this machine is measured in the
+same process. Each family has a process of its own and leaves rows/NAME.json beside this file; table.md is
+made of all rows that are there.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import pathlib
-import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-import flax
-import jax
-import numpy as np
-
-from configs import biggan as config_of
-from jaxdog import augment, devices, factory, program
-from jaxdog.data import batches
-
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))
+
+from experiments import trial  # noqa: E402
+from experiments.entries import run as entries  # noqa: E402
+
 PICTURES, CLASSES = 22_125, 120
+FAMILIES = ("biggan", "lsgan_sn", "sagan", "progan", "stylegan")
+LAYOUTS = {"torch": "contiguous_format", "torch_channels_last": "channels_last"}
+Turn = Callable[[], Any]
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--g_channels", type=int, default=16)
-    parser.add_argument("--d_channels", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=2, help="per turn")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of PyTorch; XLA takes all cores")
-    parser.add_argument("--out", type=pathlib.Path, default=HERE / "step.json")
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = trial.parser(__doc__)
+    parser.set_defaults(kimg=1.0)  # any: nothing is trained to its end
+    parser.add_argument("--only", default=",".join(FAMILIES), help="configs, separated by commas")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=4, help="per turn")
+    parser.add_argument("--compile", action="store_true", help="PyTorch's networks compiled, too")
     return parser.parse_args()
 
 
-def phase_of(args: argparse.Namespace) -> Any:
-    """The one phase of configs/biggan.py at the given widths."""
-    config = config_of.get_config()
-    config.generator.channels, config.discriminator.channels = args.g_channels, args.d_channels
-    config.game.batch_size = args.batch
-    return factory.phases(factory.check(config), classes=CLASSES)[0]
+def config_of(name: str, args: argparse.Namespace) -> Any:
+    """A family's config at the widths of the table of entries."""
+    return unfaded(entries.config_of(name, args)[0])
 
 
-def pictures() -> batches.Data:
-    """Random pictures as many and as large as the real ones."""
+def unfaded(config: Any) -> Any:
+    """The same without fades, if it has any: the last phase's networks are whole from its first step."""
+    if "fade" in config.game:
+        config.game.fade = (0.0,) * len(config.game.fade)
+    return config
+
+
+def pictures(side: int, n: int = PICTURES) -> Any:
+    """Random pictures, as many and as large as the real ones, on the devices."""
+    import numpy as np
+
+    from jaxdog import devices
+    from jaxdog.data import batches
+
     rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (PICTURES, 64, 64, 3), np.uint8)
-    label = rng.integers(0, CLASSES, PICTURES, np.int32)
+    image = rng.integers(0, 256, (n, side, side, 3), np.uint8)
+    label = rng.integers(0, CLASSES, n, np.int32)
     return devices.put(batches.resident(image, label), devices.everywhere(devices.mesh()))
 
 
-def ours(args: argparse.Namespace, data: batches.Data) -> tuple[Callable[[], Any], dict[str, int]]:
-    """(a turn of `steps` training steps, parameter counts)."""
-    functions = program.compiled(phase_of(args), 0, args.steps, devices.mesh())
-    state = functions.init(data)
-    counts = {
-        "g": sum(x.size for x in jax.tree.leaves(state.g.params)),
-        "d": sum(x.size for x in jax.tree.leaves(state.d.params)),
-    }
+def begun(config: Any, data: Any, k: int) -> tuple[Any, Any]:
+    """The functions of a config's last phase, and its first state."""
+    from jaxdog import devices, factory, program
+
+    phase = factory.phases(factory.check(config), CLASSES)[-1]
+    functions = program.compiled(phase, 0, k, devices.mesh())
+    return functions, functions.init(data)
+
+
+def parameters(config: Any) -> dict[str, Any]:
+    """Those that both players begin with, on the host."""
+    import jax
+
+    _, state = begun(config, pictures(config.data.store_size, 64), 1)
+    return jax.device_get({"g": state.g.params, "d": state.d.params})
+
+
+def ours(config: Any, data: Any, k: int) -> tuple[Turn, dict[str, Any], dict[str, float]]:
+    """(a turn of k training steps, parameters of both players, what compiling took)."""
+    import jax
+
+    functions, state = begun(config, data, k)
+    params = jax.device_get({"g": state.g.params, "d": state.d.params})
+    mark = time.perf_counter()
+    dispatch = functions.dispatch.lower(state, data, 0.0).compile()
+    found = {"compile_seconds": time.perf_counter() - mark}
 
     def turn() -> None:
         nonlocal state
-        state, scalars = functions.dispatch(state, data, 0.0)
+        state, scalars = dispatch(state, data, 0.0)
         jax.block_until_ready((state, scalars))
 
-    return turn, counts
+    return turn, params, found
 
 
-def inputs_only(args: argparse.Namespace, data: batches.Data) -> Callable[[], Any]:
-    """A turn of `steps` batches gathered and mirrored, and nothing else."""
+def inputs_only(data: Any, b: int, k: int) -> Turn:
+    """A turn of k batches gathered and mirrored, and nothing else."""
+    import jax
+    import numpy as np
+
+    from jaxdog import augment
+    from jaxdog.data import batches
 
     @jax.jit
     def one(data: batches.Data, i: jax.Array) -> jax.Array:
         key = jax.random.key(0)
-        batch = batches.batch(data, key, i, args.batch)
+        batch = batches.batch(data, key, i, b)
         return augment.flip(jax.random.fold_in(key, i), batch).image
 
     def turn() -> None:
-        for i in range(args.steps):
+        for i in range(k):
             jax.block_until_ready(one(data, np.int32(i)))
 
     return turn
 
 
-def theirs(args: argparse.Namespace, channels_last: bool) -> tuple[Callable[[], Any], dict[str, int]]:
-    """A turn of PyTorch's steps, and its parameter counts."""
+def theirs(
+    config: Any, params: dict[str, Any], k: int, layout: str, compiled: bool = False, half: bool = False
+) -> tuple[Turn, list[int]]:
+    """A turn of k of PyTorch's steps on its default device, and its players' parameter counts.
+
+    Args:
+      config: a family's.
+      params: jaxdog's, by player, at which networks begin that are functions.
+      k: steps.
+      layout: one of LAYOUTS' values.
+      compiled: whether torch.compile makes the networks.
+      half: whether they compute in bfloat16.
+    """
     import torch
 
-    spec = importlib.util.spec_from_file_location("torch_biggan", HERE / "torch_biggan.py")
-    assert spec is not None and spec.loader is not None
-    twin = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(twin)
-    torch.set_num_threads(args.threads)
-    g = twin.Generator(args.g_channels, 100, 128, CLASSES, 4)
-    d = twin.Discriminator(args.d_channels, CLASSES, 4)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    g, d = g.to(memory_format=layout), d.to(memory_format=layout)
-    trainer = twin.Trainer(g, d, 100, CLASSES)
-    real = (torch.rand(args.batch, 3, 64, 64) * 2 - 1).contiguous(memory_format=layout)
-    label = torch.randint(CLASSES, (args.batch,))
+    from experiments.bench import torch_games
+
+    form = getattr(torch, layout)
+    g, d = torch_games.networks(config, params, CLASSES, form)
+    if compiled:
+        g, d = (x._replace(call=torch.compile(x.call)) for x in (g, d))
+    trainer = torch_games.Trainer(g, d, config, CLASSES)
+    b, size = config.game.batch_size, config.game.size
+    real = (torch.rand(b, 3, size, size) * 2 - 1).contiguous(memory_format=form)
+    label = torch.randint(CLASSES, (b,))
 
     def turn() -> None:
-        for _ in range(args.steps):
-            trainer.step(real, label)
+        with torch.autocast(real.device.type, torch.bfloat16, enabled=half):
+            for _ in range(k):
+                trainer.step(real, label)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
 
-    return turn, {name: sum(p.numel() for p in net.parameters()) for name, net in (("g", g), ("d", d))}
+    return turn, [sum(x.numel() for x in player.params) for player in (g, d)]
 
 
-def seconds(turn: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
+def limits(seconds: float = 2.0) -> dict[str, float]:
+    """GFLOP/s of a matrix product of 1024 and of a 3x3 convolution of 128 channels at 16x16, 32 pictures."""
+    import jax
+    import jax.numpy as jnp
+
+    def measured(function: Any, shapes: tuple[tuple[int, ...], ...], flop: float) -> float:
+        given = [jnp.ones(shape) for shape in shapes]
+        run = jax.jit(function)
+        turn = trial.rate(lambda: jax.block_until_ready(run(*given)), 1, seconds)
+        return flop * turn["images_per_second"] / 1e9
+
+    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    return {
+        "matmul_gflops": measured(jnp.matmul, ((1024, 1024), (1024, 1024)), 2 * 1024**3),
+        "conv_gflops": measured(
+            convolution, ((32, 16, 16, 128), (3, 3, 128, 128)), 2 * 32 * 16**2 * 9 * 128**2
+        ),
+    }
+
+
+def seconds(turn: Turn) -> float:
+    """Of one turn."""
+    mark = time.perf_counter()
     turn()
-    return time.perf_counter() - begun
+    return time.perf_counter() - mark
 
 
-def summary(args: argparse.Namespace, times: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians over the rounds."""
-    images = args.batch * args.steps
+def summary(images: int, times: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians over the rounds; ratios above 1: jaxdog is faster."""
     layouts = [name for name in times if name.startswith("torch")]
     ratios = {name: [a / b for a, b in zip(times[name], times["jaxdog"], strict=True)] for name in layouts}
     return {
@@ -137,36 +206,85 @@ def summary(args: argparse.Namespace, times: dict[str, list[float]]) -> dict[str
     }
 
 
-def main() -> None:
-    args = arguments()
-    data = pictures()
-    ours_turn, our_counts = ours(args, data)
-    plain, counts = theirs(args, channels_last=False)
-    turns = {
-        "jaxdog": ours_turn,
-        "torch": plain,
-        "torch_channels_last": theirs(args, channels_last=True)[0],
-        "inputs": inputs_only(args, data),
-    }
-    if counts != our_counts:
-        raise SystemExit(f"the nets differ: ours have {our_counts} parameters, PyTorch's {counts}")
-    for turn in turns.values():  # compilation, first allocations
-        turn()
-    times: dict[str, list[float]] = {name: [] for name in turns}
-    for i in range(args.rounds):
-        for name, turn in turns.items():
-            times[name].append(seconds(turn))
-        print(
-            f"round {i + 1}: " + ", ".join(f"{name} {t[-1]:.3f} s" for name, t in times.items()), flush=True
-        )
+def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Measures one family."""
+    import flax
+    import jax
     import torch
 
-    setting = {key: value for key, value in vars(args).items() if key != "out"}
-    versions = {"jax": jax.__version__, "flax": flax.__version__, "torch": torch.__version__}
-    machine = {"cores": os.cpu_count(), "processor": platform.machine()}
-    result = {"parameters": our_counts, **summary(args, times), "setting": setting, **versions, **machine}
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result, indent=1))
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    config = config_of(name, args)
+    data, k, b = pictures(config.data.store_size), args.steps, config.game.batch_size
+    turn, params, found = ours(config, data, k)
+    counts = [sum(x.size for x in jax.tree.leaves(params[player])) for player in ("g", "d")]
+    turns: dict[str, Turn] = {"jaxdog": turn}
+    for layout, form in LAYOUTS.items():
+        for compiled in (False, True)[: 1 + args.compile]:
+            told = f"{layout}_compiled" if compiled else layout
+            turns[told], count = theirs(config, params, k, form, compiled)
+            if count != counts:
+                raise SystemExit(f"the nets differ: ours have {counts} parameters, PyTorch's {count}")
+    turns["inputs"] = inputs_only(data, b, k)
+    for turn in turns.values():  # first allocations, compilation
+        turn()
+    times: dict[str, list[float]] = {told: [] for told in turns}
+    for i in range(args.rounds):
+        for told, turn in turns.items():
+            times[told].append(seconds(turn))
+        said = ", ".join(f"{told} {t[-1]:.3f} s" for told, t in times.items())
+        print(f"{name}, round {i + 1}: {said}", flush=True)
+    measured = summary(k * b, times)
+    flop, peak = trial.flops(config, -1) / b, limits()
+    return {
+        "name": name,
+        "parameters": counts,
+        "batch_size": b,
+        **measured,
+        **found,
+        "gflop_per_image": flop / 1e9,
+        "gflops": flop * measured["images_per_second"]["jaxdog"] / 1e9,
+        **peak,
+        "set": args.set,
+        "narrow": args.narrow,
+        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
+        **{package.__name__: package.__version__ for package in (jax, flax, torch)},
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| config | parameters G, D | batch | images/s | against PyTorch | against its channels last | "
+        "GFLOP/s: step, matrix product, convolution | s to compile | inputs |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        apart = {
+            layout: f"{row['ratio'][layout]:.2f} ({min(r):.2f} to {max(r):.2f})"
+            for layout, r in row["ratio_of_each_round"].items()
+        }
+        lines.append(
+            f"| {row['name']} | {row['parameters'][0]:,}, {row['parameters'][1]:,} | {row['batch_size']} | "
+            f"{row['images_per_second']['jaxdog']:.1f} | {apart['torch']} | {apart['torch_channels_last']} | "
+            f"{row['gflops']:.0f}, {row['matmul_gflops']:.0f}, {row['conv_gflops']:.0f} | "
+            f"{row['compile_seconds']:.0f} | {100 * row['input_share']:.2f} % |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measures the families one after the other, and makes the table."""
+    args = parse()
+    if args.one:
+        trial.write(HERE / "rows" / f"{args.one}.json", one(args.one, args))
+        return
+    failed = trial.side_by_side(__file__, [trial.Job(name) for name in args.only.split(",")], args.jobs)
+    rows = {path.stem: json.loads(path.read_text()) for path in (HERE / "rows").glob("*.json")}
+    said = table([rows[name] for name in FAMILIES if name in rows])
+    (HERE / "table.md").write_text(said)
+    print(said)
+    if failed:
+        sys.exit(f"these failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

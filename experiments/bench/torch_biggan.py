@@ -4,9 +4,6 @@ Eager mode and PyTorch's own layers, no tricks. The nets are those of `jaxdog.mo
 defaults; in evaluation mode spectral norm uses its stored vectors, so that outputs can be compared.
 """
 
-import copy
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -182,47 +179,3 @@ class Discriminator(nn.Module):
                 x = self.attention(x)
         h = F.relu(x).sum((2, 3))
         return self.linear(h)[:, 0] + (self.embed(label) * h).sum(1)
-
-
-class Trainer:
-    """Hinge loss, Adam, one discriminator step per generator step, an average of the generator."""
-
-    def __init__(self, g: Generator, d: Discriminator, latent_dim: int, classes: int, decay: float = 0.9999):
-        self.g, self.d, self.latent_dim, self.classes, self.decay = g, d, latent_dim, classes, decay
-        self.average = copy.deepcopy(g).requires_grad_(False)
-        self.g_optimizer = torch.optim.Adam(g.parameters(), lr=1e-4, betas=(0.0, 0.999), eps=1e-8)
-        self.d_optimizer = torch.optim.Adam(d.parameters(), lr=4e-4, betas=(0.0, 0.999), eps=1e-8)
-
-    def noise(self, b: int) -> tuple[Tensor, Tensor]:
-        return torch.randn(b, self.latent_dim), torch.randint(self.classes, (b,))
-
-    def step(self, real: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of each player on real [b, 3, 64, 64], label [b]; the two losses."""
-        b = len(real)
-        z, fake_label = self.noise(b)
-        with torch.no_grad():
-            fake = self.g(z, fake_label)
-        score = self.d(torch.cat([real, fake]), torch.cat([label, fake_label]))
-        d_loss = F.relu(1 - score[:b]).mean() + F.relu(1 + score[b:]).mean()
-        self.d_optimizer.zero_grad()
-        d_loss.backward()
-        self.d_optimizer.step()
-
-        self.d.requires_grad_(False)
-        z, fake_label = self.noise(b)
-        g_loss = -self.d(self.g(z, fake_label), fake_label).mean()
-        self.g_optimizer.zero_grad()
-        g_loss.backward()
-        self.g_optimizer.step()
-        self.d.requires_grad_(True)
-        self._update_average()
-        return d_loss.detach(), g_loss.detach()
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        for old, new in zip(_floats(self.average), _floats(self.g), strict=True):
-            old.lerp_(new, 1 - self.decay)
-
-
-def _floats(module: nn.Module) -> Iterator[Tensor]:
-    return (x for x in module.state_dict().values() if x.is_floating_point())

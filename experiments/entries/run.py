@@ -13,7 +13,6 @@ import importlib
 import json
 import pathlib
 import sys
-import time
 from typing import Any, NamedTuple
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -100,6 +99,11 @@ def config_of(name: str, args: argparse.Namespace, **changes: Any) -> tuple[Any,
     return config, trial.shorten(config, args, **{**less, **changes})
 
 
+def before(name: str) -> str:
+    """The entry whose networks this one begins with, "" for none."""
+    return pathlib.Path(importlib.import_module(f"configs.{name}").get_config().init_from).name
+
+
 def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Trains and scores one entry in this process; its row of the table."""
     config, changes = config_of(name, args)
@@ -154,12 +158,9 @@ def main() -> None:
         row = one(args.one, args)
         trial.write(HERE / "rows" / f"{args.one}.json", row)
         return
-    failed = []
-    for name in args.only.split(","):
-        begun = time.monotonic()
-        done = trial.again(__file__, name)
-        print(f"{name}: {'done' if done else 'FAILED'}, {time.monotonic() - begun:.0f} s")
-        failed += [] if done else [name]
+    names = args.only.split(",")
+    jobs = [trial.Job(name, [x for x in names if x == before(name)]) for name in sorted(names, key=before)]
+    failed = trial.side_by_side(__file__, jobs, args.jobs)
     collect()
     if failed:
         sys.exit(f"these entries failed: {', '.join(failed)}")

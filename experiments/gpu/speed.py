@@ -1,4 +1,4 @@
-"""Images/s of full-width configs on a lent GPU, and of a plain PyTorch BigGAN beside them.
+"""Images/s of full-width configs on a lent GPU, and of plain PyTorch trainers of the same sizes beside them.
 
     python experiments/gpu/speed.py --out DIR
 
@@ -17,8 +17,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from experiments import trial  # noqa: E402
+from experiments.bench import step  # noqa: E402
 
-CONFIGS = "biggan,lsgan_sn,rals_ac_biggan,dog_biggan,leaky_biggan,biggan96_style,sngan,stylegan2"
+CONFIGS = "biggan,lsgan_sn,sagan,progan,stylegan,rals_ac_biggan,dog_biggan,leaky_biggan,biggan96_style,r3gan"
+K = 10  # steps of a turn
 TORCH = ("tf32", "tf32 channels_last", "bf16 channels_last", "tf32 compile", "bf16 channels_last compile")
 
 
@@ -36,43 +38,33 @@ def parse() -> argparse.Namespace:
 # Speed ------------------------------------------------------------------------------------------------------
 
 
-def ours(name: str, dtype: str, args: argparse.Namespace) -> dict[str, float]:
-    """A config's last phase at its own widths."""
+def config_of(name: str, args: argparse.Namespace) -> Any:
+    """A config at its own widths, without fades."""
     config = importlib.import_module(f"configs.{name}").get_config()
-    config.dtype = dtype
     config.update_from_flattened_dict(trial.told(args))
-    return trial.speed(config, 10, args.seconds)
+    return step.unfaded(config)
 
 
-def theirs(form: str, args: argparse.Namespace) -> dict[str, float]:
-    """PyTorch's BigGAN of the size of configs/biggan.py; form: one of TORCH."""
+def ours(name: str, dtype: str, args: argparse.Namespace) -> dict[str, float]:
+    """A config's last phase."""
+    config = config_of(name, args)
+    config.dtype = dtype
+    return trial.speed(config, K, args.seconds)
+
+
+def theirs(name: str, form: str, args: argparse.Namespace) -> dict[str, float]:
+    """PyTorch's trainer of the size of a config; form: one of TORCH."""
     import torch
 
-    bench = importlib.import_module("experiments.bench.torch_biggan")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    config = config_of(name, args)
+    params = step.parameters(config)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    torch.set_default_device(device)
-    layout = torch.channels_last if "channels_last" in form else torch.contiguous_format
-    told = trial.told(args)
-    g = bench.Generator(told.get("generator.channels", 32), 100, 128, 120, 4)
-    d = bench.Discriminator(told.get("discriminator.channels", 64), 120, 4)
-    b = told.get("game.batch_size", 32)
-    trainer = bench.Trainer(g.to(memory_format=layout), d.to(memory_format=layout), 100, 120)
-    if "compile" in form:
-        trainer.g, trainer.d = torch.compile(trainer.g), torch.compile(trainer.d)
-    real = (torch.rand(b, 3, 64, 64) * 2 - 1).contiguous(memory_format=layout)
-    label = torch.randint(120, (b,))
-
-    def turn() -> None:
-        for _ in range(10):
-            with torch.autocast(device.type, torch.bfloat16, enabled="bf16" in form):
-                trainer.step(real, label)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    layout = step.LAYOUTS["torch_channels_last" if "channels_last" in form else "torch"]
     try:
-        return trial.rate(turn, 10 * b, args.seconds)
+        turn, _ = step.theirs(config, params, K, layout, "compile" in form, "bf16" in form)
+        return trial.rate(turn, K * config.game.batch_size, args.seconds)
     finally:
         torch.set_default_device("cpu")
 
@@ -86,8 +78,11 @@ def speed(args: argparse.Namespace) -> dict[str, Any]:
         for name in args.configs.split(",")
         for dtype in args.dtypes.split(",")
     ]
-    beside = len(args.dtypes.split(","))  # PyTorch's right after the first config
-    jobs[beside:beside] = [(f"torch biggan {form}", theirs, (form,)) for form in TORCH]
+    beside = len(args.dtypes.split(","))  # PyTorch's of the first config right after it, the others' last
+    names = [name for name in args.configs.split(",") if name in step.FAMILIES]
+    torchs = [[(f"torch {name} {form}", theirs, (name, form)) for form in TORCH] for name in names]
+    jobs[beside:beside] = torchs[0] if torchs else []
+    jobs += [job for several in torchs[1:] for job in several]
     for title, measure, about in jobs:
         if time.perf_counter() - begun > args.budget:
             found[title] = "left out: no time"

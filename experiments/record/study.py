@@ -183,12 +183,13 @@ def main() -> None:
         name, seed = args.one.rsplit("-", 1)
         trial.write(HERE / "rows" / f"{args.one}.json", one(name, int(seed), args))
         return
-    failed = []
-    for seed in range(args.seeds):  # a whole ranking of one seed first
-        for name in args.only.split(","):
-            job = f"{name}-{seed}"
-            if not trial.kept(HERE / "rows" / f"{job}.json", config_of(name, seed, args)[1]):
-                failed += [] if trial.again(__file__, job) else [job]
+    wanted = [(name, seed) for seed in range(args.seeds) for name in args.only.split(",")]  # seed by seed
+    missing = [
+        trial.Job(f"{name}-{seed}")
+        for name, seed in wanted
+        if not trial.kept(HERE / "rows" / f"{name}-{seed}.json", config_of(name, seed, args)[1])
+    ]
+    failed = trial.side_by_side(__file__, missing, args.jobs)
     collect()
     if failed:
         sys.exit(f"these failed: {', '.join(failed)}")

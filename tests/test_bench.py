@@ -1,0 +1,62 @@
+"""What training steps are timed against: PyTorch's trainers have our sizes, losses and moving parameters."""
+
+import argparse
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import trial
+from experiments.bench import step
+from jaxdog import losses
+
+torch = pytest.importorskip("torch", reason="torch is what is timed against (make oracles)")
+torch_games = pytest.importorskip("experiments.bench.torch_games")
+
+
+def args_of() -> argparse.Namespace:
+    made = trial.parser("")
+    made.set_defaults(kimg=1.0, narrow=True)
+    return made.parse_args([])
+
+
+@pytest.mark.parametrize("name", step.FAMILIES)
+def test_a_step_moves_as_many_parameters_as_ours(name: str) -> None:
+    config = step.config_of(name, args_of())
+    config.game.batch_size = 4
+    params = step.parameters(config)
+    ours = [sum(x.size for x in jax.tree.leaves(params[player])) for player in ("g", "d")]
+    g, d = torch_games.networks(config, params, step.CLASSES, torch.contiguous_format)
+    assert [sum(x.numel() for x in player.params) for player in (g, d)] == ours
+    trainer = torch_games.Trainer(g, d, config, step.CLASSES)
+    before = [[x.detach().clone() for x in player.params] for player in (g, d)]
+    real, label = torch.rand(4, 3, 64, 64) * 2 - 1, torch.arange(4)
+    for _ in range(2):  # in the first, gains of zero keep what is behind them still
+        assert all(torch.isfinite(x) for x in trainer.step(real, label))
+    for old, player in zip(before, (g, d), strict=True):
+        moved = [bool((x != y).any()) for x, y in zip(old, player.params, strict=True)]
+        assert np.mean(moved) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("hinge", losses.hinge()),
+        ("non_saturating", losses.non_saturating()),
+        ("least_squares", losses.least_squares(sigmoid=True)),
+    ],
+)
+def test_losses_are_ours(name: str, ours: losses.Loss) -> None:
+    real, fake = np.random.default_rng(0).normal(scale=2.0, size=(2, 16)).astype(np.float32)
+    key = jax.random.key(0)
+    expected = [*(np.mean(x) for x in ours.d(key, real, fake)), np.mean(ours.g(key, real, fake))]
+    of_real, of_fake, of_made = torch_games.LOSSES[name]
+    given = [of_real(torch.tensor(real)), of_fake(torch.tensor(fake)), of_made(torch.tensor(fake))]
+    np.testing.assert_allclose([float(x) for x in given], expected, rtol=1e-6)
+
+
+def test_what_is_not_there_is_named() -> None:
+    config = step.config_of("biggan", args_of())
+    config.generator.name = "resnet"
+    with pytest.raises(SystemExit, match="no PyTorch resnet; families: biggan, dcgan"):
+        torch_games.networks(config, {}, 3, torch.contiguous_format)
