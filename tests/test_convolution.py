@@ -1,5 +1,7 @@
 """Convolutions, resampling and their derivatives against lax's own."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -61,7 +63,9 @@ def test_odd_sides_cannot_be_halved():
 
 
 @pytest.mark.parametrize("resample", convolution.RESAMPLE)
-@pytest.mark.parametrize(("size", "c", "k"), [(1, 3, 2), (3, 2, 3), (3, 3, 2), (4, 2, 2)])
+@pytest.mark.parametrize(
+    ("size", "c", "k"), [(1, 3, 2), (3, 2, 3), (3, 4, 5), (3, 3, 40), (4, 2, 2), (4, 5, 4)]
+)
 def test_conv_and_all_its_derivatives_are_those_of_lax(size, c, k, resample):
     x, kernel = normal(3, 2, 4, 6, c), normal(4, size, size, c, k)
 
@@ -95,9 +99,10 @@ def plain_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.vjp(lambda y: plain_strided(y, kernel.swapaxes(2, 3)), big)[1](x)[0]
 
 
+@pytest.mark.parametrize(("c", "k"), [(3, 2), (5, 4), (3, 40)])
 @pytest.mark.parametrize("name", ["strided", "transposed"])
-def test_stride_two_and_all_its_derivatives_are_those_of_lax(name):
-    x, kernel = normal(3, 2, 4, 6, 3), normal(4, 4, 4, 3, 2)
+def test_stride_two_and_all_its_derivatives_are_those_of_lax(name, c, k):
+    x, kernel = normal(3, 2, 4, 6, c), normal(4, 4, 4, c, k)
     pair = (convolution.strided, plain_strided), (convolution.transposed, plain_transposed)
     ours, expected = dict(zip(("strided", "transposed"), pair, strict=True))[name]
 
@@ -140,7 +145,7 @@ def test_loops_on_cpu_see_the_fast_order_only(resample):
 
         return jax.grad(loss, argnums=(0, 1))(*carry), None
 
-    start = normal(5, 2, 8, 8, 3), normal(6, 3, 3, 3, 4)
+    start = normal(5, 2, 8, 8, 4), normal(6, 3, 3, 4, 5)
     text = jax.jit(lambda *carry: lax.scan(body, carry, length=3)[0]).lower(*start).as_text()
     convolutions = [line for line in text.splitlines() if "stablehlo.convolution(" in line]
     assert len(convolutions) >= 3
@@ -148,9 +153,20 @@ def test_loops_on_cpu_see_the_fast_order_only(resample):
     assert not any("dilate = [2, 2]" in line for line in convolutions)
 
 
-def test_conv_computes_in_the_dtype_it_is_given():
-    x, kernel = normal(7, 2, 4, 4, 3), normal(8, 3, 3, 3, 4) / 5
+@pytest.mark.parametrize(("c", "k"), [(3, 4), (4, 3), (5, 4)])
+def test_conv_computes_in_the_dtype_it_is_given(c, k):
+    x, kernel = normal(7, 2, 4, 4, c), normal(8, 3, 3, c, k) / 5
     for resample in convolution.RESAMPLE:
         y = convolution.conv(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), resample)
         assert y.dtype == jnp.bfloat16
         chex.assert_trees_all_close(y.astype(jnp.float32), plain(x, kernel, resample), atol=0.05)
+
+
+@pytest.mark.parametrize(("c", "k"), [(16, 3), (3, 16), (3, 32)])
+def test_no_picture_is_left_to_xla_as_it_is(c, k):
+    """Of three channels, XLA's convolutions for CPUs are slow."""
+    if jax.default_backend() != "cpu":
+        pytest.skip("a matter of the CPU backend")
+    text = jax.jit(convolution.conv).lower(normal(5, 2, 8, 8, c), normal(6, 3, 3, c, k)).as_text()
+    shapes = re.findall(r"stablehlo.convolution\(.*x([0-9]+)xf32>, tensor<.*x([0-9]+)xf32>\)", text)
+    assert shapes == ([] if k == 3 else [("4", "32")])

@@ -1,7 +1,7 @@
 """Convolutions, resampled or of stride 2, and their gradients in the forms that XLA computes fast. NHWC.
 
-Public functions choose by platform. On CPU two things cost most of a training step; neither changes the
-function beyond rounding:
+Public functions choose by platform. On CPU three things cost most of a training step; what is done about them
+changes no function beyond rounding:
 
 1. Gradients. XLA's CPU backend brings convolutions into its one fast order of dimensions in a program's entry
    computation only. In a loop's body (every `lax.scan` over steps) the orders that autodiff asks for, with
@@ -10,21 +10,24 @@ function beyond rounding:
 2. Resampling. A 3x3 kernel after nearest upsampling sees each pixel several times: four 2x2 kernels, one per
    output phase, do the same with 4/9 of the products and no large intermediate. Likewise a 3x3 kernel and 2x2
    averaging are one 4x4 kernel of stride 2.
+3. Pictures. Convolutions from or to three channels run at a tenth of the speed of others. To three, they are
+   a matrix product and shifts; from three, a channel of zeros is added, and outputs up to NARROW.
 """
-
-from collections.abc import Callable
-from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdog.models import products
+
 Array = jax.Array
-Bilinear = Callable[..., Array]
 Pads = tuple[tuple[int, int], tuple[int, int]]  # zeros before and after: of the height, of the width
 
 RESAMPLE = ("none", "up", "down")
+COLOURS = 3  # channels of a picture
+NARROW = 32  # channels from which on XLA's fast convolution for CPUs is taken
+LARGEST = 4  # height of a layer's kernel; the "kernels" of gradients' sums are whole maps
 
 
 def conv(x: Array, kernel: Array, resample: str = "none") -> Array:
@@ -106,9 +109,33 @@ def _cells(x: Array) -> Array:
 
 
 def _conv(x: Array, kernel: Array, pads: Pads, stride: int = 1) -> Array:
+    """x [b, h, w, c] * kernel [n, m, c, k]; on CPU the three channels of pictures are treated apart."""
+    size, _, c, k = kernel.shape
+    if jax.default_backend() == "cpu" and size <= LARGEST:
+        if k <= COLOURS and stride == 1:
+            return _shifted(x, kernel, pads)
+        if c <= COLOURS and k <= NARROW:
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, COLOURS + 1 - c)))
+            kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, COLOURS + 1 - c), (0, NARROW - k)))
+            return _plain(x, kernel, pads, stride)[..., :k]
+    return _plain(x, kernel, pads, stride)
+
+
+def _plain(x: Array, kernel: Array, pads: Pads, stride: int) -> Array:
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+
+def _shifted(x: Array, kernel: Array, pads: Pads) -> Array:
+    """`_conv` as one product with all taps, whose outputs are then shifted by their taps and added."""
+    n, m, c, k = kernel.shape
+    taps = jnp.matmul(x, kernel.transpose(2, 0, 1, 3).reshape(c, n * m * k))
+    taps = jnp.pad(taps, ((0, 0), *pads, (0, 0)))
+    h, w = taps.shape[1] - n + 1, taps.shape[2] - m + 1
+    places = [(i, j) for i in range(n) for j in range(m)]
+    parts = [taps[:, i : i + h, j : j + w, t * k : t * k + k] for t, (i, j) in enumerate(places)]
+    return sum(parts[1:], parts[0])
 
 
 def _pointwise(x: Array, kernel: Array) -> Array:
@@ -140,29 +167,14 @@ def _kernel_sum(x: Array, g: Array, pads: Pads) -> Array:
     return turned[:, ::-1, ::-1].transpose(1, 2, 3, 0)
 
 
-def _with_gradients(function: Bilinear, first: Bilinear, second: Bilinear, static: int = 0) -> Bilinear:
-    """function(a, b, *static) with first(b, g, *static) as the gradient of a, second(a, g, *static) of b."""
-    made = jax.custom_vjp(function, nondiff_argnums=tuple(range(2, 2 + static)))
-
-    def forward(a: Array, b: Array, *rest: Any) -> tuple[Array, tuple[Array, Array]]:
-        return function(a, b, *rest), (a, b)
-
-    def backward(*arguments: Any) -> tuple[Array, Array]:
-        *rest, (a, b), g = arguments
-        return first(b, g, *rest), second(a, g, *rest)
-
-    made.defvjp(forward, backward)
-    return cast(Bilinear, made)
-
-
 # <conv(x, kernel), g> is linear in each of the three: gradients of the gradients are these functions again.
-_conv_cpu = _with_gradients(
+_conv_cpu = products.with_gradients(
     lambda x, kernel, pads: _conv(x, kernel, pads),
     lambda kernel, g, pads: _conv_cpu(g, _turned(kernel), _back(kernel.shape, pads)),
     lambda x, g, pads: _kernel_gradient(x, g, pads),
     static=1,
 )
-_kernel_gradient = _with_gradients(
+_kernel_gradient = products.with_gradients(
     _kernel_sum,
     lambda g, kernel, pads: _conv_cpu(g, _turned(kernel), _back(kernel.shape, pads)),
     lambda x, kernel, pads: _conv_cpu(x, kernel, pads),
@@ -232,15 +244,15 @@ def _tap_sums(y: Array, x: Array) -> Array:
     return small.reshape(4, 4, y.shape[-1], x.shape[-1])[taps][:, taps]
 
 
-_strided_cpu = _with_gradients(
+_strided_cpu = products.with_gradients(
     _strided, lambda kernel, g: _transposed_cpu(g, _swapped(kernel)), lambda x, g: _tap_gradient(x, g)
 )
-_transposed_cpu = _with_gradients(
+_transposed_cpu = products.with_gradients(
     _transposed,
     lambda kernel, g: _strided_cpu(g, _swapped(kernel)),
     lambda x, g: _swapped(_tap_gradient(g, x)),
 )
-_tap_gradient = _with_gradients(
+_tap_gradient = products.with_gradients(
     _tap_sums,
     lambda x, kernel: _transposed_cpu(x, _swapped(kernel)),
     lambda y, kernel: _strided_cpu(y, kernel),

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxdog.models import convolution
+from jaxdog.models import convolution, products
 
 Array = jax.Array
 Dtype = Any
@@ -30,6 +30,7 @@ RELU_GAIN = math.sqrt(2.0)  # a ReLU halves the variance
 
 # Other networks need this file only.
 conv = convolution.conv
+matmul, turned = products.matmul, products.turned
 blur, upsample_nearest = convolution.blur, convolution.upsample_nearest
 avg_pool, max_pool = convolution.avg_pool, convolution.max_pool
 
@@ -419,9 +420,9 @@ class SelfAttention(nn.Module):
         query = project(x, c // self.key_ratio, "query").reshape(b, h * w, -1)
         key = max_pool(project(x, c // self.key_ratio, "key")).reshape(b, h * w // 4, -1)
         value = max_pool(project(x, c // 2, "value")).reshape(b, h * w // 4, -1)
-        logit = jnp.einsum("bqc,bkc->bqk", query, key).astype(jnp.float32)
+        logit = matmul(query, turned(key)).astype(jnp.float32)
         weight = jnp.exp(logit - lax.stop_gradient(logit.max(-1, keepdims=True)))
-        seen = jnp.einsum("bqk,bkc->bqc", weight.astype(self.dtype), value)
+        seen = matmul(weight.astype(self.dtype), value)
         # The softmax's division comes after the product, on c / 2 numbers per pixel instead of h * w / 4.
         seen = (seen / weight.sum(-1, keepdims=True).astype(self.dtype)).reshape(b, h, w, c // 2)
         gain = self.param("gain", nn.initializers.zeros_init(), ())

@@ -49,8 +49,8 @@ class WholeAttention(nn.Module):
             return conv(x, train).reshape(b, h * w, features)
 
         query, key = project(c // self.key_ratio, "query"), project(c // self.key_ratio, "key")
-        weight = jax.nn.softmax(jnp.einsum("bqc,bkc->bqk", query, key).astype(jnp.float32), -1)
-        seen = jnp.einsum("bqk,bkc->bqc", weight.astype(self.dtype), project(c, "value")).reshape(x.shape)
+        weight = jax.nn.softmax(layers.matmul(query, layers.turned(key)).astype(jnp.float32), -1)
+        seen = layers.matmul(weight.astype(self.dtype), project(c, "value")).reshape(x.shape)
         return x + self.param("gain", nn.initializers.zeros_init(), ()).astype(x.dtype) * seen
 
 
