@@ -124,13 +124,17 @@ def clustered(
     kept: np.ndarray,
     over: Mesh,
 ) -> tuple[clusters.Clusters, dict[str, Any]]:
-    """Clusters by settings.method, found among those kept, and what is worth telling of how."""
+    """Clusters by settings.method, found among those kept, and what is worth telling of how.
+
+    Crops of which no dog could be cut out are in no cluster of segments: what they have in common is that.
+    """
     if settings.method in ("none", "labels"):
         number = np.full(len(kept), tables.NONE)
         if settings.method == "labels":
             number = by_hand(crops, settings.labels or folder / LABELS)
         return clusters.Clusters(number, np.zeros(len(kept)), 0.0), {}
     about: dict[str, Any] = {}
+    told = np.ones(len(kept), bool)
     if settings.method == "features" and settings.weights:
         x, about = deep(settings.weights, crops.image, over), {"network": "vgg16"}
     elif settings.method == "features":
@@ -139,10 +143,12 @@ def clustered(
         x = extractor.of_images(crops.image)["pool_3"]
         about = {"network": "inception", "weights_kind": weights.kind, "weights_sha256": weights.sha256}
     elif settings.method == "segments":
-        x = clusters.vectors(np.asarray(facts.look))
+        x, told = clusters.vectors(np.asarray(facts.look)), segment.told(np.asarray(facts.look))
+        about = {"not_cut_out": int((~told).sum())}
     else:
         x = clusters.pixels(crops.image, settings.size)
-    found = clusters.cluster(x, kept, settings.components, settings.k, settings.seed)
+    found = clusters.cluster(x, kept & told, settings.components, settings.k, settings.seed)
+    found = found._replace(number=np.where(told, found.number, tables.NONE))
     return found, about | {"explained_variance": found.explained}
 
 

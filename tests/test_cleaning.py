@@ -18,7 +18,7 @@ import PIL.Image
 import pytest
 
 from jaxdog import cleaning, devices, factory, job, modes, plots, system
-from jaxdog.data import clean, crop, extras, labels, photos, tables, toy
+from jaxdog.data import clean, crop, extras, labels, photos, segment, tables, toy
 from tests import test_clean, test_factory
 from tests.test_end_to_end import ROOT, environment
 
@@ -127,6 +127,24 @@ def test_segments_and_inception_cluster_too(cache, tmp_path):
         assert set(rows.cluster.tolist()) == {0, 1} and rows.keep.all()
     told = json.loads((tmp_path / "features" / "clean.json").read_text())
     assert told["network"] == "inception" and told["weights_kind"] == "random"
+
+
+def test_crops_without_a_cut_out_dog_are_in_no_cluster_of_segments(cache, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason=SKLEARN)
+    pytest.importorskip("cv2", reason="opencv comes with the extra clean")
+    dog, seen = segment.dog, []
+
+    def every_third_fails(photo, box):
+        seen.append(box)
+        return np.ones((box[3] - box[1], box[2] - box[0]), bool) if len(seen) % 3 == 1 else dog(photo, box)
+
+    monkeypatch.setattr(segment, "dog", every_third_fails)
+    rows = run(cache, tmp_path, {"data.toy_photos": 9, "data.workers": 1}, method="segments", k=2)
+    assert set(rows.cluster[::3].tolist()) == {tables.NONE} and rows.keep.all()
+    assert set(np.delete(rows.cluster, np.s_[::3]).tolist()) == {0, 1}
+    told = json.loads((tmp_path / "clean.json").read_text())
+    assert told["not_cut_out"] == (rows.cluster == tables.NONE).sum() > 0
+    assert sum(row["crops"] for row in told["clusters"]) == len(rows.keep) - told["not_cut_out"]
 
 
 def test_vgg_clusters_with_the_weights_of_a_file(cache, tmp_path, monkeypatch):

@@ -141,6 +141,8 @@ def test_cut_out_holds_colours_and_where_they_are():
     np.testing.assert_array_equal(got[:, :, 3], inside[10:70, 10:70] * np.uint8(255))
     np.testing.assert_array_equal(got[:, :, :3], photo[10:70, 10:70] * inside[10:70, 10:70, None])
     assert segment.cut_out(photo, (10, 10, 70, 70), size=16).shape == (16, 16, 4)
+    nothing = segment.cut_out(np.full((80, 80, 3), 90, np.uint8), (0, 0, 1, 1), size=60)
+    np.testing.assert_array_equal(segment.told(np.stack([got, nothing])), [True, False])
 
 
 # ------------------------------------------------------------------ without the packages

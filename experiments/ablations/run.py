@@ -171,9 +171,9 @@ def one(question: str, arm: str, seed: int, args: argparse.Namespace) -> None:
 
 
 def _clusters(args: argparse.Namespace) -> None:
-    """Two clusters of the dogs that were cut out, of all crops: nothing is dropped."""
+    """Four clusters of the dogs that were cut out, of all crops: nothing is dropped."""
     command = [sys.executable, "-m", "jaxdog.main", "--mode", "clean", "--config", "configs/biggan.py"]
-    command += ["--workdir", f"{args.runs}/framing", "--clean.method=segments", "--clean.k=2"]
+    command += ["--workdir", f"{args.runs}/framing", "--clean.method=segments", "--clean.k=4"]
     command += ["--clean.min_aspect=0", "--clean.max_aspect=1000"]
     command += ["--clean.duplicates=false", "--clean.near_duplicates=0"]
     command += [f"--config.data.archives={args.archives}"] if args.archives else []

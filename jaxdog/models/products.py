@@ -48,7 +48,7 @@ def _of_second(a: Array, g: Array) -> Array:
     """Gradient [..., k, m] of <a b, g>, a [..., n, k], g [..., n, m]; the smaller of the two is turned."""
     kept = lax.optimization_barrier
     if a.size <= g.size:
-        return _matmul_cpu(kept(turned(a)), g)
+        return kept(_matmul_cpu(kept(turned(a)), g))
     return turned(kept(_matmul_cpu(kept(turned(g)), a)))
 
 
