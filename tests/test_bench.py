@@ -1,13 +1,15 @@
 """What training steps are timed against: PyTorch's trainers have our sizes, losses and moving parameters."""
 
 import argparse
+import collections
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import trial
-from experiments.bench import step
+from experiments.bench import profile, step
 from jaxdog import losses
 
 torch = pytest.importorskip("torch", reason="torch is what is timed against (make oracles)")
@@ -60,3 +62,33 @@ def test_what_is_not_there_is_named() -> None:
     config.generator.name = "resnet"
     with pytest.raises(SystemExit, match="no PyTorch resnet; families: biggan, dcgan"):
         torch_games.networks(config, {}, 3, torch.contiguous_format)
+
+
+PROGRAM = """
+%body {
+  %conv.1 = f32[8,4,3]{2,1,0} convolution(%a, %b), metadata={op_name="jit(dispatch)/while/body/g/rgb/conv"}
+  ROOT %fusion.2 = (f32[2]{0}, f32[]) fusion(%conv.1), kind=kLoop
+  %copy = f32[8]{0} copy(%c)
+}
+"""
+
+
+def test_a_profile_names_what_took_time_the_longest_first() -> None:
+    rows = profile.operations(PROGRAM, collections.Counter({"conv.1": 2.0, "fusion.2": 6.0, "else": 1.0}), 2)
+    assert [(row.name, row.ms) for row in rows] == [("fusion.2", 3.0), ("conv.1", 1.0)]
+    assert rows[1].shape == "f32[8,4,3]" and rows[1].source == "g/rgb/conv"
+
+
+def test_durations_are_those_of_the_operations_that_ran(tmp_path) -> None:
+    x = jnp.ones((256, 256))
+    compiled = (
+        jax.jit(lambda x: jax.lax.scan(lambda c, _: (jnp.tanh(c @ x), None), x, None, 3)[0])
+        .lower(x)
+        .compile()
+    )
+    jax.block_until_ready(compiled(x))
+    with jax.profiler.trace(str(tmp_path)):
+        jax.block_until_ready(compiled(x))
+    found = profile.operations(compiled.as_text(), profile.durations(str(tmp_path)), 1)
+    assert any("256,256" in row.shape and row.ms > 0 for row in found)
+    assert not any(row.name.startswith(profile.AROUND) for row in found)

@@ -324,6 +324,27 @@ def test_reused_fakes_are_those_of_the_last_discriminator_step(fakes: str, same:
     assert np.isclose(scalars["loss/g"], scalars["logit/fake"], atol=1e-5) == same
 
 
+@pytest.mark.parametrize("d_steps", [1, 2])
+def test_one_pass_of_the_generator_serves_both_players(d_steps: int, monkeypatch) -> None:
+    """And gives what two passes would."""
+    changes = {"generator": Painter(False), "fakes": "reused", "d_steps": d_steps}
+    passes = []
+    fakes = gan._fakes
+
+    def counted(*given: Any, **named: Any) -> Any:
+        passes.append(named)
+        return fakes(*given, **named)
+
+    monkeypatch.setattr(gan, "_fakes", counted)
+    _, shared, scalars = after(changes, b=8 * d_steps)
+    assert len(passes) == d_steps
+    monkeypatch.setattr(gan, "_once", lambda game, net, key, real: partial(counted, game, net, update=True))
+    passes.clear()
+    _, apart, others = after(changes, b=8 * d_steps)
+    assert len(passes) == d_steps + 1
+    chex.assert_trees_all_close((shared, scalars), (apart, others), rtol=1e-5, atol=1e-6)
+
+
 def test_fakes_may_have_the_labels_of_the_real_pictures() -> None:
     real = batch(30)._replace(label=jnp.arange(30, dtype=jnp.int32) % 2)
     drawn = []

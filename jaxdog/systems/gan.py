@@ -22,6 +22,7 @@ PyTree = system.PyTree
 Average = ema.Average
 
 DiffAugment = Callable[[Key, Array, Array], Array]  # (key, image, p) -> image
+Draw = Callable[..., tuple[Array, Array, PyTree]]  # the last arguments of `_fakes`, but for `update`
 CHOICES = {
     "sample_norm": ("running", "batch", "refreshed"),
     "judge": ("jointly", "apart"),
@@ -163,6 +164,19 @@ def _fakes(
     return image, label, stats
 
 
+def _once(game: Game, net: system.Net, key: Key, real: system.Batch) -> Draw:
+    """`_fakes` that are made now: the pass that made them is the one that the generator learns through."""
+
+    def forward(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
+        image, label, stats = _fakes(game, net, params, key, real, update=True)
+        return image, (label, stats)
+
+    image, pull, rest = jax.vjp(forward, net.params, has_aux=True)
+    again = jax.custom_vjp(lambda params: image)
+    again.defvjp(lambda params: (image, None), lambda _, slope: pull(slope))
+    return lambda params, key, real: (again(params), *rest)
+
+
 def _drawn(game: Game, key: Key, real: system.Batch) -> tuple[Array, Array, Array]:
     """What generated pictures are made of: latents [b, latent_dim], breeds [b], keys [b]."""
     z_key, label_key, noise_key = jax.random.split(key, 3)
@@ -221,14 +235,14 @@ def _breed_loss(
 
 
 def _d_step(
-    game: Game, g: system.Net, d: system.Net, batch: system.Batch, keys: _Keys, step: Array, i: int
+    game: Game, draw: Draw, d: system.Net, batch: system.Batch, keys: _Keys, step: Array, i: int
 ) -> tuple[system.Net, system.Scalars]:
-    """Its step number i learns from `batch` [accumulate, b, ...]; the generator is only read."""
+    """Its step number i learns from `batch` [accumulate, b, ...] and what is drawn: (key, batch) -> fakes."""
 
     def loss(params: PyTree, inputs: tuple[system.Batch, _Keys]) -> tuple[Array, optim.Aux]:
         batch, keys = inputs
         batch = augment.applied(game.augment, keys.augment, batch)
-        image, label, _ = _fakes(game, g, g.params, keys.noise, batch, update=False)
+        image, label, _ = draw(keys.noise, batch)
         real = _changed(game, d, keys.change, 0, step, batch.image), batch.label
         fake = _changed(game, d, keys.change, 1, step, jax.lax.stop_gradient(image)), label
         of_real, of_fake, stats = _judge(game, params, d.stats, real, fake, keys.drop)
@@ -268,7 +282,7 @@ def _d_step(
 
 
 def _g_step(
-    game: Game, g: system.Net, d: system.Net, batch: system.Batch, keys: _Keys, step: Array
+    game: Game, g: system.Net, draw: Draw, d: system.Net, batch: system.Batch, keys: _Keys, step: Array
 ) -> tuple[system.Net, system.Scalars]:
     """The generator learns from the discriminator, whose spectral norm stays as the last step left it."""
 
@@ -280,7 +294,7 @@ def _g_step(
             drop = jax.random.fold_in(keys.drop, kind)
             return _verdict(game, d.params, d.stats, image, label, drop, update=False)[0]
 
-        image, label, stats = _fakes(game, g, params, keys.noise, real, update=True)
+        image, label, stats = draw(params, keys.noise, real)
         verdict = logit(1, image, label)
         of_real = verdict.logit
         if game.loss.relative:
@@ -324,14 +338,21 @@ def _step(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[Stat
     d_key, g_key = jax.random.split(jax.random.fold_in(key, state.step))
     parts = _parts(batch, batches(game) // game.accumulate, game.accumulate)
     d, scalars = state.d, {}
+    seen = partial(_fakes, game, state.g, state.g.params, update=False)
+    draw = partial(_fakes, game, state.g, update=True)
+    # One pass of the generator serves both players, unless its memory is what is to be saved.
+    shared = game.fakes == "reused" and game.accumulate == 1 and not game.remat
     for i in range(game.d_steps):
         part = jax.tree.map(lambda x, i=i: x[i], parts)
         keys = _keys(game, jax.random.fold_in(d_key, i))
-        d, scalars = _d_step(game, state.g, d, part, keys, state.step, i)
+        if shared and i == game.d_steps - 1:
+            draw = _once(game, state.g, keys.noise[0], jax.tree.map(lambda x: x[0], part))
+            seen = partial(draw, state.g.params)
+        d, scalars = _d_step(game, seen, d, part, keys, state.step, i)
     last = jax.tree.map(lambda x: x[-1], parts)  # of its own, or that of the last discriminator step
     fresh = _keys(game, g_key)._replace(loss=keys.loss)
     fresh = fresh._replace(noise=keys.noise) if game.fakes == "reused" else fresh
-    g, g_scalars = _g_step(game, state.g, d, last, fresh, state.step)
+    g, g_scalars = _g_step(game, state.g, draw, d, last, fresh, state.step)
     step = state.step + 1
     average = ema.update(state.ema, g.params, g.stats, step, game.average)
     tracks = tuple(
