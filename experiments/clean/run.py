@@ -34,6 +34,7 @@ from jaxdog.data import clean, clusters, dogs, photos, recipes, segment, toy  # 
 SIZE, SMALL, COMPONENTS = 64, 32, 64  # of crops, of what pixels and segments look at; principal components
 MIDDLE = (0.08, 0.25, 0.58, 0.75)  # top, left, bottom, right of the part that stays of a near photo
 CLUSTERS = (2, 8)
+METHODS = ("pixels", "segments", "features")
 
 
 def parse() -> argparse.Namespace:
@@ -46,6 +47,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16, help="pictures in flight through Inception")
     parser.add_argument("--only", default="drawn,real", help="sets, separated by commas")
+    parser.add_argument("--methods", default=",".join(METHODS), help="of clustering, separated by commas")
     parser.add_argument("--out", default=str(HERE / "framing.json"))
     args = parser.parse_args()
     if not 16 <= args.n <= 3000:
@@ -91,6 +93,11 @@ def agreement(number: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     }
 
 
+def one_cluster(near: np.ndarray) -> float:
+    """The purity of all crops as one cluster."""
+    return float(max(near.mean(), 1 - near.mean()))
+
+
 def vectors(args: argparse.Namespace, crops: photos.Crops, facts: clean.Facts) -> dict[str, Any]:
     """Method -> () -> float32 [n, d]."""
     data = pathlib.Path(os.environ.get("JAXDOG_DATA", ROOT.parent / "shared" / "data"))
@@ -103,7 +110,7 @@ def vectors(args: argparse.Namespace, crops: photos.Crops, facts: clean.Facts) -
     return {
         "pixels": lambda: clusters.pixels(crops.image, SMALL),
         "segments": lambda: clusters.vectors(np.asarray(facts.look)),
-        "features (Inception)": inception,
+        "features": inception,
     }
 
 
@@ -118,15 +125,21 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
     by_box = share >= args.near
     near = by_box if cut is None else cut[crops.photo]
     methods: dict[str, Any] = {}
-    for method, make in vectors(args, crops, facts).items():
+    made = vectors(args, crops, facts)
+    for method in args.methods.split(","):
         begun = time.monotonic()
-        x = make()
-        rows = methods[method] = {}
+        x, told = made[method](), np.ones(len(near), bool)
+        if method == "segments":  # those of which no dog was cut out are in no cluster
+            told = segment.told(np.asarray(facts.look))
+        rows = methods[method] = {
+            "clustered": int(told.sum()),
+            "purity_of_one_cluster": one_cluster(near[told]),
+        }
         for k in CLUSTERS:
-            found = clusters.cluster(x, np.ones(len(x), bool), COMPONENTS, k, args.seed)
+            found = clusters.cluster(x, told, COMPONENTS, k, args.seed)
             rows[f"k={k}"] = {
-                **agreement(found.number, near),
-                "breeds": agreement(found.number, crops.label),
+                **agreement(found.number[told], near[told]),
+                "breeds": agreement(found.number[told], crops.label[told]),
                 "explained_variance": found.explained,
             }
         seconds[method] = round(time.monotonic() - begun, 1)
@@ -138,7 +151,7 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "framing": "share of the box in its photo" if cut is None else "cut to the middle, or not",
         "share_quartiles": np.percentile(share, [0, 25, 50, 75, 100]).round(4).tolist(),
         "near_by_box_share": int(by_box.sum()),
-        "purity_of_one_cluster": float(max(near.mean(), 1 - near.mean())),
+        "purity_of_one_cluster": one_cluster(near),
         "methods": methods,
         "seconds": seconds,
     }
