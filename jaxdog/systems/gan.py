@@ -338,7 +338,7 @@ def _step(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[Stat
     d_key, g_key = jax.random.split(jax.random.fold_in(key, state.step))
     parts = _parts(batch, batches(game) // game.accumulate, game.accumulate)
     d, scalars = state.d, {}
-    seen = partial(_fakes, game, state.g, state.g.params, update=False)
+    seen = partial(_fakes, game, state.g, state.g.params, update=game.fakes == "reused")  # the same to both
     draw = partial(_fakes, game, state.g, update=True)
     # One pass of the generator serves both players, unless its memory is what is to be saved.
     shared = game.fakes == "reused" and game.accumulate == 1 and not game.remat
