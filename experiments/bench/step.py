@@ -212,7 +212,8 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
     import jax
     import torch
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    if hasattr(os, "sched_getaffinity"):  # elsewhere PyTorch takes all cores, as XLA does
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = config_of(name, args)
     data, k, b = pictures(config.data.store_size), args.steps, config.game.batch_size
     turn, params, found = ours(config, data, k)
