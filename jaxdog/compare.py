@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdog import devices
-from jaxdog.metrics import features, fid, inception_score, kid, mifid, per_class, prdc
+from jaxdog.metrics import features, fid, inception_score, kid, mifid, neighbours, per_class, prdc
 
 log = logging.getLogger("jaxdog")
 
@@ -53,13 +53,27 @@ class Comparer:
     @cached_property
     def factors(self) -> dict[str, fid.Factor]:
         """Layer -> the real side's factor."""
-        factor = self._run(_factor)
-        return {layer: factor(self._rows(self.real.found[layer])) for layer in self.network.frechet}
+
+        def factor(layer: str) -> fid.Factor:
+            make = self._run(_factor)
+            found = self._remembered(
+                f"factor_{layer}", lambda: make(self._rows(self.real.found[layer]))._asdict()
+            )
+            return fid.Factor(**devices.put(found, self._everywhere))
+
+        return {layer: factor(layer) for layer in self.network.frechet}
 
     @cached_property
     def pool(self) -> Rows:
         """The real side's features that all but FID are made of."""
         return self._rows(self.real.found[self.network.layer])
+
+    def radius(self, k: int) -> jax.Array:
+        """[n], rows of `pool`: each real picture's distance to its k-th nearest other one; 0 for padding."""
+        n, padded = self.real.count, len(self.pool.weight)
+        make = self._run(_radius, 1)
+        found = self._remembered(f"radius_{k}", lambda: {"radius": make(self.pool, k)[:n]})
+        return devices.put(np.pad(found["radius"], (0, padded - n)), self._everywhere)
 
     def scores(self, fake: features.Features, metrics: Sequence[str] = ("mifid",)) -> Result:
         """Scores of one set of generated pictures.
@@ -148,7 +162,7 @@ class Comparer:
                 f"precision, recall, density and coverage look at {k} neighbours instead of {prdc.K}"
             )
         rows = self._rows(fake.found[self.network.layer])
-        found = self._run(_prdc, 2)(self.pool, rows, k)
+        found = self._run(_prdc, 3)(self.pool, self.radius(k), rows, k)
         return {self._called(name): float(x) for name, x in found._asdict().items()}
 
     def _fid_infinity(self, fake: features.Features, notes: list[str]) -> dict[str, float | None]:
@@ -181,6 +195,17 @@ class Comparer:
 
     # --- small things
 
+    def _remembered(self, name: str, make: Callable[[], dict[str, jax.Array]]) -> dict[str, np.ndarray]:
+        """Arrays made of the real side alone: from the cache, if that is where it is from, or made now."""
+        cached = self.real.file is not None
+        found = features.derived(self.real, name) if cached else None
+        if not devices.agreed(found is not None):
+            found = jax.device_get(make())
+            if cached:
+                features.keep_derived(self.real, name, found)
+        assert found is not None
+        return found
+
     def _run(self, function: Callable[..., Any], *static: int) -> Callable[..., Any]:
         return devices.compiled(function, self.over, *static)
 
@@ -206,5 +231,10 @@ def _memorization(fake: Rows, real: Rows) -> jax.Array:
     return mifid.memorization_distance(fake.x, real.x, fake_weight=fake.weight, real_weight=real.weight)
 
 
-def _prdc(real: Rows, fake: Rows, k: int) -> prdc.PRDC:
-    return prdc.prdc(real.x, fake.x, k, real_weight=real.weight, fake_weight=fake.weight)
+def _radius(real: Rows, k: int) -> jax.Array:
+    return neighbours.kth(real.x, k, weight=real.weight)
+
+
+def _prdc(real: Rows, radius: jax.Array, fake: Rows, k: int) -> prdc.PRDC:
+    weights = {"real_weight": real.weight, "fake_weight": fake.weight}
+    return prdc.prdc(real.x, fake.x, k, real_radius=radius, **weights)

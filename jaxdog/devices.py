@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
@@ -65,6 +66,11 @@ def compiled(function: Callable[..., Any], over: Mesh, *static: int) -> Callable
     static: numbers of the arguments that are part of the program.
     """
     return jax.jit(function, static_argnums=static, out_shardings=everywhere(over))
+
+
+def agreed(said: bool) -> bool:
+    """Whether every process says so: what the cache of only some of them holds, none must use."""
+    return bool(np.all(multihost_utils.process_allgather(np.array(said))))
 
 
 def rounded(batch_size: int, over: Mesh) -> int:

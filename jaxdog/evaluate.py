@@ -103,14 +103,14 @@ def real_side(
     """
     path = features.cache_path(cache_dir, data_key, about)
     found = features.cached(path)
-    if found is None:
+    if not devices.agreed(found is not None):
         whole = images()
         made = extractor.of_images(whole.image, "real features")
         made.pop(features.LOGITS, None)
         found = features.Features(made, about, whole.label, whole.breeds)
-        if jax.process_index() == 0:
-            features.keep(path, found)
-    return found
+        features.keep(path, found)  # each process: hosts may have disks of their own
+    assert found is not None
+    return found._replace(file=path)
 
 
 def _rows(x: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import trial
-from experiments.bench import profile, step
+from experiments.bench import operations, step
 from jaxdog import losses
 
 torch = pytest.importorskip("torch", reason="torch is what is timed against (make oracles)")
@@ -74,7 +74,9 @@ PROGRAM = """
 
 
 def test_a_profile_names_what_took_time_the_longest_first() -> None:
-    rows = profile.operations(PROGRAM, collections.Counter({"conv.1": 2.0, "fusion.2": 6.0, "else": 1.0}), 2)
+    rows = operations.operations(
+        PROGRAM, collections.Counter({"conv.1": 2.0, "fusion.2": 6.0, "else": 1.0}), 2
+    )
     assert [(row.name, row.ms) for row in rows] == [("fusion.2", 3.0), ("conv.1", 1.0)]
     assert rows[1].shape == "f32[8,4,3]" and rows[1].source == "g/rgb/conv"
 
@@ -89,6 +91,6 @@ def test_durations_are_those_of_the_operations_that_ran(tmp_path) -> None:
     jax.block_until_ready(compiled(x))
     with jax.profiler.trace(str(tmp_path)):
         jax.block_until_ready(compiled(x))
-    found = profile.operations(compiled.as_text(), profile.durations(str(tmp_path)), 1)
+    found = operations.operations(compiled.as_text(), operations.durations(str(tmp_path)), 1)
     assert any("256,256" in row.shape and row.ms > 0 for row in found)
-    assert not any(row.name.startswith(profile.AROUND) for row in found)
+    assert not any(row.name.startswith(operations.AROUND) for row in found)

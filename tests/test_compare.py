@@ -75,6 +75,24 @@ def test_devices_padding_and_order_change_nothing(result):
         np.testing.assert_allclose(x, result.scores[name], rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_made_of_the_real_side_alone_is_kept_beside_it(tmp_path, result, caplog):
+    """Made by one device, read by four; what is kept is used, and made again where it is damaged."""
+    real, metrics = REAL._replace(file=tmp_path / "features-0.npz"), ("mifid", "prdc")
+    compare.Comparer(real, Mesh(np.array(jax.devices()[:1]), ("data",))).scores(FAKE, metrics)
+    factors, radii = [f"features-0.factor_{x}.npz" for x in ("mixed_7", "pool_3")], "features-0.radius_3.npz"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*factors, radii]
+    again = compare.Comparer(real, devices.mesh()).scores(FAKE, metrics)
+    for name, x in again.scores.items():
+        np.testing.assert_allclose(x, result.scores[name], rtol=1e-5, atol=1e-6)
+
+    np.savez(tmp_path / radii, radius=np.full(REAL.count, 1e3, np.float32))
+    assert compare.Comparer(real, devices.mesh()).scores(FAKE, metrics).scores["density"] > 10
+    (tmp_path / radii).write_bytes((tmp_path / radii).read_bytes()[:-40])
+    mended = compare.Comparer(real, devices.mesh()).scores(FAKE, metrics)
+    assert f"{radii} is damaged" in caplog.text
+    np.testing.assert_allclose(mended.scores["density"], result.scores["density"], rtol=1e-5)
+
+
 def test_copies_of_the_real_side_never_win(comparer):
     found = comparer.scores(REAL._replace(about=FAKE.about), ("mifid", "prdc"))
     assert found.scores["fid2048"] < 1e-3 and found.scores["memorization_distance"] < 1e-6

@@ -63,9 +63,11 @@ def test_probabilities_of_all_sequences_add_up_to_one_and_codes_are_drawn_by_the
         assert (np.abs(seen - expected) < 4.5 * np.sqrt(expected + 1)).all()
 
 
-def test_steps_say_what_the_whole_says() -> None:
-    net = prior(lengths=(1, 4))
-    params, n = made(net), 5
+@pytest.mark.parametrize("attention", [(), (0, 1)])
+def test_steps_say_what_the_whole_says(attention: tuple[int, ...]) -> None:
+    """Also where a step computes the rows that reach its place only: 6 of the second level's 8."""
+    net = prior(lengths=(4, 64), attention=attention)
+    params, n = made(net), sum(net.lengths)
     code, label = jax.random.randint(KEY, (3, n), 0, 5), jnp.arange(3)
     expected = full(net, params, code, label)
     past = net.past(3)

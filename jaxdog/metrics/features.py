@@ -82,6 +82,7 @@ class Features(NamedTuple):
     about: About
     label: np.ndarray | None = None  # [n] int32, index into breeds
     breeds: tuple[str, ...] = ()
+    file: pathlib.Path | None = None  # of the cache, where these are; what is made of them is kept beside it
 
     @property
     def count(self) -> int:
@@ -153,16 +154,19 @@ def cache_path(folder: str | pathlib.Path, data_key: str, about: About) -> pathl
 
 def save(path: str | pathlib.Path, made: Features) -> None:
     """Writes one side of a comparison; the file appears whole or not at all. Raises OSError."""
-    path = pathlib.Path(path)
     header = {**made.about._asdict(), "n": made.count, "breeds": made.breeds, "version": VERSION}
     arrays: dict[str, Any] = {name: np.asarray(x, np.float32) for name, x in made.found.items()}
     if made.label is not None:
         arrays["label"] = np.asarray(made.label, np.int32)
+    _write(pathlib.Path(path), {"metadata": np.array(json.dumps(header)), **arrays})
+
+
+def _write(path: pathlib.Path, arrays: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, metadata=np.array(json.dumps(header)), **arrays)
+            np.savez(file, **arrays)
         os.replace(temporary, path)
     finally:
         pathlib.Path(temporary).unlink(missing_ok=True)
@@ -218,3 +222,30 @@ def keep(path: pathlib.Path, made: Features) -> None:
         save(path, made)
     except OSError as error:
         log.warning("The features could not be kept in %s (%s); the next run makes them again.", path, error)
+
+
+def derived(side: Features, name: str) -> dict[str, np.ndarray] | None:
+    """What was made of one side alone and kept beside its file in the cache; None: nothing, or damaged."""
+    path = _beside(side, name)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return dict(stored)
+    except FileNotFoundError:
+        return None
+    except (*archives.DAMAGED, ValueError) as error:
+        log.warning("%s is damaged (%s) and is made again.", path, error)
+        return None
+
+
+def keep_derived(side: Features, name: str, arrays: dict[str, np.ndarray]) -> None:
+    """Keeps for `derived` what was made of one side that has a file in the cache; see `keep`."""
+    path = _beside(side, name)
+    try:
+        _write(path, arrays)
+    except OSError as error:
+        log.warning("%s could not be written (%s); the next run makes it again.", path, error)
+
+
+def _beside(side: Features, name: str) -> pathlib.Path:
+    assert side.file is not None
+    return side.file.with_suffix(f".{name}.npz")

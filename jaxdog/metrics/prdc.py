@@ -35,11 +35,13 @@ def prdc(
     block: int = neighbours.BLOCK,
     real_weight: Array | None = None,
     fake_weight: Array | None = None,
+    real_radius: Array | None = None,
 ) -> PRDC:
     """Features [n, d] of real and [m, d] of generated pictures -> the four numbers.
 
     `closed` balls hold their border, as in Kynkaanniemi's code; Naeem's are open. It matters only where
-    distances tie, such as among copies. Rows whose weight ([n], [m]) is 0 do not count. Raises ValueError
+    distances tie, such as among copies. Rows whose weight ([n], [m]) is 0 do not count. `real_radius` [n],
+    neighbours.kth of the real rows, if it is known: it takes longest. Raises ValueError
     when a side has no k + 1 rows.
     """
     if not 1 <= k < min(len(real), len(fake)):
@@ -48,10 +50,12 @@ def prdc(
             f"for k from 1 to {min(len(real), len(fake)) - 1}"
         )
     here = [jnp.ones(len(x)) if w is None else w for x, w in ((real, real_weight), (fake, fake_weight))]
-    radius = [neighbours.kth(x, k, block=block, weight=w) for x, w in zip((real, fake), here, strict=True)]
+    if real_radius is None:
+        real_radius = neighbours.kth(real, k, block=block, weight=here[0])
+    fake_radius = neighbours.kth(fake, k, block=block, weight=here[1])
     within = partial(neighbours.within, closed=closed, block=block)
-    about_real = within(fake, real, radius[0], query_weight=here[1], reference_weight=here[0])
-    about_fake = within(real, fake, radius[1], query_weight=here[0], reference_weight=here[1])
+    about_real = within(fake, real, real_radius, query_weight=here[1], reference_weight=here[0])
+    about_fake = within(real, fake, fake_radius, query_weight=here[0], reference_weight=here[1])
     return PRDC(
         precision=_mean(about_real.balls > 0, here[1]),
         recall=_mean(about_fake.balls > 0, here[0]),

@@ -3,9 +3,10 @@
 p(top | breed), then p(bottom | top, breed), each a convolutional network that sees above and to the left
 only (van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders", sec. 2); levels named
 in `attention` also look back at all earlier places, as in PixelSNAIL (Chen et al. 2018, sec. 3). It speaks
-as `priors.Transformer` does, but each drawn code takes a pass over all places.
+as `priors.Transformer` does, but each drawn code takes a pass over the rows that reach it.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -160,27 +161,52 @@ class PixelCNN(nn.Module):
             raise ValueError(
                 f"sequences of {n} codes, but lengths {self.lengths} add up to {sum(self.lengths)}"
             )
+        told = enumerate(self._told(code, label, len(self.lengths), train))
+        logits = [self._logits(i, x, more, train) for i, (x, more) in told]
+        return jnp.concatenate([x.reshape(b, -1, self.codes) for x in logits], 1)
+
+    def _told(self, code: Array, label: Array, levels: int, train: bool) -> list[tuple[Array, Array]]:
+        """Embedded codes of the first levels, and what each level is told: [b, side, side, width] both."""
         parts = jnp.split(code, np.cumsum(self.lengths)[:-1], 1)
         told: Array = self.label(label, train)[:, None, None, :].astype(self.dtype)
-        logits = []
-        for i, (part, side) in enumerate(zip(parts, self.sides, strict=True)):
-            x = self.code(part + self.codes * i, train).reshape(b, side, side, self.width).astype(self.dtype)
+        found = []
+        for i, (part, side) in enumerate(zip(parts[:levels], self.sides, strict=False)):
+            x = self.code(part + self.codes * i, train).astype(self.dtype)
+            x = x.reshape(len(code), side, side, self.width)
             told = jnp.broadcast_to(told, x.shape)
-            h = self.level[i](x, told, train).reshape(b, side**2, self.width)
-            logits.append(self.head[i](h.astype(jnp.float32), train))
-            if i + 1 < len(self.sides):  # what the next level is told: all codes of the levels before it
+            found.append((x, told))
+            if i + 1 < levels:  # what the next level is told: all codes of the levels before it
                 more = self.sides[i + 1] // side
                 told = nn.relu(self.tell[i](x + told, train)).repeat(more, 1).repeat(more, 2)
-        return jnp.concatenate(logits, 1)
+        return found
+
+    def _logits(self, i: int, x: Array, told: Array, train: bool) -> Array:
+        """[b, h, w, codes] float32 of consecutive rows of a level, which know nothing of those above."""
+        return self.head[i](self.level[i](x, told, train).astype(jnp.float32), train)
 
     def step(self, past: Array, before: Array, label: Array, place: Array) -> tuple[Array, Array]:
         """Logits [b, codes] at one place [], and the codes so far with `before` [b] at the place before.
 
-        Places come in order from 0; there `before` is not looked at.
+        Places come in order from 0; there `before` is not looked at. Of the place's level only the rows that
+        reach it are computed.
         """
         here = jnp.arange(past.shape[1])[None, :] == place - 1
         past = jnp.where(here, before[:, None], past)
-        return jnp.take(self(past, label, False), place, axis=1), past
+        ends = np.cumsum(self.lengths)
+        level = jnp.searchsorted(ends, place, side="right")
+        branches = [functools.partial(PixelCNN._at, i=i) for i in range(len(ends))]
+        return nn.switch(level, branches, self, past, label, place), past
+
+    def _at(self, code: Array, label: Array, place: Array, *, i: int) -> Array:
+        """Logits [b, codes] at a place [] of level i."""
+        x, told = self._told(code, label, i + 1, False)[i]
+        side = self.sides[i]
+        row, column = jnp.divmod(place - sum(self.lengths[:i]), side)
+        # Each layer sees one row more, as does the shift before them: rows above do not reach the last.
+        rows = side if i in self.attention else min(self.layers + 2, side)
+        begin = jnp.clip(row + 1 - rows, 0, side - rows)
+        x, told = (jax.lax.dynamic_slice_in_dim(y, begin, rows, 1) for y in (x, told))
+        return self._logits(i, x, told, False)[:, row - begin, column]
 
     def past(self, b: int) -> Array:
         """Codes [b, n] of which none is drawn yet."""

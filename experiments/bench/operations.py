@@ -1,7 +1,7 @@
 """Where a training step's time goes: its operations, the longest first, and what of the model each is.
 
-    python experiments/bench/profile.py --config biggan --narrow --most 20
-    taskset -c 0 python experiments/bench/profile.py --config biggan --narrow    # one core: times add up
+    python experiments/bench/operations.py --config biggan --narrow --most 20
+    taskset -c 0 python experiments/bench/operations.py --config biggan --narrow    # one core: times add up
 
 Runs a dispatch of `--steps` under JAX's profiler and adds up the durations of each operation of the compiled
 program, with the name that the model gave it. On several cores an operation's parts count together.
