@@ -133,9 +133,13 @@ def test_stride_two_is_torchs():
         convolution.strided(x[:, :5], kernel)
 
 
+@pytest.mark.parametrize("derivative", [1, 2])
 @pytest.mark.parametrize("resample", convolution.RESAMPLE)
-def test_loops_on_cpu_see_the_fast_order_only(resample):
-    """Other orders of dimensions are 5 to 200 times slower in a loop's body; dilation is slow anywhere."""
+def test_loops_on_cpu_see_the_fast_order_only(resample, derivative):
+    """Other orders of dimensions are 5 to 200 times slower in a loop's body; dilation is slow anywhere.
+
+    The second derivative is that of penalties on slopes: R1, R2, gradient penalty, DRAGAN.
+    """
     if jax.default_backend() != "cpu":
         pytest.skip("a matter of the CPU backend")
 
@@ -143,7 +147,10 @@ def test_loops_on_cpu_see_the_fast_order_only(resample):
         def loss(x, kernel):
             return jnp.sum(jnp.square(convolution.conv(x, kernel, resample)))
 
-        return jax.grad(loss, argnums=(0, 1))(*carry), None
+        def steep(x, kernel):
+            return jnp.sum(jnp.square(jax.grad(loss)(x, kernel)))
+
+        return jax.grad(steep if derivative == 2 else loss, argnums=(0, 1))(*carry), None
 
     start = normal(5, 2, 8, 8, 4), normal(6, 3, 3, 4, 5)
     text = jax.jit(lambda *carry: lax.scan(body, carry, length=3)[0]).lower(*start).as_text()

@@ -21,7 +21,7 @@ def with_gradients(function: Bilinear, first: Bilinear, second: Bilinear, static
     made = jax.custom_vjp(function, nondiff_argnums=tuple(range(2, 2 + static)))
 
     def forward(a: Array, b: Array, *rest: Any) -> tuple[Array, tuple[Array, Array]]:
-        return function(a, b, *rest), (a, b)
+        return made(a, b, *rest), (a, b)  # not `function`: a gradient of this one needs the rule, too
 
     def backward(*arguments: Any) -> tuple[Array, Array]:
         *rest, (a, b), g = arguments
