@@ -5,6 +5,7 @@
 Only flags are read here; what a mode does is in `modes.py`, imported once the flags are known to be right.
 """
 
+import os
 import runpy
 import sys
 
@@ -41,6 +42,13 @@ CLEAN = {
     for name, value in clean.Settings()._asdict().items()
 }
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the config, the networks' sizes and costs, and stop.")
+DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic",
+    False,
+    "The same command, the same numbers to the last bit on GPUs too, by slower operations; CPUs need none.",
+)
+# What --deterministic tells XLA; all else is left as XLA, or XLA_FLAGS, has it.
+SAME_BITS = "--xla_gpu_deterministic_ops"
 COUNT = flags.DEFINE_integer("n", 100, "Mode sample: how many pictures.", lower_bound=1)
 PORT = flags.DEFINE_integer(
     "port", 0, "Mode label: the page's port; 0: any that is free.", lower_bound=0, upper_bound=65535
@@ -63,6 +71,8 @@ def main(argv: list[str]) -> None:
     if CONFIG.value is None and WORKDIR.value is None:
         raise app.UsageError(f"--workdir is missing: mode {MODE.value} works on the folder of a run")
 
+    if DETERMINISTIC.value:
+        os.environ["XLA_FLAGS"] = same_bits(os.environ.get("XLA_FLAGS", ""))
     from jaxdog import modes  # JAX is imported here, when the flags are known to be right
 
     modes.distributed(COORDINATOR.value, PROCESSES.value, PROCESS.value)
@@ -79,6 +89,15 @@ def main(argv: list[str]) -> None:
     except modes.EXPECTED as error:
         print(f"\njaxdog: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def same_bits(given: str) -> str:
+    """XLA_FLAGS for --deterministic, from those `given`; raises UsageError where they say the opposite."""
+    said = [word for word in given.split() if word.partition("=")[0] == SAME_BITS]
+    wrong = [word for word in said if word.partition("=")[2].lower() in ("false", "0")]
+    if wrong:
+        raise app.UsageError(f"--deterministic contradicts {wrong[0]} in XLA_FLAGS; give one of them")
+    return given if said else f"{given} {SAME_BITS}=true".strip()
 
 
 def _parse(argv: list[str]) -> list[str]:
