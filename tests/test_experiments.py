@@ -168,7 +168,7 @@ def test_an_entry_that_begins_as_another_comes_after_it(monkeypatch, tmp_path):
 @pytest.fixture
 def budget(monkeypatch):
     monkeypatch.setattr(trial, "flops", lambda config: 1e9 * config.game.batch_size)
-    monkeypatch.setattr(sys, "argv", ["study.py", "--teraflop", "8"])
+    monkeypatch.setattr(sys, "argv", ["study.py", "--teraflop", "8", "--size", "32"])
     return study.parse()
 
 
@@ -178,6 +178,10 @@ def test_every_option_passes_and_takes_the_same_operations(name, budget):
     checked = factory.check(config)
     assert checked.seed == changes["seed"] == 3 and checked.train.max_hours == 0.0
     assert checked.train.steps * checked.game.batch_size == 8000 and not checked.sample.sweep
+    assert config.game.size == config.data.size == 32
+    for net in (config.generator, config.discriminator):
+        assert tuple(net.get("attention", (16,))) == (16,)
+        assert len(net.get("widths", (0,) * 4)) == 4
 
 
 def test_options_differ_from_the_base(budget):

@@ -1,9 +1,10 @@
 """Which choices make a small generator better for the same computation: what a record attempt is made of.
 
-    python experiments/record/study.py --teraflop 18 --seeds 2 --weights FOLDER --archives FOLDER
-    python experiments/record/study.py --only base,squash --teraflop 18 --weights FOLDER --archives FOLDER
+    python experiments/record/study.py --teraflop 12 --seeds 2 --weights FOLDER --archives FOLDER
+    python experiments/record/study.py --only base,squash --teraflop 12 --weights FOLDER --archives FOLDER
 
-Every option is a narrow network trained for the same number of floating-point operations, and scored alike.
+Every option is a narrow network for pictures of `--size`, trained for the same number of floating-point
+operations, and scored alike, against photos squashed to that size.
 Each run has a process of its own and leaves rows/OPTION-SEED.json beside this file; one whose row is there,
 of the same config and budget, is not run again, so that a study goes on where it was interrupted. ranking.md,
 ranking.json and ranking.png are made of all rows that are there.
@@ -30,7 +31,7 @@ class Option(NamedTuple):
     said: str
     changes: dict[str, Any] = {}
     config: str = "biggan"
-    narrow: int = 4  # its widths are divided by this
+    narrow: int = 8  # its widths are divided by this
 
 
 CHANGED = {
@@ -40,6 +41,7 @@ CHANGED = {
     }
 }
 SQUASH = {"data.crop": {"name": "squash", "resampler": "lanczos"}}
+MIXED = {"data.crop": {"name": "box_and_photo", "resampler": "lanczos"}}
 LECAM = {"game.d_penalties": {"lecam": {"weight": 0.3, "every": 1, "decay": 0.99}}}
 RATES = {"optimizer.g.schedule.learning_rate": 2e-4, "optimizer.d.schedule.learning_rate": 8e-4}
 END = {
@@ -49,6 +51,7 @@ END = {
 OPTIONS = {
     "base": Option("BigGAN, batches of 8, average of decay 0.99"),
     "squash": Option("crops squashed as the metric's real side is", SQUASH),
+    "mixed": Option("whole photos, squashed so, and boxes", MIXED),
     "diffaugment": Option("DiffAugment: colour and translation", CHANGED),
     "lecam": Option("LeCam 0.3", LECAM),
     "unlabelled": Option("the discriminator is not told the breed", {"discriminator.projection": False}),
@@ -63,7 +66,7 @@ OPTIONS = {
         "relativistic average hinge", {"game.loss": {"name": "relativistic_average", "base": "hinge"}}
     ),
     "slow": Option("average of decay 0.999, ramped", {"ema.decay": 0.999, "ema.rampup": 0.1}),
-    "r3gan": Option("R3GAN, slim, without breeds", {"optimizer.g.schedule.learning_rate": 2e-4}, "r3gan", 8),
+    "r3gan": Option("R3GAN, slim, without breeds", {"optimizer.g.schedule.learning_rate": 2e-4}, "r3gan"),
     "second": Option("the 2nd place of 2019", {}, "rals_ac_biggan"),
     "fifth": Option("the 5th place of 2019", {}, "dog_biggan"),
 }
@@ -76,15 +79,41 @@ def parse() -> argparse.Namespace:
     parser = trial.parser(__doc__)
     parser.set_defaults(narrow=True, samples=500)
     parser.add_argument("--teraflop", type=float, required=True, help="of each run, in 10^12 operations")
+    parser.add_argument("--size", type=int, default=64, help="of the pictures, a power of 2 up to 64")
     parser.add_argument("--only", default=",".join(OPTIONS), help="options, separated by commas")
     parser.add_argument("--seeds", type=int, default=2, help="of each option")
     args = parser.parse_args()
     if args.minutes or args.kimg:
         parser.error("a study's budget is --teraflop, not --minutes or --kimg")
+    if args.size not in (16, 32, 64):
+        parser.error(f"--size is {args.size}; choices: 16, 32, 64")
     unknown = sorted(set(args.only.split(",")) - set(OPTIONS))
     if unknown:
         parser.error(f"{unknown[0]} is no option; options: {', '.join(OPTIONS)}")
     return args
+
+
+def smaller(config: Any, size: int) -> dict[str, Any]:
+    """Fields of a config for pictures of 64x64 that make it one for a smaller size."""
+    by = config.game.size // size
+    changes = {
+        "data.size": config.data.size // by,
+        "data.store_size": config.data.store_size // by,
+        "game.size": size,
+    }
+    if "shift_scale_rotate" in config.augment:
+        changes["augment.shift_scale_rotate.size"] = size
+    for player in ("generator", "discriminator"):
+        net = config[player]
+        if "attention" in net:
+            changes[f"{player}.attention"] = tuple(height // by for height in net.attention)
+        if (
+            "widths" in net
+        ):  # of one height each, the generator's from 4 pixels on, the discriminator's down to 4
+            less = by.bit_length() - 1
+            last = len(net.widths) - less
+            changes[f"{player}.widths"] = net.widths[:last] if player == "generator" else net.widths[less:]
+    return changes
 
 
 def config_of(name: str, seed: int, args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -98,7 +127,9 @@ def config_of(name: str, seed: int, args: argparse.Namespace) -> tuple[Any, dict
             for field in above:
                 place = place[field]
             del place[last]
-    changes = {**trial.narrowed(config, option.narrow), **SHARED, **option.changes, "seed": seed}
+    small = smaller(config, args.size)
+    config.update_from_flattened_dict(small)
+    changes = {**small, **trial.narrowed(config, option.narrow), **SHARED, **option.changes, "seed": seed}
     told = trial.shorten(config, args, **changes)
     unit = trial.K * 2  # of dispatches and log lines
     steps = max(round(args.teraflop * 1e12 / trial.flops(config) / unit), 1) * unit
