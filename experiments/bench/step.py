@@ -1,14 +1,15 @@
 """Images per second of jaxdog's training steps and of plain PyTorch ones of the same sizes, alternating.
 
-    python experiments/bench/step.py --narrow --rounds 8    # a CPU, every family
+    python experiments/bench/step.py --set game.batch_size=8    # every family at full width
+    python experiments/bench/step.py --narrow                   # at the widths of the CPU experiments
     python experiments/bench/step.py --only biggan --set game.batch_size=32 generator.channels=16
 
 A family is a config. Both sides have the same number of parameters, batch, losses, penalties, optimiser and
 average of the generator. Ours also gathers its batch from 22,125 pictures and mirrors it; PyTorch gets one
 batch that is ready, and runs in both of its memory layouts. A round is one turn of each; the ratio of a round
 compares neighbours in time. What a matrix product and a convolution reach on this machine is measured in the
-same process. Each family has a process of its own and leaves rows/NAME.json beside this file; table.md is
-made of all rows that are there.
+same process. Each family has a process of its own and leaves rows/NAME.json (or NAME-narrow.json) beside this
+file; table.md is made of all rows that are there.
 """
 
 import argparse
@@ -252,6 +253,11 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def row_at(name: str, narrow: bool) -> pathlib.Path:
+    """Where a family's row is."""
+    return HERE / "rows" / f"{name}{'-narrow' if narrow else ''}.json"
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
@@ -277,11 +283,11 @@ def main() -> None:
     """Measures the families one after the other, and makes the table."""
     args = parse()
     if args.one:
-        trial.write(HERE / "rows" / f"{args.one}.json", one(args.one, args))
+        trial.write(row_at(args.one, args.narrow), one(args.one, args))
         return
     failed = trial.side_by_side(__file__, [trial.Job(name) for name in args.only.split(",")], args.jobs)
-    rows = {path.stem: json.loads(path.read_text()) for path in (HERE / "rows").glob("*.json")}
-    said = table([rows[name] for name in FAMILIES if name in rows])
+    paths = [row_at(name, narrow) for narrow in (False, True) for name in FAMILIES]
+    said = table([json.loads(path.read_text()) for path in paths if path.exists()])
     (HERE / "table.md").write_text(said)
     print(said)
     if failed:
