@@ -66,6 +66,7 @@ OPTIONS = {
         "relativistic average hinge", {"game.loss": {"name": "relativistic_average", "base": "hinge"}}
     ),
     "slow": Option("average of decay 0.999, ramped", {"ema.decay": 0.999, "ema.rampup": 0.1}),
+    "together": Option("squashed crops and doubled rates", {**SQUASH, **RATES}),
     "r3gan": Option("R3GAN, slim, without breeds", {"optimizer.g.schedule.learning_rate": 2e-4}, "r3gan"),
     "second": Option("the 2nd place of 2019", {}, "rals_ac_biggan"),
     "fifth": Option("the 5th place of 2019", {}, "dog_biggan"),
