@@ -236,5 +236,4 @@ def _radius(real: Rows, k: int) -> jax.Array:
 
 
 def _prdc(real: Rows, radius: jax.Array, fake: Rows, k: int) -> prdc.PRDC:
-    weights = {"real_weight": real.weight, "fake_weight": fake.weight}
-    return prdc.prdc(real.x, fake.x, k, real_radius=radius, **weights)
+    return prdc.prdc(real.x, fake.x, k, real_weight=real.weight, fake_weight=fake.weight, real_radius=radius)
