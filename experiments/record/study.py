@@ -182,7 +182,7 @@ def collect() -> None:
 
     true = {score: next((x for x in rows[0]["after"] if x.startswith(score)), score) for score in SCORES}
     lines = [
-        f"| option | what it is | fid768 | {true['fid2048']} | {true['recall']} | seeds | pictures seen | seconds |"
+        f"| option | what it is | fid768 | {true['fid2048']} | {true['recall']} | seeds | pictures | seconds |"
     ]
     lines.append("|---|---|---|---|---|---|---|---|")
     lines += [
