@@ -181,9 +181,8 @@ def collect() -> None:
         return f"{x['mean']:.{digits}f}" + ("" if x["error"] is None else f" ± {x['error']:.{digits}f}")
 
     true = {score: next((x for x in rows[0]["after"] if x.startswith(score)), score) for score in SCORES}
-    lines = [
-        f"| option | what it is | fid768 | {true['fid2048']} | {true['recall']} | seeds | pictures | seconds |"
-    ]
+    names = "option", "what it is", "fid768", true["fid2048"], true["recall"], "seeds", "pictures", "seconds"
+    lines = [f"| {' | '.join(names)} |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     lines += [
         f"| {x['option']} | {OPTIONS[x['option']].said} | {said(x['fid768'], 3)} | {said(x['fid2048'], 1)} | "
