@@ -53,7 +53,7 @@ def turns(data: Any, config: Any, rounds: int) -> dict[str, list[float]]:
     sides: dict[str, Any] = {"streamed": ahead, "resident": itertools.repeat(few)}
     times: dict[str, list[float]] = {name: [] for name in sides}
     made = {name: program.compiled(phase, 0, K, over, False, name == "streamed") for name in sides}
-    states = {name: functions.init(few) for name, functions in made.items()}
+    states = {name: made["resident"].init(few) for name in sides}
     for i in range(rounds + 1):  # the first one compiles
         for name, source in sides.items():
             mark = time.perf_counter()
