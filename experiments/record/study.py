@@ -108,9 +108,8 @@ def smaller(config: Any, size: int) -> dict[str, Any]:
         net = config[player]
         if "attention" in net:
             changes[f"{player}.attention"] = tuple(height // by for height in net.attention)
-        if (
-            "widths" in net
-        ):  # of one height each, the generator's from 4 pixels on, the discriminator's down to 4
+        if "widths" in net:
+            # Of one height each: the generator's from 4 pixels on, the discriminator's down to 4.
             less = by.bit_length() - 1
             last = len(net.widths) - less
             changes[f"{player}.widths"] = net.widths[:last] if player == "generator" else net.widths[less:]
