@@ -22,6 +22,13 @@ def args() -> argparse.Namespace:
     return trial.parser("").parse_args(["--minutes", "1", "--narrow"])
 
 
+def test_lists_within_what_is_set_are_tuples_as_in_configs():
+    args = trial.parser("").parse_args(
+        ["--set", 'sample.sweep={"track": [0, 1]}', "ema.tracks=[0.9]", "seed=3"]
+    )
+    assert trial.told(args) == {"sample.sweep": {"track": (0, 1)}, "ema.tracks": (0.9,), "seed": 3}
+
+
 @pytest.mark.parametrize("name", entries.ENTRIES)
 def test_every_entry_passes_narrow_and_for_minutes(name, args):
     config, changes = entries.config_of(name, args)
