@@ -128,7 +128,7 @@ def _same_experiment(config: ml_collections.ConfigDict, folder: pathlib.Path) ->
     """Writes config.json; a folder that holds a different experiment is refused, field by field."""
     path = folder / "config.json"
     if path.is_file():
-        old, new = _flat(json.loads(path.read_text())), _flat(json.loads(config.to_json_best_effort()))
+        old, new = flat(json.loads(path.read_text())), flat(json.loads(config.to_json_best_effort()))
         changed = [
             f"{name} is {new.get(name)!r}, was {old.get(name)!r}"
             for name in sorted(old.keys() | new.keys())
@@ -144,10 +144,11 @@ def _same_experiment(config: ml_collections.ConfigDict, folder: pathlib.Path) ->
         path.write_text(config.to_json_best_effort(indent=2) + "\n")
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """A config's fields, as JSON has them, by their dotted names."""
     if not isinstance(tree, dict):
         return {prefix[:-1]: tree}
-    return {name: x for key, sub in tree.items() for name, x in _flat(sub, f"{prefix}{key}.").items()}
+    return {name: x for key, sub in tree.items() for name, x in flat(sub, f"{prefix}{key}.").items()}
 
 
 # ------------------------------------------------------------------ the modes

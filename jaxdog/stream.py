@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from jaxdog import devices, system
 from jaxdog.data import batches, extras
 
-THREADS, AHEAD = 8, 4  # of grain; dispatches that are ready before they are asked for
+THREADS, AHEAD = 4, 4  # of grain; dispatches that are ready before they are asked for
 
 
 def dispatches(

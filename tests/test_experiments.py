@@ -8,12 +8,12 @@ import threading
 
 import pytest
 
-from configs import toy
+from configs import r3gan, toy
 from experiments import trial
 from experiments.ablations import run as ablations
 from experiments.entries import run as entries
+from experiments.record import compare, study
 from experiments.record import run as record
-from experiments.record import study
 from jaxdog import factory
 
 
@@ -247,3 +247,25 @@ def test_schedules_are_stretched_to_the_plan(attempt):
     checked = factory.check(config)
     assert checked.train.steps == checked.game.augment_p["steps"] == 5400
     assert checked.eval.every_kimg == 300 * 128 / 1000 and checked.checkpoint.every == 300
+
+
+def test_an_attempts_scores_say_what_they_took(tmp_path):
+    config = r3gan.get_config()
+    config.game.batch_size, config.sample.sweep = 8, {"truncation": (0.0,)}
+    (tmp_path / "config.json").write_text(config.to_json_best_effort())
+    (tmp_path / "plan.json").write_text(json.dumps({"arm": "r3gan", "flop_per_step": 2e12}))
+    lines = [{"step": step, "seconds": 36.0 * step} for step in (100, 200)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    scores = [{"step": 200, "fid768": 2.0, "final": final} for final in (False, True)]
+    (tmp_path / "scores.jsonl").write_text(json.dumps(scores[0]) + "\n")
+    with pytest.raises(SystemExit, match="no final score"):
+        compare.attempt(tmp_path)
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scores))
+    made = compare.attempt(tmp_path)
+    assert made["hours"] == made["scores"][-1]["hours"] == 2.0 and made["scores"][-1]["teraflop"] == 400.0
+    assert made["changes"] == {
+        "game.batch_size": 8,
+        "sample.sweep.finish": None,
+        "sample.sweep.track": None,
+        "sample.sweep.truncation": [0.0],
+    }
