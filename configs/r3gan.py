@@ -8,8 +8,9 @@ run; probability of ADA's augmentations 0 to 0.3; an average whose half-life gro
 Ours: the networks, for the preset's (768 channels) would see a million pictures where they need 20. They
 have 512 to 128 channels with dense 3x3 convolutions over half of them, and batches of 128 in place of 256;
 p rises in a straight line; the half-life is at most a tenth of the pictures seen, besides two more averages.
-Breeds are not looked at (generator.embed_dim and discriminator.embed_dim would). Whole photos and boxes are
-learnt, every tenth photo is held out, and the way of drawing is chosen in the end, as in `record_biggan.py`.
+Breeds are not looked at (generator.embed_dim and discriminator.embed_dim would). Whole photos, squashed as
+they are scored, are learnt, every tenth is held out, and the way of drawing is chosen in the end, as in
+`record_biggan.py`.
 """
 
 from ml_collections import ConfigDict
@@ -32,9 +33,7 @@ def get_config(variant: str = "full") -> ConfigDict:
             classes=120,  # 0: as many as the photos have
             size=64,
             store_size=64,  # of the crops as they are kept; more than game.size where augmentations cut
-            crop=dict(
-                name="box_and_photo", resampler="lanczos"
-            ),  # whole photos, as they are scored, and boxes
+            crop=dict(name="squash", resampler="lanczos"),  # whole photos, as they are scored
             # Every tenth photo is kept from training; pictures are scored against these besides.
             curate=dict(hold_out=dict(every=10)),
             cache_dir="~/.cache/jaxdog",

@@ -60,7 +60,7 @@ class Run(NamedTuple):
     writer: writers.Writer
     checkpoints: checkpoint.Checkpoints
     evaluate: Callable[[system.Phase, Any, int], float] | None  # (phase, state, step) -> score
-    evaluate_every: int  # steps; 0: never
+    evaluate_every: int  # steps, and after the last one; 0: never
     begin: Callable[[Any], Any] | None = None  # the first state -> the one to begin with
     deal_state: bool = False  # large arrays of the state are dealt out over the devices
 
@@ -299,7 +299,8 @@ def _events(
     def due(every: int) -> bool:
         return every > 0 and step % every == 0
 
-    evaluate = run.evaluate is not None and due(run.evaluate_every)
+    end = step >= sum(phase.steps for phase in run.phases)  # what the whole run came to is scored, too
+    evaluate = run.evaluate is not None and run.evaluate_every > 0 and (end or due(run.evaluate_every))
     if not (last or evaluate or due(settings.grid_every) or due(run.checkpoint_every)):
         return state
     progress.read(keep=0)  # a state whose numbers are not finite must not be saved

@@ -229,6 +229,13 @@ def test_evaluations_pick_the_best_checkpoint(tmp_path: pathlib.Path) -> None:
     assert run.checkpoints.best() == 8 and run.checkpoints.latest() == 12
 
 
+def test_the_end_is_scored_though_nothing_is_due_there(tmp_path: pathlib.Path) -> None:
+    scores = {8: 3.0, 12: 2.0}
+    run = make(tmp_path, evaluate=lambda phase, state, step: scores.pop(step), evaluate_every=8)
+    train.train(run)
+    assert run.checkpoints.best() == 12 and not scores
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

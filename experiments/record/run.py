@@ -140,7 +140,7 @@ def piece(config: Any, folder: pathlib.Path, minutes: float, scoring: bool) -> t
 
 
 def hand_out(state: Any, folder: pathlib.Path, out: pathlib.Path) -> None:
-    """The averaged generator in parts, curves, scores, the newest sheets."""
+    """The averaged generator in parts, and what `copy` takes."""
     import flax
     import jax
     import numpy as np
@@ -154,7 +154,12 @@ def hand_out(state: Any, folder: pathlib.Path, out: pathlib.Path) -> None:
         found[-1][name] = x
     for i, part in enumerate(found):
         np.savez(out / f"ema{i}.npz", **part)
-    for name in ("plan.json", "config.json", "log.jsonl", "scores.jsonl", "sweep.json"):
+    copy(folder, out)
+
+
+def copy(folder: pathlib.Path, out: pathlib.Path) -> None:
+    """What there is of plan, config, curves, scores, report and the newest sheets."""
+    for name in ("plan.json", "config.json", "log.jsonl", "scores.jsonl", "sweep.json", "report.html"):
         if (folder / name).is_file():
             shutil.copy(folder / name, out / name)
     for sheet in sorted((folder / "grids").glob("*.png"))[-3:]:
@@ -178,8 +183,7 @@ def main() -> None:
     if outcome.step >= config.train.steps and args.weights:
         modes.run("submit", config, str(folder))
         if args.out:
-            for name in ("scores.jsonl", "sweep.json", "report.html"):
-                shutil.copy(folder / name, args.out / name)
+            copy(folder, args.out)
 
 
 if __name__ == "__main__":
