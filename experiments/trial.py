@@ -53,13 +53,9 @@ def check_budget(made: argparse.ArgumentParser, args: argparse.Namespace) -> Non
 
 def told(args: argparse.Namespace) -> dict[str, Any]:
     """What --set says: fields and values."""
+    from jaxdog import modes
 
-    def tuples(value: Any) -> Any:  # configs have tuples where JSON has lists, within sections too
-        if isinstance(value, dict):
-            return {name: tuples(x) for name, x in value.items()}
-        return tuple(map(tuples, value)) if isinstance(value, list) else value
-
-    return {field: tuples(json.loads(value)) for field, _, value in (x.partition("=") for x in args.set)}
+    return {field: modes.tuples(json.loads(value)) for field, _, value in (x.partition("=") for x in args.set)}
 
 
 def again(file: str, one: str) -> bool:

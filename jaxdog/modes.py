@@ -114,14 +114,14 @@ def saved(folder: pathlib.Path) -> ml_collections.ConfigDict:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: {folder} is not the folder of a run. Give --config.")
-    return ml_collections.ConfigDict(_tuples(json.loads(path.read_text())))
+    return ml_collections.ConfigDict(tuples(json.loads(path.read_text())))
 
 
-def _tuples(value: Any) -> Any:
+def tuples(value: Any) -> Any:
     """JSON's lists back to the tuples that configs hold."""
     if isinstance(value, dict):
-        return {name: _tuples(x) for name, x in value.items()}
-    return tuple(_tuples(x) for x in value) if isinstance(value, list) else value
+        return {name: tuples(x) for name, x in value.items()}
+    return tuple(tuples(x) for x in value) if isinstance(value, list) else value
 
 
 def _same_experiment(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
