@@ -55,7 +55,9 @@ def told(args: argparse.Namespace) -> dict[str, Any]:
     """What --set says: fields and values."""
     from jaxdog import modes
 
-    return {field: modes.tuples(json.loads(value)) for field, _, value in (x.partition("=") for x in args.set)}
+    return {
+        field: modes.tuples(json.loads(value)) for field, _, value in (x.partition("=") for x in args.set)
+    }
 
 
 def again(file: str, one: str) -> bool:
