@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import pathlib
 import sys
 import threading
 
@@ -269,3 +270,20 @@ def test_an_attempts_scores_say_what_they_took(tmp_path):
         "sample.sweep.track": None,
         "sample.sweep.truncation": [0.0],
     }
+
+
+def test_pilots_are_ranked_by_their_first_scores_and_told_apart_by_what_they_changed():
+    def pilot(folder, fid768, **changes):
+        first = {"teraflop": 20.0, "step": 100, "hours": 0.1, "fid2048_approx": 9.0, "held_out_fid768": 2.0}
+        scores = [{**first, "fid768": fid768}, {**first, "fid768": 0.0}]
+        return pathlib.Path(folder), {"arm": "r3gan", "changes": {"seed": 1, **changes}, "scores": scores}
+
+    folders, made = zip(pilot("slow/r3gan", 2.0), pilot("fast/r3gan", 1.0, rate=0.5), strict=True)
+    compare.name(list(made), list(folders))
+    assert [x["name"] for x in made] == ["r3gan-slow", "r3gan-fast"]
+    head, _, *rows, end = compare.beginnings(list(made)).split("\n")
+    assert head.startswith("| changes") and end == ""
+    assert rows == [
+        "| `r3gan-fast`: rate 0.5 | 20.0 | 100 | 0.10 | 1.000 | 9.0 | 2.000 |",
+        "| `r3gan-slow`:  | 20.0 | 100 | 0.10 | 2.000 | 9.0 | 2.000 |",
+    ]
