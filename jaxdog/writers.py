@@ -3,6 +3,7 @@
 Only one process of a run may write; the others hold `Writer(..., enabled=False)`, which does nothing.
 """
 
+import functools
 import json
 import math
 import os
@@ -12,7 +13,6 @@ from typing import Any, TextIO
 
 import numpy as np
 import PIL.Image
-from tensorboardX import SummaryWriter
 
 LOG = "log.jsonl"
 SCORES = "scores.jsonl"
@@ -78,8 +78,14 @@ class Writer:
         self._workdir.mkdir(parents=True, exist_ok=True)
         self._log = _reopen(self._workdir / LOG, step)
         self._scores = _reopen(self._workdir / SCORES, step)
-        purge = None if step is None else step + 1  # TensorBoard then hides what a killed run wrote later
-        self._board = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=purge, flush_secs=10)
+        self._purge = None if step is None else step + 1  # TensorBoard hides what a killed run wrote later
+
+    @functools.cached_property
+    def _board(self) -> Any:
+        """Made when there is something to write: it loads torch where that is installed, seconds long."""
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(str(self._workdir / "tensorboard"), purge_step=self._purge, flush_secs=10)
 
     def __enter__(self) -> "Writer":
         return self
@@ -117,7 +123,8 @@ class Writer:
             self._enabled = False
             self._log.close()
             self._scores.close()
-            self._board.close()
+            if "_board" in vars(self):
+                self._board.close()
 
     def _line(self, file: TextIO, step: int, record: Mapping[str, Any], prefix: str) -> None:
         clean = to_json({"step": step, **record})

@@ -22,8 +22,9 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 from experiments import trial  # noqa: E402
 
-# Fields that say nothing of the recipe.
+# Fields that say nothing of the recipe, or follow from the plan.
 OTHER = "train.", "checkpoint.", "eval.", "submit.", "data.archives", "data.path", "data.cache_dir"
+OTHER += ("game.augment_p.steps",)
 AXES = {"kimg": "thousand real pictures", "hours": "hours", "teraflop": "TFLOP"}
 
 
@@ -71,11 +72,11 @@ def attempt(folder: pathlib.Path, whole: bool = True) -> dict[str, Any]:
 
 
 def name(attempts: list[dict[str, Any]], folders: list[pathlib.Path]) -> None:
-    """Gives each attempt a name of its own, "name": its arm, and what its folder lies in if that is not enough."""
+    """Gives each attempt a name of its own: its arm, and the folder above where that is not enough."""
     arms = [x["arm"] for x in attempts]
     for x, folder in zip(attempts, folders, strict=True):
         arm = x["arm"]
-        x["name"] = arm if arms.count(arm) == 1 else f"{arm}-{folder.resolve().parent.name}"
+        x["name"] = arm if arms.count(arm) == 1 else f"{arm}-{folder.absolute().parent.name}"
 
 
 def table(attempts: list[dict[str, Any]]) -> str:
