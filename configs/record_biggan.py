@@ -13,8 +13,8 @@ and more often, for it is against learning by heart and a burden at first; a run
 to its best; and the way of drawing is chosen in the end. Every tenth photo is held out.
 
 The rates are the 2nd place's. A step's relative size goes with rate x sqrt(width), for kernels begin
-orthogonal and Adam moves each entry by about the rate: of once, twice and four times these rates, twice is
-best for networks of a sixth of the widths.
+orthogonal and Adam moves each entry by about the rate: networks of a sixth of these widths were trained at
+twice the rates.
 """
 
 from ml_collections import ConfigDict
