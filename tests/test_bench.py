@@ -66,7 +66,10 @@ def test_what_is_not_there_is_named() -> None:
 
 PROGRAM = """
 %body {
-  %conv.1 = f32[8,4,3]{2,1,0} convolution(%a, %b), metadata={op_name="jit(dispatch)/while/body/g/rgb/conv"}
+  %a = f32[8,4,4,2]{3,2,1,0} parameter(0)
+  %b = f32[1,1,2,3]{3,2,1,0} parameter(1)
+  %conv.1 = f32[8,4,4,3]{3,2,1,0} convolution(%a, %b), window={size=1x1}, dim_labels=b01f_01io->b01f, \
+metadata={op_name="jit(dispatch)/while/body/g/rgb/conv"}
   ROOT %fusion.2 = (f32[2]{0}, f32[]) fusion(%conv.1), kind=kLoop
   %copy = f32[8]{0} copy(%c)
 }
@@ -78,7 +81,26 @@ def test_a_profile_names_what_took_time_the_longest_first() -> None:
         PROGRAM, collections.Counter({"conv.1": 2.0, "fusion.2": 6.0, "else": 1.0}), 2
     )
     assert [(row.name, row.ms) for row in rows] == [("fusion.2", 3.0), ("conv.1", 1.0)]
-    assert rows[1].shape == "f32[8,4,3]" and rows[1].source == "g/rgb/conv"
+    assert rows[1].shape == "f32[8,4,4,3]" and rows[1].source == "g/rgb/conv"
+    assert rows[1].flop == 2 * 8 * 4 * 4 * 2 * 3 and rows[0].flop == 0
+
+
+@pytest.mark.parametrize("stride", (1, 2))
+def test_products_and_convolutions_are_counted_as_xla_counts_them(stride: int) -> None:
+    def conv(x, kernel):
+        names = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), ((1, 2), (0, 1)), dimension_numbers=names
+        )
+
+    x, kernel = jnp.ones((3, 7, 8, 40)), jnp.ones((3, 4, 40, 48))
+    for function, given in (
+        (conv, (x, kernel)),
+        (lambda a, b: jnp.einsum("bij,bjk->bki", a, b), (jnp.ones((3, 64, 96)), jnp.ones((3, 96, 80)))),
+    ):
+        compiled = jax.jit(function).lower(*given).compile()
+        flop = operations.work(compiled.as_text())
+        assert max(flop.values()) == compiled.cost_analysis()["flops"] > 1e5
 
 
 def test_durations_are_those_of_the_operations_that_ran(tmp_path) -> None:

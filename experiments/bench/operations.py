@@ -4,11 +4,14 @@
     taskset -c 0 python experiments/bench/operations.py --config biggan --narrow    # one core: times add up
 
 Runs a dispatch of `--steps` under JAX's profiler and adds up the durations of each operation of the compiled
-program, with the name that the model gave it. On several cores an operation's parts count together.
+program, with the name that the model gave it. On several cores an operation's parts count together. What
+convolutions and matrix products reach is told beside what one large one of each reaches in the same process.
 """
 
 import argparse
 import collections
+import itertools
+import math
 import pathlib
 import re
 import sys
@@ -31,6 +34,7 @@ class Operation(NamedTuple):
     ms: float  # of a step
     shape: str  # of its result
     source: str  # where in the model it was asked for
+    flop: float = 0.0  # of a step's convolutions and matrix products in it
 
 
 def parse() -> argparse.Namespace:
@@ -57,15 +61,69 @@ def durations(folder: str) -> collections.Counter[str]:
     return found
 
 
+def parsed(line: str) -> tuple[str, str, str, str] | None:
+    """(name, shape of the result, what is done, with what) of an instruction, if the line is one."""
+    found = re.match(r"\s*(?:ROOT )?%?(\S+) = (\(.*?\)|\S+) ([\w-]+)\((.*)", line)
+    return (found[1], re.sub(r"\{.*?\}", "", found[2]), found[3], found[4]) if found else None
+
+
+def numbers(text: str) -> list[int]:
+    """All in a text."""
+    return [int(x) for x in re.findall(r"\d+", text)]
+
+
+def taps(size: int, kernel: int, out: int, stride: int, before: int) -> int:
+    """Pairs of a kernel's entry and an output, along one side, that meet no zero around the input."""
+    pairs = itertools.product(range(out), range(kernel))
+    return sum(0 <= o * stride + t - before < size for o, t in pairs)
+
+
+def product_flop(kind: str, out: str, told: str, shapes: dict[str, str]) -> float:
+    """Multiplications and additions of a `dot` or of a `convolution` of [b, h, w, c] and [n, m, c, k]."""
+    names = re.findall(r"%([^\s,)]+)", told.split(")", 1)[0])
+    a, b = (numbers(shapes[name].split("[", 1)[1]) for name in names)
+    result = numbers(out.split("[", 1)[1])
+    if kind == "dot":
+        summed = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", told)
+        return 2.0 * math.prod(result) * math.prod(a[i] for i in numbers(summed[1] if summed else ""))
+    if "dim_labels=b01f_01io->b01f" not in told:
+        raise ValueError(f"no [b, h, w, c] convolution by [n, m, c, k]: {told}")
+    found = {key: re.search(key + r"=([\dx_-]+)", told) for key in ("stride", "pad")}
+    strides = numbers(found["stride"][1]) if found["stride"] else [1, 1]
+    pads = [int(x) for x in re.split("[x_]", found["pad"][1])] if found["pad"] else [0] * 4
+    sides = [taps(a[i + 1], b[i], result[i + 1], strides[i], pads[2 * i]) for i in (0, 1)]
+    return 2.0 * result[0] * result[3] * b[2] * math.prod(sides)
+
+
+def work(program: str) -> dict[str, float]:
+    """Instruction -> operations of the convolutions and matrix products that it is or holds."""
+    lines = program.splitlines()
+    shapes = {found[0]: found[1] for line in lines if (found := parsed(line))}
+    inside: collections.Counter[str] = collections.Counter()  # of a computation
+    alone: dict[str, float] = {}
+    computation = ""
+    for line in lines:
+        if begun := re.match(r"(?:ENTRY )?%(\S+) .*\{$", line):
+            computation = begun[1]
+        if (found := parsed(line)) and found[2] in ("convolution", "dot"):
+            alone[found[0]] = product_flop(found[2], found[1], found[3], shapes)
+            inside[computation] += alone[found[0]]
+    for line in lines:
+        if (found := parsed(line)) and found[2] in ("fusion", "call"):
+            called = re.search(r"(?:calls|to_apply)=%([^\s,]+)", found[3])
+            alone[found[0]] = inside[called[1]] if called else 0.0
+    return alone
+
+
 def operations(program: str, ms: collections.Counter[str], steps: int) -> list[Operation]:
     """The operations of a compiled program that took time, the longest first."""
-    rows = []
+    rows, flop = [], work(program)
     for line in program.splitlines():
-        found = re.match(r"\s*(?:ROOT )?%?(\S+) = (\(?[^ ]+)", line)
-        if found and found[1] in ms:
+        found = parsed(line)
+        if found and found[0] in ms:
             source = re.search(r'op_name="(?:jit\(dispatch\)/while/body/)?([^"]*)"', line)
-            shape = re.sub(r"\{.*?\}", "", found[2])
-            rows.append(Operation(found[1], ms[found[1]] / steps, shape, source[1] if source else ""))
+            told = source[1] if source else ""
+            rows.append(Operation(found[0], ms[found[0]] / steps, found[1], told, flop.get(found[0], 0.0)))
     return sorted(rows, key=lambda row: -row.ms)
 
 
@@ -93,9 +151,18 @@ def main() -> None:
     for row in rows:
         kinds[re.sub(r"[.\d]+$", "", row.name)] += row.ms
     print(", ".join(f"{kind} {100 * ms / total:.0f} %" for kind, ms in kinds.most_common(8)), "\n")
-    print("| ms | share | operation | result | of |\n|---|---|---|---|---|")
+    products = [row for row in rows if row.flop]
+    ms, flop, most = sum(row.ms for row in products), sum(row.flop for row in products), step.limits()
+    reached = flop / max(ms, 1e-9) / 1e6
+    print(
+        f"convolutions and matrix products: {flop / 1e9:.2f} GFLOP in {ms:.0f} ms, {100 * ms / total:.0f} % "
+        f"of the time: {reached:.1f} GFLOP/s; one large convolution reaches {most['conv_gflops']:.1f} "
+        f"({most['conv_gflops'] / reached:.2f} times that), one large product {most['matmul_gflops']:.1f}\n"
+    )
+    print("| ms | share | GFLOP/s | operation | result | of |\n|---|---|---|---|---|---|")
     for row in rows[: args.most]:
-        print(f"| {row.ms:.2f} | {100 * row.ms / total:.1f} % | {row.name} | {row.shape} | {row.source} |")
+        share, rate = 100 * row.ms / total, f"{row.flop / row.ms / 1e6:.0f}" if row.flop else ""
+        print(f"| {row.ms:.2f} | {share:.1f} % | {rate} | {row.name} | {row.shape} | {row.source} |")
 
 
 if __name__ == "__main__":
