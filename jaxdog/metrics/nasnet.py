@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdog.metrics import inception
+from jaxdog.metrics import inception, pooling
 
 Array = jax.Array
 
@@ -268,13 +268,11 @@ def _side(branch: Branch, x: Array, zeros_count: bool) -> Array:
         x = Layer(unit, name=unit.name)(nn.relu(x))
     if branch.op not in ("avg", "max"):
         return x
-    window, strides, padding = (3, 3), (branch.stride, branch.stride), "SAME"
-    if zeros_count and branch.stride > 1:
-        border = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
+    stride, padding = branch.stride, "SAME"
+    if zeros_count and stride > 1:
+        border = lax.padtype_to_pads(x.shape[1:3], (pooling.WINDOW,) * 2, (stride, stride), padding)
         x, padding = jnp.pad(x, ((0, 0), *border, (0, 0))), "VALID"
-    if branch.op == "max":
-        return nn.max_pool(x, window, strides, padding)
-    return nn.avg_pool(x, window, strides, padding, count_include_pad=False)
+    return (pooling.max_pool if branch.op == "max" else pooling.avg_pool)(x, stride, padding)
 
 
 def preprocess(image: Array) -> Array:
