@@ -7,17 +7,20 @@
 A family is a config. Both sides have the same number of parameters, batch, losses, penalties, optimiser and
 average of the generator. Ours also gathers its batch from 22,125 pictures and mirrors it; PyTorch gets one
 batch that is ready, and runs in both of its memory layouts. A round is one turn of each; the ratio of a round
-compares neighbours in time. What a matrix product and a convolution reach on this machine is measured in the
-same process. Each family has a process of its own and leaves rows/NAME.json (or NAME-narrow.json) beside this
-file; table.md is made of all rows that are there.
+compares neighbours in time. The same process measures what a matrix product and a convolution reach on this
+machine, and what a line of the log costs (numbers fetched, JSON and TensorBoard written). Each family has a
+process of its own and leaves rows/NAME.json (or NAME-narrow.json) beside this file; table.md and table.png
+are made of all rows that are there.
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -96,11 +99,12 @@ def ours(config: Any, data: Any, k: int) -> tuple[Turn, dict[str, Any], dict[str
     mark = time.perf_counter()
     dispatch = functions.dispatch.lower(state, data, 0.0).compile()
     found = {"compile_seconds": time.perf_counter() - mark}
+    found["temporary_gb"] = dispatch.memory_analysis().temp_size_in_bytes / 1e9
 
-    def turn() -> None:
+    def turn() -> Any:
         nonlocal state
         state, scalars = dispatch(state, data, 0.0)
-        jax.block_until_ready((state, scalars))
+        return jax.block_until_ready((state, scalars))[1]
 
     return turn, params, found
 
@@ -122,6 +126,22 @@ def inputs_only(data: Any, b: int, k: int) -> Turn:
     def turn() -> None:
         for i in range(k):
             jax.block_until_ready(one(data, np.int32(i)))
+
+    return turn
+
+
+def line_only(scalars: Any, folder: str) -> Turn:
+    """A turn that writes these numbers of a dispatch as a line of the log, and nothing else."""
+    import jax
+    import numpy as np
+
+    from jaxdog import writers
+
+    writer, steps = writers.Writer(folder), itertools.count(1)
+
+    def turn() -> None:
+        numbers = {name: float(np.mean(x)) for name, x in jax.device_get(scalars).items()}
+        writer.log(next(steps), numbers)
 
     return turn
 
@@ -193,8 +213,9 @@ def seconds(turn: Turn) -> float:
     return time.perf_counter() - mark
 
 
-def summary(images: int, times: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians over the rounds; ratios above 1: jaxdog is faster."""
+def summary(images: int, times: dict[str, list[float]], lines: float) -> dict[str, Any]:
+    """Medians over the rounds, `lines` of the log in each turn; ratios above 1: jaxdog is faster."""
+    own = statistics.median(times["jaxdog"])
     layouts = [name for name in times if name.startswith("torch")]
     ratios = {name: [a / b for a, b in zip(times[name], times["jaxdog"], strict=True)] for name in layouts}
     return {
@@ -203,8 +224,23 @@ def summary(images: int, times: dict[str, list[float]]) -> dict[str, Any]:
         },
         "ratio": {name: round(statistics.median(r), 3) for name, r in ratios.items()},
         "ratio_of_each_round": {name: [round(x, 3) for x in r] for name, r in ratios.items()},
-        "input_share": round(statistics.median(times["inputs"]) / statistics.median(times["jaxdog"]), 5),
+        "seconds_per_kimg": round(1000 * own / images, 2),
+        "input_share": round(statistics.median(times["inputs"]) / own, 5),
+        "log_share": round(lines * statistics.median(times["log line"]) / own, 5),
     }
+
+
+def alternating(name: str, turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each turn of each round, after a round that counts for nothing."""
+    for turn in turns.values():  # first allocations, compilation
+        turn()
+    times: dict[str, list[float]] = {told: [] for told in turns}
+    for i in range(rounds):
+        for told, turn in turns.items():
+            times[told].append(seconds(turn))
+        said = ", ".join(f"{told} {t[-1]:.3f} s" for told, t in times.items())
+        print(f"{name}, round {i + 1}: {said}", flush=True)
+    return times
 
 
 def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -227,15 +263,10 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
             if count != counts:
                 raise SystemExit(f"the nets differ: ours have {counts} parameters, PyTorch's {count}")
     turns["inputs"] = inputs_only(data, b, k)
-    for turn in turns.values():  # first allocations, compilation
-        turn()
-    times: dict[str, list[float]] = {told: [] for told in turns}
-    for i in range(args.rounds):
-        for told, turn in turns.items():
-            times[told].append(seconds(turn))
-        said = ", ".join(f"{told} {t[-1]:.3f} s" for told, t in times.items())
-        print(f"{name}, round {i + 1}: {said}", flush=True)
-    measured = summary(k * b, times)
+    with tempfile.TemporaryDirectory() as folder:
+        turns["log line"] = line_only(turns["jaxdog"](), folder)
+        times = alternating(name, turns, args.rounds)
+    measured = summary(k * b, times, k / config.train.log_every)
     flop, peak = trial.flops(config, -1) / b, limits()
     return {
         "name": name,
@@ -261,9 +292,10 @@ def row_at(name: str, narrow: bool) -> pathlib.Path:
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| config | parameters G, D | batch | images/s | against PyTorch | against its channels last | "
-        "GFLOP/s: step, matrix product, convolution | s to compile | inputs |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| config | parameters G, D | batch | images/s | s/kimg | against PyTorch | "
+        "against its channels last | GFLOP/s: step, matrix product, convolution | s to compile | "
+        "temporary GB | inputs | log |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         apart = {
@@ -271,12 +303,41 @@ def table(rows: list[dict[str, Any]]) -> str:
             for layout, r in row["ratio_of_each_round"].items()
         }
         lines.append(
-            f"| {row['name']} | {row['parameters'][0]:,}, {row['parameters'][1]:,} | {row['batch_size']} | "
-            f"{row['images_per_second']['jaxdog']:.1f} | {apart['torch']} | {apart['torch_channels_last']} | "
+            f"| {title(row)} | {row['parameters'][0]:,}, {row['parameters'][1]:,} | {row['batch_size']} | "
+            f"{row['images_per_second']['jaxdog']:.1f} | {row['seconds_per_kimg']:.1f} | {apart['torch']} | "
+            f"{apart['torch_channels_last']} | "
             f"{row['gflops']:.0f}, {row['matmul_gflops']:.0f}, {row['conv_gflops']:.0f} | "
-            f"{row['compile_seconds']:.0f} | {100 * row['input_share']:.2f} % |"
+            f"{row['compile_seconds']:.0f} | {row['temporary_gb']:.2f} | {100 * row['input_share']:.2f} % | "
+            f"{100 * row['log_share']:.2f} % |"
         )
     return "\n".join(lines) + "\n"
+
+
+def title(row: dict[str, Any]) -> str:
+    """What a row is called."""
+    return f"{row['name']}, narrow" if row["narrow"] else row["name"]
+
+
+def figure(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """Bars: how many times PyTorch's speed, in either layout; whiskers from the worst to the best round."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(1.5 + 1.1 * len(rows), 3.6), layout="constrained")
+    axes = drawn.add_subplot()
+    for shift, layout in ((-0.2, "torch"), (0.2, "torch_channels_last")):
+        ratio = [row["ratio"][layout] for row in rows]
+        rounds = [row["ratio_of_each_round"][layout] for row in rows]
+        reach = [
+            [x - min(r) for x, r in zip(ratio, rounds, strict=True)],
+            [max(r) - x for x, r in zip(ratio, rounds, strict=True)],
+        ]
+        at = [i + shift for i in range(len(rows))]
+        axes.bar(at, ratio, 0.4, yerr=reach, capsize=2, label=layout.replace("_", ", ").replace(", l", " l"))
+    axes.axhline(1.0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(rows)), [title(row).replace(", ", "\n") for row in rows], fontsize=8)
+    axes.set_ylabel("jaxdog's images/s to PyTorch's")
+    axes.legend(fontsize=8)
+    drawn.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -287,8 +348,9 @@ def main() -> None:
         return
     failed = trial.side_by_side(__file__, [trial.Job(name) for name in args.only.split(",")], args.jobs)
     paths = [row_at(name, narrow) for narrow in (False, True) for name in FAMILIES]
-    said = table([json.loads(path.read_text()) for path in paths if path.exists()])
-    (HERE / "table.md").write_text(said)
+    rows = [json.loads(path.read_text()) for path in paths if path.exists()]
+    (HERE / "table.md").write_text(said := table(rows))
+    figure(rows, HERE / "table.png")
     print(said)
     if failed:
         sys.exit(f"these failed: {', '.join(failed)}")
