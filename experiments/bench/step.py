@@ -73,12 +73,18 @@ def pictures(side: int, n: int = PICTURES) -> Any:
     return devices.put(batches.resident(image, label), devices.everywhere(devices.mesh()))
 
 
+def last(config: Any) -> Any:
+    """A config's last phase."""
+    from jaxdog import factory
+
+    return factory.phases(factory.check(config), CLASSES)[-1]
+
+
 def begun(config: Any, data: Any, k: int) -> tuple[Any, Any]:
     """The functions of a config's last phase, and its first state."""
-    from jaxdog import devices, factory, program
+    from jaxdog import devices, program
 
-    phase = factory.phases(factory.check(config), CLASSES)[-1]
-    functions = program.compiled(phase, 0, k, devices.mesh())
+    functions = program.compiled(last(config), 0, k, devices.mesh())
     return functions, functions.init(data)
 
 
@@ -90,9 +96,12 @@ def parameters(config: Any) -> dict[str, Any]:
     return jax.device_get({"g": state.g.params, "d": state.d.params})
 
 
-def ours(config: Any, data: Any, k: int) -> tuple[Turn, dict[str, Any], dict[str, float]]:
-    """(a turn of k training steps, parameters of both players, what compiling took)."""
+def ours(config: Any, data: Any, k: int) -> tuple[Turn, Turn, dict[str, Any], dict[str, float]]:
+    """(a turn of k training steps, one that draws as many pictures, parameters of both players, costs)."""
     import jax
+    import numpy as np
+
+    from jaxdog import devices, evaluate, program
 
     functions, state = begun(config, data, k)
     params = jax.device_get({"g": state.g.params, "d": state.d.params})
@@ -106,7 +115,16 @@ def ours(config: Any, data: Any, k: int) -> tuple[Turn, dict[str, Any], dict[str
         state, scalars = dispatch(state, data, 0.0)
         return jax.block_until_ready((state, scalars))[1]
 
-    return turn, params, found
+    drawn, over, label = last(config).system, devices.mesh(), np.arange(k * config.game.batch_size) % CLASSES
+    key = program.key_for(0, program.SUBMIT)
+    ready = jax.block_until_ready(evaluate.prepared(drawn, jax.tree.map(lambda x: x.copy(), state), key))
+    make = evaluate.painter(drawn, devices.everywhere(over))
+
+    def draw() -> None:
+        for index, breed in evaluate.draws(label.astype(np.int32), config.game.batch_size, over):
+            np.asarray(make(ready, key, index, breed))
+
+    return turn, draw, params, found
 
 
 def inputs_only(data: Any, b: int, k: int) -> Turn:
@@ -148,8 +166,9 @@ def line_only(scalars: Any, folder: str) -> Turn:
 
 def theirs(
     config: Any, params: dict[str, Any], k: int, layout: str, compiled: bool = False, half: bool = False
-) -> tuple[Turn, list[int]]:
-    """A turn of k of PyTorch's steps on its default device, and its players' parameter counts.
+) -> tuple[Turn, Turn, list[int]]:
+    """A turn of k of PyTorch's steps on its default device, one that draws as many pictures (uint8, on the
+    host), and its players' parameter counts.
 
     Args:
       config: a family's.
@@ -179,7 +198,13 @@ def theirs(
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
-    return turn, [sum(x.numel() for x in player.params) for player in (g, d)]
+    def draw() -> None:
+        with torch.inference_mode(), torch.autocast(real.device.type, torch.bfloat16, enabled=half):
+            for _ in range(k):
+                made = trainer.made(label)[0].add(1.0).mul(127.5).round().clamp(0, 255)
+                made.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    return turn, draw, [sum(x.numel() for x in player.params) for player in (g, d)]
 
 
 def limits(seconds: float = 2.0) -> dict[str, float]:
@@ -216,11 +241,17 @@ def seconds(turn: Turn) -> float:
 def summary(images: int, times: dict[str, list[float]], lines: float) -> dict[str, Any]:
     """Medians over the rounds, `lines` of the log in each turn; ratios above 1: jaxdog is faster."""
     own = statistics.median(times["jaxdog"])
-    layouts = [name for name in times if name.startswith("torch")]
-    ratios = {name: [a / b for a, b in zip(times[name], times["jaxdog"], strict=True)] for name in layouts}
+    pairs = {
+        name: "jaxdog draws" if name.endswith("draws") else "jaxdog"
+        for name in times
+        if name.startswith("torch")
+    }
+    ratios = {
+        name: [a / b for a, b in zip(times[name], times[ours], strict=True)] for name, ours in pairs.items()
+    }
     return {
         "images_per_second": {
-            name: round(images / statistics.median(times[name]), 2) for name in ("jaxdog", *layouts)
+            name: round(images / statistics.median(times[name]), 2) for name in (*pairs, *set(pairs.values()))
         },
         "ratio": {name: round(statistics.median(r), 3) for name, r in ratios.items()},
         "ratio_of_each_round": {name: [round(x, 3) for x in r] for name, r in ratios.items()},
@@ -253,13 +284,13 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = config_of(name, args)
     data, k, b = pictures(config.data.store_size), args.steps, config.game.batch_size
-    turn, params, found = ours(config, data, k)
+    turn, draw, params, found = ours(config, data, k)
     counts = [sum(x.size for x in jax.tree.leaves(params[player])) for player in ("g", "d")]
-    turns: dict[str, Turn] = {"jaxdog": turn}
+    turns: dict[str, Turn] = {"jaxdog": turn, "jaxdog draws": draw}
     for layout, form in LAYOUTS.items():
         for compiled in (False, True)[: 1 + args.compile]:
             told = f"{layout}_compiled" if compiled else layout
-            turns[told], count = theirs(config, params, k, form, compiled)
+            turns[told], turns[f"{told} draws"], count = theirs(config, params, k, form, compiled)
             if count != counts:
                 raise SystemExit(f"the nets differ: ours have {counts} parameters, PyTorch's {count}")
     turns["inputs"] = inputs_only(data, b, k)
@@ -293,9 +324,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
         "| config | parameters G, D | batch | images/s | s/kimg | against PyTorch | "
-        "against its channels last | GFLOP/s: step, matrix product, convolution | s to compile | "
-        "temporary GB | inputs | log |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "against its channels last | both, drawing | GFLOP/s: step, matrix product, convolution | "
+        "s to compile | temporary GB | inputs | log |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         apart = {
@@ -306,6 +337,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"| {title(row)} | {row['parameters'][0]:,}, {row['parameters'][1]:,} | {row['batch_size']} | "
             f"{row['images_per_second']['jaxdog']:.1f} | {row['seconds_per_kimg']:.1f} | {apart['torch']} | "
             f"{apart['torch_channels_last']} | "
+            f"{row['ratio']['torch draws']:.2f}, {row['ratio']['torch_channels_last draws']:.2f} | "
             f"{row['gflops']:.0f}, {row['matmul_gflops']:.0f}, {row['conv_gflops']:.0f} | "
             f"{row['compile_seconds']:.0f} | {row['temporary_gb']:.2f} | {100 * row['input_share']:.2f} % | "
             f"{100 * row['log_share']:.2f} % |"

@@ -63,7 +63,7 @@ def theirs(name: str, form: str, args: argparse.Namespace) -> dict[str, float]:
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
     layout = step.LAYOUTS["torch_channels_last" if "channels_last" in form else "torch"]
     try:
-        turn, _ = step.theirs(config, params, K, layout, "compile" in form, "bf16" in form)
+        turn, *_ = step.theirs(config, params, K, layout, "compile" in form, "bf16" in form)
         return trial.rate(turn, K * config.game.batch_size, args.seconds)
     finally:
         torch.set_default_device("cpu")
