@@ -62,10 +62,19 @@ def test_odd_sides_cannot_be_halved():
         convolution.conv(jnp.zeros((1, 4, 4, 1)), jnp.zeros((3, 3, 1, 1)), "twice")
 
 
+@pytest.fixture(params=("large maps", "small deep maps"))
+def maps(request, monkeypatch):
+    """Whether maps count as small ones of many channels, which have forms of their own."""
+    if request.param == "small deep maps":
+        monkeypatch.setattr(convolution, "SMALL", 1000)
+        monkeypatch.setattr(convolution, "DEEP", 1)
+
+
 @pytest.mark.parametrize("resample", convolution.RESAMPLE)
 @pytest.mark.parametrize(
     ("size", "c", "k"), [(1, 3, 2), (3, 2, 3), (3, 4, 5), (3, 3, 40), (4, 2, 2), (4, 5, 4)]
 )
+@pytest.mark.usefixtures("maps")
 def test_conv_and_all_its_derivatives_are_those_of_lax(size, c, k, resample):
     x, kernel = normal(3, 2, 4, 6, c), normal(4, size, size, c, k)
 
@@ -101,6 +110,7 @@ def plain_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @pytest.mark.parametrize(("c", "k"), [(3, 2), (5, 4), (3, 40)])
 @pytest.mark.parametrize("name", ["strided", "transposed"])
+@pytest.mark.usefixtures("maps")
 def test_stride_two_and_all_its_derivatives_are_those_of_lax(name, c, k):
     x, kernel = normal(3, 2, 4, 6, c), normal(4, 4, 4, c, k)
     pair = (convolution.strided, plain_strided), (convolution.transposed, plain_transposed)
@@ -131,6 +141,19 @@ def test_stride_two_is_torchs():
         chex.assert_trees_all_close(ours(x, kernel), theirs.permute(0, 2, 3, 1).numpy(), atol=1e-4)
     with pytest.raises(ValueError, match="even height and width, got 5x4"):
         convolution.strided(x[:, :5], kernel)
+
+
+def test_small_maps_of_many_channels_are_matrix_products_of_kernels_as_they_are():
+    if jax.default_backend() != "cpu":
+        pytest.skip("a matter of the CPU backend")
+
+    def loss(x, kernel):
+        return jnp.sum(jnp.square(convolution.conv(x, kernel)))
+
+    x, kernel = normal(5, 2, 4, 4, 512), normal(6, 3, 3, 512, 512)
+    text = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(x, kernel).as_text()
+    assert "stablehlo.convolution(" not in text and text.count("stablehlo.dot_general") == 3
+    assert not re.search(r"stablehlo.(transpose|reverse).*3x3x512x512", text)
 
 
 @pytest.mark.parametrize("derivative", [1, 2])

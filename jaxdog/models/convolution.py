@@ -1,6 +1,6 @@
 """Convolutions, resampled or of stride 2, and their gradients in the forms that XLA computes fast. NHWC.
 
-Public functions choose by platform. On CPU three things cost most of a training step; what is done about them
+Public functions choose by platform. On CPU four things cost most of a training step; what is done about them
 changes no function beyond rounding:
 
 1. Gradients. XLA's CPU backend brings convolutions into its one fast order of dimensions in a program's entry
@@ -12,6 +12,8 @@ changes no function beyond rounding:
    averaging are one 4x4 kernel of stride 2.
 3. Pictures. Convolutions from or to three channels run at a tenth of the speed of others. To three, they are
    a matrix product and shifts; from three, a channel of zeros is added, and outputs up to NARROW.
+4. Small maps of many channels, where kernels are larger than maps: the products that see zeros are a third of
+   all, and kernels are turned at the cost of half a convolution. They are products with gathered patches.
 """
 
 import jax
@@ -27,6 +29,7 @@ Pads = tuple[tuple[int, int], tuple[int, int]]  # zeros before and after: of the
 RESAMPLE = ("none", "up", "down")
 COLOURS = 3  # channels of a picture
 NARROW = 32  # channels from which on XLA's fast convolution for CPUs is taken
+SMALL, DEEP = 4 * 4, 512 * 512  # pixels of a map, and products of a tap, for which patches are gathered
 LARGEST = 4  # height of a layer's kernel; the "kernels" of gradients' sums are whole maps
 
 
@@ -114,6 +117,8 @@ def _conv(x: Array, kernel: Array, pads: Pads, stride: int = 1) -> Array:
     if jax.default_backend() == "cpu" and size <= LARGEST:
         if k <= COLOURS and stride == 1:
             return _shifted(x, kernel, pads)
+        if stride == 1 and _deep(x.shape, c, k):
+            return jnp.tensordot(_patches(x, kernel.shape, pads), kernel.reshape(-1, k), 1)
         if c <= COLOURS and k <= NARROW:
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, COLOURS + 1 - c)))
             kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, COLOURS + 1 - c), (0, NARROW - k)))
@@ -125,6 +130,19 @@ def _plain(x: Array, kernel: Array, pads: Pads, stride: int) -> Array:
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+
+def _deep(maps: tuple[int, ...], c: int, k: int) -> bool:
+    """Whether patches are gathered from maps [b, h, w, ...], c channels to k."""
+    return maps[1] * maps[2] <= SMALL and c * k >= DEEP
+
+
+def _patches(x: Array, kernel: tuple[int, ...], pads: Pads) -> Array:
+    """x [b, h, w, c] -> [b, h', w', n m c]: what each output of a kernel [n, m, c, k] sees."""
+    n, m = kernel[:2]
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    h, w = x.shape[1] - n + 1, x.shape[2] - m + 1
+    return jnp.concatenate([x[:, i : i + h, j : j + w] for i in range(n) for j in range(m)], -1)
 
 
 def _shifted(x: Array, kernel: Array, pads: Pads) -> Array:
@@ -154,15 +172,32 @@ def _back(kernel: tuple[int, ...], pads: Pads) -> Pads:
     return (h - top, h - bottom), (w - left, w - right)
 
 
+def _returned(g: Array, kernel: Array, pads: Pads) -> Array:
+    """Gradient [b, h, w, c] of <_conv(x, kernel), g>, g [b, h', w', k]."""
+    n, m, c, k = kernel.shape
+    back = _back(kernel.shape, pads)
+    if not _deep(g.shape, c, k):
+        return _conv(g, _turned(kernel), back)
+    taps = lax.dot_general(g, kernel.reshape(n * m * c, k), (((3,), (1,)), ((), ())))
+    taps = jnp.pad(taps, ((0, 0), *back, (0, 0)))
+    h, w = taps.shape[1] - n + 1, taps.shape[2] - m + 1
+    places = [(n - 1 - i, m - 1 - j) for i in range(n) for j in range(m)]
+    parts = [taps[:, i : i + h, j : j + w, t * c : t * c + c] for t, (i, j) in enumerate(places)]
+    return sum(parts[1:], parts[0])
+
+
 def _kernel_sum(x: Array, g: Array, pads: Pads) -> Array:
     """Gradient [n, n, c, k] of <_conv(x, kernel), g>, x [b, h, w, c], g [b, h', w', k]: a sum over b.
 
     A convolution whose "channels" are the batch. The channels of its first operand have to come to the front,
     which is dear: the narrower of the two is taken.
     """
+    size = tuple(x.shape[i + 1] + sum(pads[i]) - g.shape[i + 1] + 1 for i in (0, 1))
+    if _deep(x.shape, x.shape[-1], g.shape[-1]):
+        found = jnp.tensordot(_patches(x, size, pads), g, ((0, 1, 2), (0, 1, 2)))
+        return found.reshape(*size, x.shape[-1], g.shape[-1])
     if x.shape[-1] <= g.shape[-1]:
         return _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), pads).transpose(1, 2, 0, 3)
-    size = tuple(x.shape[i + 1] + sum(pads[i]) - g.shape[i + 1] + 1 for i in (0, 1))
     turned = _conv(g.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), _back(size, pads))
     return turned[:, ::-1, ::-1].transpose(1, 2, 3, 0)
 
@@ -170,13 +205,19 @@ def _kernel_sum(x: Array, g: Array, pads: Pads) -> Array:
 # <conv(x, kernel), g> is linear in each of the three: gradients of the gradients are these functions again.
 _conv_cpu = products.with_gradients(
     lambda x, kernel, pads: _conv(x, kernel, pads),
-    lambda kernel, g, pads: _conv_cpu(g, _turned(kernel), _back(kernel.shape, pads)),
+    lambda kernel, g, pads: _input_gradient(g, kernel, pads),
     lambda x, g, pads: _kernel_gradient(x, g, pads),
+    static=1,
+)
+_input_gradient = products.with_gradients(
+    _returned,
+    lambda kernel, x, pads: _conv_cpu(x, kernel, pads),
+    lambda g, x, pads: _kernel_gradient(x, g, pads),
     static=1,
 )
 _kernel_gradient = products.with_gradients(
     _kernel_sum,
-    lambda g, kernel, pads: _conv_cpu(g, _turned(kernel), _back(kernel.shape, pads)),
+    lambda g, kernel, pads: _input_gradient(g, kernel, pads),
     lambda x, kernel, pads: _conv_cpu(x, kernel, pads),
     static=1,
 )
