@@ -62,12 +62,14 @@ def test_odd_sides_cannot_be_halved():
         convolution.conv(jnp.zeros((1, 4, 4, 1)), jnp.zeros((3, 3, 1, 1)), "twice")
 
 
-@pytest.fixture(params=("large maps", "small deep maps"))
+@pytest.fixture(params=("maps", "small deep maps", "large maps"))
 def maps(request, monkeypatch):
-    """Whether maps count as small ones of many channels, which have forms of their own."""
+    """Whether maps count as small ones of many channels, or as large ones, which have forms of their own."""
     if request.param == "small deep maps":
         monkeypatch.setattr(convolution, "SMALL", 1000)
         monkeypatch.setattr(convolution, "DEEP", 1)
+    if request.param == "large maps":
+        monkeypatch.setattr(convolution, "AT_ONCE", 1)
 
 
 @pytest.mark.parametrize("resample", convolution.RESAMPLE)

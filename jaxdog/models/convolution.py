@@ -30,6 +30,7 @@ RESAMPLE = ("none", "up", "down")
 COLOURS = 3  # channels of a picture
 NARROW = 32  # channels from which on XLA's fast convolution for CPUs is taken
 SMALL, DEEP = 4 * 4, 512 * 512  # pixels of a map, and products of a tap, for which patches are gathered
+AT_ONCE = 2**21  # numbers of the larger operand of a kernel's gradient that are summed over at a time
 LARGEST = 4  # height of a layer's kernel; the "kernels" of gradients' sums are whole maps
 
 
@@ -190,8 +191,12 @@ def _kernel_sum(x: Array, g: Array, pads: Pads) -> Array:
     """Gradient [n, n, c, k] of <_conv(x, kernel), g>, x [b, h, w, c], g [b, h', w', k]: a sum over b.
 
     A convolution whose "channels" are the batch. The channels of its first operand have to come to the front,
-    which is dear: the narrower of the two is taken.
+    which is dear: the narrower of the two is taken. Of large maps of many channels a few pictures at a time.
     """
+    few = max(1, AT_ONCE * len(x) // max(x.size, g.size))
+    if few < len(x):
+        parts = [_kernel_sum(x[i : i + few], g[i : i + few], pads) for i in range(0, len(x), few)]
+        return sum(parts[1:], parts[0])
     size = tuple(x.shape[i + 1] + sum(pads[i]) - g.shape[i + 1] + 1 for i in (0, 1))
     if _deep(x.shape, x.shape[-1], g.shape[-1]):
         found = jnp.tensordot(_patches(x, size, pads), g, ((0, 1, 2), (0, 1, 2)))
