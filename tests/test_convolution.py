@@ -70,6 +70,7 @@ def maps(request, monkeypatch):
         monkeypatch.setattr(convolution, "DEEP", 1)
     if request.param == "large maps":
         monkeypatch.setattr(convolution, "AT_ONCE", 1)
+        monkeypatch.setattr(jax, "device_count", lambda: 1)
 
 
 @pytest.mark.parametrize("resample", convolution.RESAMPLE)

@@ -191,10 +191,11 @@ def _kernel_sum(x: Array, g: Array, pads: Pads) -> Array:
     """Gradient [n, n, c, k] of <_conv(x, kernel), g>, x [b, h, w, c], g [b, h', w', k]: a sum over b.
 
     A convolution whose "channels" are the batch. The channels of its first operand have to come to the front,
-    which is dear: the narrower of the two is taken. Of large maps of many channels a few pictures at a time.
+    which is dear: the narrower of the two is taken. Of large maps of many channels a few pictures at a time,
+    but for those that are dealt out over devices, as slices would have to travel.
     """
     few = max(1, AT_ONCE * len(x) // max(x.size, g.size))
-    if few < len(x):
+    if few < len(x) and jax.device_count() == 1:
         parts = [_kernel_sum(x[i : i + few], g[i : i + few], pads) for i in range(0, len(x), few)]
         return sum(parts[1:], parts[0])
     size = tuple(x.shape[i + 1] + sum(pads[i]) - g.shape[i + 1] + 1 for i in (0, 1))
