@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # A module imports only modules of lower rows. A new module is entered here.
 LAYERS = (
     {"system", "models.products"},
-    {"models.convolution", "resample", "colour", "curves", "data.extras"},
+    {"models.convolution", "metrics.pooling", "resample", "colour", "curves", "data.extras"},
     {
         "losses",
         "breeds",
