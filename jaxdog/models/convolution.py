@@ -150,9 +150,14 @@ def _shifted(x: Array, kernel: Array, pads: Pads) -> Array:
     """`_conv` as one product with all taps, whose outputs are then shifted by their taps and added."""
     n, m, c, k = kernel.shape
     taps = jnp.matmul(x, kernel.transpose(2, 0, 1, 3).reshape(c, n * m * k))
+    return _added(taps, [(i, j) for i in range(n) for j in range(m)], pads)
+
+
+def _added(taps: Array, places: list[tuple[int, int]], pads: Pads) -> Array:
+    """Outputs of all taps [b, h, w, n m k], each seen from its place among zeros, added: [b, h', w', k]."""
     taps = jnp.pad(taps, ((0, 0), *pads, (0, 0)))
-    h, w = taps.shape[1] - n + 1, taps.shape[2] - m + 1
-    places = [(i, j) for i in range(n) for j in range(m)]
+    (n, m), k = (max(side) for side in zip(*places, strict=True)), taps.shape[-1] // len(places)
+    h, w = taps.shape[1] - n, taps.shape[2] - m
     parts = [taps[:, i : i + h, j : j + w, t * k : t * k + k] for t, (i, j) in enumerate(places)]
     return sum(parts[1:], parts[0])
 
@@ -180,11 +185,7 @@ def _returned(g: Array, kernel: Array, pads: Pads) -> Array:
     if not _deep(g.shape, c, k):
         return _conv(g, _turned(kernel), back)
     taps = lax.dot_general(g, kernel.reshape(n * m * c, k), (((3,), (1,)), ((), ())))
-    taps = jnp.pad(taps, ((0, 0), *back, (0, 0)))
-    h, w = taps.shape[1] - n + 1, taps.shape[2] - m + 1
-    places = [(n - 1 - i, m - 1 - j) for i in range(n) for j in range(m)]
-    parts = [taps[:, i : i + h, j : j + w, t * c : t * c + c] for t, (i, j) in enumerate(places)]
-    return sum(parts[1:], parts[0])
+    return _added(taps, [(n - 1 - i, m - 1 - j) for i in range(n) for j in range(m)], back)
 
 
 def _kernel_sum(x: Array, g: Array, pads: Pads) -> Array:
