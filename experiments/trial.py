@@ -153,12 +153,19 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
 
 
 def flops(config: Any, number: int = 0) -> float:
-    """Floating-point operations of a step of a phase, the first, as XLA counts them before it optimises."""
+    """Floating-point operations of a step of a phase, the first, as XLA counts them before it optimises.
+
+    Counted for one CPU, since backends for other devices count compiled programs only.
+    """
+    import jax
+    import numpy as np
+
     from jaxdog import costs, devices, factory
 
     checked = factory.check(config)
     phase = factory.phases(checked, factory.classes(checked.data))[number]
-    _, step = costs.lowered(phase, checked.data.store_size, devices.mesh())
+    one = jax.sharding.Mesh(np.array(jax.devices("cpu")[:1]), (devices.AXIS,))
+    _, step = costs.lowered(phase, checked.data.store_size, one)
     return step.cost_analysis()["flops"]
 
 

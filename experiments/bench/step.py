@@ -99,9 +99,6 @@ def parameters(config: Any) -> dict[str, Any]:
 def ours(config: Any, data: Any, k: int) -> tuple[Turn, Turn, dict[str, Any], dict[str, float]]:
     """(a turn of k training steps, one that draws as many pictures, parameters of both players, costs)."""
     import jax
-    import numpy as np
-
-    from jaxdog import devices, evaluate, program
 
     functions, state = begun(config, data, k)
     params = jax.device_get({"g": state.g.params, "d": state.d.params})
@@ -115,6 +112,16 @@ def ours(config: Any, data: Any, k: int) -> tuple[Turn, Turn, dict[str, Any], di
         state, scalars = dispatch(state, data, 0.0)
         return jax.block_until_ready((state, scalars))[1]
 
+    return turn, drawer(config, state, k), params, found
+
+
+def drawer(config: Any, state: Any, k: int) -> Turn:
+    """A turn that draws the pictures of k batches from a state of a config's last phase, to the host."""
+    import jax
+    import numpy as np
+
+    from jaxdog import devices, evaluate, program
+
     drawn, over, label = last(config).system, devices.mesh(), np.arange(k * config.game.batch_size) % CLASSES
     key = program.key_for(0, program.SUBMIT)
     ready = jax.block_until_ready(evaluate.prepared(drawn, jax.tree.map(lambda x: x.copy(), state), key))
@@ -124,7 +131,7 @@ def ours(config: Any, data: Any, k: int) -> tuple[Turn, Turn, dict[str, Any], di
         for index, breed in evaluate.draws(label.astype(np.int32), config.game.batch_size, over):
             np.asarray(make(ready, key, index, breed))
 
-    return turn, draw, params, found
+    return draw
 
 
 def inputs_only(data: Any, b: int, k: int) -> Turn:

@@ -2,8 +2,8 @@
 
     python experiments/gpu/score.py --from DIR --samples 10000 --weights FOLDER --archives FOLDER
 
-DIR is what experiments/record/run.py has handed out: config.json and the parts ema*.npz. The score goes to
-DIR/score.json, a sheet to DIR/final.png.
+DIR is what experiments/record/run.py has handed out: config.json and the parts ema*.npz, of which `--track`'s
+are taken. The score goes to DIR/score.json, a sheet to DIR/final.png.
 """
 
 import importlib
@@ -24,6 +24,7 @@ def main() -> None:
     """Builds the config that was trained, puts the average in, scores it."""
     parser = trial.parser(__doc__)
     parser.add_argument("--from", type=pathlib.Path, required=True, dest="folder")
+    parser.add_argument("--track", type=int, default=0, help="of the averages that were handed out")
     args = parser.parse_args()
     config = modes.saved(args.folder)
     arm = json.loads((args.folder / "plan.json").read_text())["arm"]
@@ -32,8 +33,8 @@ def main() -> None:
     config.data.archives = args.archives
     config.dtype, config.eval.weights, config.eval.batch_size = "float32", args.weights, args.batch
     leaves: dict = {}
-    for path in sorted(args.folder.glob("ema*.npz")):
-        leaves |= dict(np.load(path))
+    for path in sorted(args.folder.glob(f"ema{args.track}-*.npz")):
+        leaves |= {name: x.astype(np.float32) for name, x in np.load(path).items()}
     average = flax.traverse_util.unflatten_dict(leaves, sep="/")
     tried = trial.Trial(config, pathlib.Path(args.runs) / "score")
     tried.begin()

@@ -1,113 +1,213 @@
-"""Images/s of full-width configs on a lent GPU, and of plain PyTorch trainers of the same sizes beside them.
+"""Images/s of full-width configs on a GPU, and of plain PyTorch trainers of the same sizes beside them.
 
-    python experiments/gpu/speed.py --out DIR
+    python experiments/gpu/speed.py --out DIR --jobs table             # or another list below, or a JSON file
 
-The training step in float32 and bfloat16. `--set FIELD=JSON` changes all configs. A training run there is
-experiments/record/run.py.
+Each job is a process of its own (`worker.py`). All get ready beside each other, but for what XLA times; those
+that are ready in time are then measured one at a time, in turns, so that each pair of a round saw the same
+minute of the machine. Everything is written as it is measured. A training run is experiments/record/run.py.
 """
 
 import argparse
-import importlib
+import json
+import os
 import pathlib
+import queue
+import statistics
+import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))
 
 from experiments import trial  # noqa: E402
-from experiments.bench import step  # noqa: E402
 
-CONFIGS = "biggan,lsgan_sn,sagan,progan,stylegan,rals_ac_biggan,dog_biggan,leaky_biggan,biggan96_style,r3gan"
-K = 10  # steps of a turn
-TORCH = ("tf32", "tf32 channels_last", "bf16 channels_last", "tf32 compile", "bf16 channels_last compile")
+FORMS = ("eager", "eager channels_last", "compile channels_last")
+SIZES = (  # name, config, changes
+    ("biggan", "biggan", {}),
+    ("biggan, 256", "biggan", {"game.batch_size": 256}),
+    ("biggan, ch 64, 128", "biggan", {"game.batch_size": 128, "generator.channels": 64}),
+    ("lsgan_sn", "lsgan_sn", {}),
+    ("sagan", "sagan", {}),
+    ("progan", "progan", {}),
+    ("stylegan", "stylegan", {}),
+)
+DTYPES = ("float32", "bfloat16")
+NO_GRAPHS = "--xla_gpu_enable_command_buffer="
+ALL_GRAPHS = "--xla_gpu_enable_command_buffer=FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE"
+
+
+def job(kind: str, name: str, config: str, dtype: str, changes: Any = (), **more: Any) -> dict[str, Any]:
+    """One process: its kind (of worker.KINDS), what it is called, the config and what is changed in it."""
+    known = {"config": config, "dtype": dtype, "k": 10, "set": dict(changes)}
+    return {"kind": kind, "name": f"{name} {dtype}", **known, **more}
+
+
+def tried(config: str, dtype: str) -> list[dict[str, Any]]:
+    """A config in other ways: steps per dispatch, CUDA graphs."""
+    ways: list[tuple[str, dict[str, Any]]] = [(f"k={k}", {"k": k}) for k in (1, 2, 5, 20, 50)]
+    ways += [("no graphs", {"flags": NO_GRAPHS}), ("all graphs", {"flags": ALL_GRAPHS})]
+    return [job("jaxdog", f"{config}, {way}", config, dtype, **more) for way, more in ways]
+
+
+def listed(name: str) -> list[dict[str, Any]]:
+    """The jobs called `name`, or of a file of them."""
+    if name.endswith(".json"):
+        return json.loads(pathlib.Path(name).read_text())
+    peaks = [job("limits", "limits", "", dtype) for dtype in DTYPES]
+    pairs = []
+    for title, config, changes in SIZES:
+        for dtype in DTYPES:
+            pairs.append(job("jaxdog", title, config, dtype, changes, draw=True, profile=title == config))
+            pairs.append(job("torch", f"torch {title}", config, dtype, changes, draw=True, forms=FORMS))
+    lists = {
+        "table": peaks + pairs,
+        "ways": [job("jaxdog", "biggan", "biggan", "bfloat16"), *tried("biggan", "bfloat16")],
+        "score": [job("score", "score biggan", "biggan", dtype) for dtype in DTYPES],
+    }
+    if name not in lists:
+        sys.exit(f"--jobs {name!r} is unknown; choices: {', '.join(lists)}, or a file of JSON")
+    return lists[name]
+
+
+class Process:
+    """A worker, its answers, and what was measured of it."""
+
+    def __init__(self, job: dict[str, Any], out: pathlib.Path):
+        self.job, self.ready, self.rounds, self.failed = job, {}, [], ""
+        self.log = out / "logs" / (job["name"].replace(" ", "-").replace(",", "") + ".txt")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {job.get('flags', '')}".strip()
+        more = {
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "XLA_PYTHON_CLIENT_MEM_FRACTION": str(job.get("memory", 0.09)),  # of the device's; several run
+            "TORCHINDUCTOR_COMPILE_THREADS": "4",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "worker.py"), json.dumps(job)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log.open("w"),
+            text=True,
+            env={**os.environ, **more, **({"XLA_FLAGS": flags} if flags else {})},
+        )
+        self.answers: queue.Queue[Any] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.answers.put(json.loads(line))
+        self.answers.put({"failed": "ended: " + self.log.read_text()[-300:]})
+
+    def answer(self, until: float) -> Any:
+        """The next one, or what says that there was none."""
+        try:
+            return self.answers.get(timeout=max(until - time.monotonic(), 0.01))
+        except queue.Empty:
+            return {"failed": "left out: no time"}
+
+    def ask(self, what: str, until: float) -> Any:
+        """Tells it what to do and waits for its answer."""
+        assert self.process.stdin
+        try:
+            self.process.stdin.write(what + "\n")
+            self.process.stdin.flush()
+        except OSError as error:
+            return {"failed": str(error)}
+        return self.answer(until)
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = trial.parser(__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=pathlib.Path, required=True)
-    parser.add_argument("--configs", default=CONFIGS, help="files of configs/, separated by commas")
-    parser.add_argument("--dtypes", default="float32,bfloat16", help="of convolutions and matmuls")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--jobs", default="table", help="a list by name, or a file with one")
+    parser.add_argument("--ready", type=float, default=200.0, help="seconds until measuring begins, at most")
     parser.add_argument("--budget", type=float, default=540.0, help="seconds of all; the rest is left")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 
 
-# Speed ------------------------------------------------------------------------------------------------------
+def row(process: Process) -> dict[str, Any]:
+    """What is known of a job: medians over the rounds, the rounds, costs."""
+    names = process.rounds[0] if process.rounds else {}
+    median = {name: statistics.median(each[name] for each in process.rounds) for name in names}
+    made = {"job": process.job, "ready": process.ready, "per_second": median, "rounds": process.rounds}
+    return made | ({"failed": process.failed} if process.failed else {})
 
 
-def config_of(name: str, args: argparse.Namespace) -> Any:
-    """A config at its own widths, without fades."""
-    config = importlib.import_module(f"configs.{name}").get_config()
-    config.update_from_flattened_dict(trial.told(args))
-    return step.unfaded(config)
-
-
-def ours(name: str, dtype: str, args: argparse.Namespace) -> dict[str, float]:
-    """A config's last phase."""
-    config = config_of(name, args)
-    config.dtype = dtype
-    return trial.speed(config, K, args.seconds)
-
-
-def theirs(name: str, form: str, args: argparse.Namespace) -> dict[str, float]:
-    """PyTorch's trainer of the size of a config; form: one of TORCH."""
-    import torch
-
-    config = config_of(name, args)
-    params = step.parameters(config)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
-    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    layout = step.LAYOUTS["torch_channels_last" if "channels_last" in form else "torch"]
-    try:
-        turn, *_ = step.theirs(config, params, K, layout, "compile" in form, "bf16" in form)
-        return trial.rate(turn, K * config.game.batch_size, args.seconds)
-    finally:
-        torch.set_default_device("cpu")
-
-
-def speed(args: argparse.Namespace) -> dict[str, Any]:
-    """All measurements that the budget allows, the first ones first; each is written as it is made."""
-    begun = time.perf_counter()
+def measure(processes: list[Process], args: argparse.Namespace, begun: float) -> dict[str, Any]:
+    """Waits until they are ready, measures them in turns, profiles those that ask for it."""
     found: dict[str, Any] = {}
-    jobs = [
-        (f"{name} {dtype}", ours, (name, dtype))
-        for name in args.configs.split(",")
-        for dtype in args.dtypes.split(",")
-    ]
-    beside = len(args.dtypes.split(","))  # PyTorch's of the first config right after it, the others' last
-    names = [name for name in args.configs.split(",") if name in step.FAMILIES]
-    torchs = [[(f"torch {name} {form}", theirs, (name, form)) for form in TORCH] for name in names]
-    jobs[beside:beside] = torchs[0] if torchs else []
-    jobs += [job for several in torchs[1:] for job in several]
-    for title, measure, about in jobs:
-        if time.perf_counter() - begun > args.budget:
-            found[title] = "left out: no time"
-            continue
-        try:
-            found[title] = measure(*about, args)
-        except Exception as error:  # one that fails must not cost the others
-            found[title] = f"{type(error).__name__}: {str(error)[:500]}"
-        print(title, found[title], flush=True)
-        trial.write(args.out / "speed.json", {**machine(), "measured": found})
+
+    def keep(process: Process) -> None:
+        found[process.job["name"]] = row(process)
+        trial.write(args.out / "speed.json", {"machine": machine(), "measured": found})
+
+    for process in sorted(processes, key=lambda process: process.job["kind"] == "torch"):
+        process.ready = process.answer(begun + args.ready)
+        if "waiting" in process.ready:  # for the GPU; PyTorch's do not time anything before they are told to
+            process.ready = process.ask("compile", begun + args.ready)
+        process.failed = process.ready.get("failed", "")
+        print(process.job["name"], process.ready, f"{time.monotonic() - begun:.0f} s", flush=True)
+        keep(process)
+    able = [process for process in processes if not process.failed]
+    (args.out / "measuring").touch()  # whoever waits for the GPU may get ready
+    for process in set(processes) - set(able):
+        process.process.kill()
+    for _ in range(args.rounds):
+        for process in able:
+            if time.monotonic() - begun < args.budget and not process.failed:
+                got = process.ask(f"go {args.seconds}", begun + args.budget)
+                if "failed" in got:
+                    process.failed = got["failed"]
+                else:
+                    process.rounds.append(got)
+                print(process.job["name"], got, flush=True)
+                keep(process)
+    for process in able:
+        if process.job.get("profile") and time.monotonic() - begun < args.budget:
+            folder = process.log.with_suffix(".trace")
+            found[process.job["name"]]["profile"] = process.ask(f"profile {folder}", begun + args.budget)
+    trial.write(args.out / "speed.json", {"machine": machine(), "measured": found})
+    for process in able:
+        assert process.process.stdin
+        process.process.stdin.close()
+        found[process.job["name"]]["end"] = process.answer(begun + args.budget + 10)
+        process.process.kill()
+    trial.write(args.out / "speed.json", {"machine": machine(), "measured": found})
     return found
 
 
 def machine() -> dict[str, Any]:
     """What all of this ran on."""
-    import jax
+    asked = [
+        "nvidia-smi",
+        "--query-gpu=name,driver_version,clocks.sm,temperature.gpu",
+        "--format=csv,noheader",
+    ]
+    try:
+        device = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except OSError:
+        device = "no GPU"
+    from importlib import metadata
 
-    return {"device": jax.devices()[0].device_kind, "devices": len(jax.devices()), "jax": jax.__version__}
+    return {"device": device, "cores": os.cpu_count()} | {
+        name: metadata.version(name) for name in ("jax", "flax", "torch")
+    }
 
 
 def main() -> None:
     """All measurements, JSON."""
-    args = parse()
+    args, begun = parse(), time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
-    speed(args)
+    measure([Process(job, args.out) for job in listed(args.jobs)], args, begun)
 
 
 if __name__ == "__main__":

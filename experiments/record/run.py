@@ -41,15 +41,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--arm", default="r3gan", help="a file of configs/")
     parser.add_argument("--now", type=float, default=0.0, help="minutes of this call; 0: to the end")
     parser.add_argument("--teraflop", type=float, default=0.0, help="in place of --minutes")
-    parser.add_argument("--evaluations", type=int, default=20, help="on the way")
+    parser.add_argument("--steps", type=int, default=0, help="in place of both; nothing is measured")
+    parser.add_argument("--evaluations", type=int, default=20, help="on the way; 0: no sheets, either")
     parser.add_argument("--eval_samples", type=int, default=5_000, help="pictures of each")
     parser.add_argument("--seconds", type=float, default=10.0, help="of measuring the speed")
     parser.add_argument("--by", type=int, default=1, help="--narrow divides widths by this")
     parser.add_argument("--crops", type=pathlib.Path, help="a zip of crops, in place of the photos")
     parser.add_argument("--out", type=pathlib.Path, help="gets what travels")
+    parser.add_argument(
+        "--tracks", type=int, nargs="*", default=[0], help="averages that travel, see ema.tracks"
+    )
+    parser.add_argument("--half", action="store_true", help="they travel in float16")
     args = parser.parse_args()
-    if bool(args.minutes) == bool(args.teraflop) or args.kimg:
-        parser.error("give either --minutes or --teraflop, of the whole attempt")
+    if sum(map(bool, (args.minutes, args.teraflop, args.steps))) != 1 or args.kimg:
+        parser.error("give one of --minutes, --teraflop and --steps, of the whole attempt")
     return args
 
 
@@ -75,12 +80,17 @@ def plan(config: Any, folder: pathlib.Path, args: argparse.Namespace) -> dict[st
     """How long the attempt is: made by the first call, read by those that follow."""
     path = folder / "plan.json"
     asked = {"arm": args.arm, "minutes": args.minutes, "teraflop": args.teraflop}
+    asked |= {"steps": args.steps} if args.steps else {}
     if path.is_file():
         made = json.loads(path.read_text())
         if {name: made[name] for name in asked} != asked:
             sys.exit(f"{path} is the plan of {made}; give the same again, or another --runs")
         return made
     per_step = trial.flops(config)
+    if args.steps:
+        made = {**asked, "flop_per_step": per_step}
+        trial.write(path, made)
+        return made
     speed = trial.speed(config, config.train.steps_per_dispatch, args.seconds)
     fitting = SHARE * 60.0 * args.minutes * speed["steps_per_second"]
     wanted = args.teraflop * 1e12 / per_step if args.teraflop else fitting
@@ -101,15 +111,15 @@ def lengthen(config: Any, steps: int, args: argparse.Namespace) -> Any:
     """Stretches what the config says in steps to the plan's."""
     from jaxdog import factory
 
-    every = max(round(steps / args.evaluations / UNIT), 1) * UNIT
+    every = max(round(steps / max(args.evaluations, 1) / UNIT), 1) * UNIT
     pictures = factory.phases(factory.check(config), 120)[0].batch_size  # of a step
     changes = {
         "train.steps": steps,
         "train.max_hours": 0.0,
         "train.log_every": UNIT,
-        "train.grid_every": every,
+        "train.grid_every": every if args.evaluations else 0,
         "checkpoint.every": every,
-        "eval.every_kimg": every * pictures / 1000.0 if args.weights else 0.0,
+        "eval.every_kimg": every * pictures / 1000.0 if args.weights and args.evaluations else 0.0,
         "eval.samples": args.eval_samples,
         "eval.batch_size": args.batch,
         "submit.images": args.samples,
@@ -139,22 +149,25 @@ def piece(config: Any, folder: pathlib.Path, minutes: float, scoring: bool) -> t
         return made, train.train(job.training(made, writer))
 
 
-def hand_out(state: Any, folder: pathlib.Path, out: pathlib.Path) -> None:
-    """The averaged generator in parts, and what `copy` takes."""
+def hand_out(state: Any, folder: pathlib.Path, args: argparse.Namespace) -> None:
+    """Averages of the generator in parts, and what `copy` takes."""
     import flax
     import jax
     import numpy as np
 
-    out.mkdir(parents=True, exist_ok=True)
-    average = jax.device_get({"params": state.ema.params, "stats": state.ema.stats})
-    found: list[dict[str, Any]] = [{}]
-    for name, x in flax.traverse_util.flatten_dict(average, sep="/").items():
-        if found[-1] and sum(y.nbytes for y in found[-1].values()) + x.nbytes > PART:
-            found.append({})
-        found[-1][name] = x
-    for i, part in enumerate(found):
-        np.savez(out / f"ema{i}.npz", **part)
-    copy(folder, out)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for track in args.tracks:
+        average = (state.ema, *getattr(state, "tracks", ()))[track]
+        average = jax.device_get({"params": average.params, "stats": average.stats})
+        found: list[dict[str, Any]] = [{}]
+        for name, x in flax.traverse_util.flatten_dict(average, sep="/").items():
+            x = x.astype(np.float16) if args.half else x
+            if found[-1] and sum(y.nbytes for y in found[-1].values()) + x.nbytes > PART:
+                found.append({})
+            found[-1][name] = x
+        for i, part in enumerate(found):
+            np.savez(args.out / f"ema{track}-{i}.npz", **part)
+    copy(folder, args.out)
 
 
 def copy(folder: pathlib.Path, out: pathlib.Path) -> None:
@@ -178,7 +191,7 @@ def main() -> None:
     made, outcome = piece(config, folder, args.now, bool(args.weights))
     print(f"{args.arm}: step {outcome.step} of {config.train.steps}, {outcome.seconds / 60:.1f} minutes")
     if args.out:
-        hand_out(outcome.state, folder, args.out)
+        hand_out(outcome.state, folder, args)
     made.checkpoints.close()
     if outcome.step >= config.train.steps and args.weights:
         modes.run("submit", config, str(folder))
