@@ -2,12 +2,14 @@
 
     python experiments/gpu/speed.py --out DIR --jobs table             # or another list below, or a JSON file
 
-Each job is a process of its own (`worker.py`). All get ready beside each other, but for what XLA times; those
-that are ready in time are then measured one at a time, in turns, so that each pair of a round saw the same
-minute of the machine. Everything is written as it is measured. A training run is experiments/record/run.py.
+Each job is a process of its own (`worker.py`). A few at a time get ready, and of these one at a time compiles
+for XLA, which times as it does; those that are ready in time are then measured in turns, so that each pair of
+a round saw the same minute of the machine. Everything is written as it is measured. A training run there is
+experiments/record/run.py; `kernels.py` tells what is in the traces of jobs with "profile".
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -36,6 +38,7 @@ SIZES = (  # name, config, changes
 )
 DTYPES = ("float32", "bfloat16")
 NO_GRAPHS = "--xla_gpu_enable_command_buffer="
+LATE = {"failed": "left out: no time"}
 ALL_GRAPHS = "--xla_gpu_enable_command_buffer=FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE"
 
 
@@ -77,6 +80,7 @@ class Process:
 
     def __init__(self, job: dict[str, Any], out: pathlib.Path):
         self.job, self.ready, self.rounds, self.failed = job, {}, [], ""
+        self.told = False  # that it waits for the GPU
         self.log = out / "logs" / (job["name"].replace(" ", "-").replace(",", "") + ".txt")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         flags = f"{os.environ.get('XLA_FLAGS', '')} {job.get('flags', '')}".strip()
@@ -107,16 +111,18 @@ class Process:
         try:
             return self.answers.get(timeout=max(until - time.monotonic(), 0.01))
         except queue.Empty:
-            return {"failed": "left out: no time"}
+            return LATE
+
+    def tell(self, what: str) -> None:
+        """Tells it what to do; that it has ended is an answer of its own."""
+        assert self.process.stdin
+        with contextlib.suppress(OSError):
+            self.process.stdin.write(what + "\n")
+            self.process.stdin.flush()
 
     def ask(self, what: str, until: float) -> Any:
         """Tells it what to do and waits for its answer."""
-        assert self.process.stdin
-        try:
-            self.process.stdin.write(what + "\n")
-            self.process.stdin.flush()
-        except OSError as error:
-            return {"failed": str(error)}
+        self.tell(what)
         return self.answer(until)
 
 
@@ -128,6 +134,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--jobs", default="table", help="a list by name, or a file with one")
     parser.add_argument("--ready", type=float, default=200.0, help="seconds until measuring begins, at most")
+    parser.add_argument("--beside", type=int, default=4, help="processes that get ready at a time")
     parser.add_argument("--budget", type=float, default=540.0, help="seconds of all; the rest is left")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
@@ -142,20 +149,46 @@ def row(process: Process) -> dict[str, Any]:
     return made | ({"failed": process.failed} if process.failed else {})
 
 
+def prepared(jobs: list[dict[str, Any]], args: argparse.Namespace, begun: float) -> list[Process]:
+    """All processes, ready or failed: a few at a time get there, and of these one at a time has the GPU."""
+    made: list[Process] = []
+    unready: list[Process] = []
+    compiling: Process | None = None
+    while (len(made) < len(jobs) or unready) and time.monotonic() - begun < args.ready:
+        if len(unready) < args.beside and len(made) < len(jobs):
+            made.append(Process(jobs[len(made)], args.out))
+            unready.append(made[-1])
+        for process in list(unready):
+            if process.told and compiling not in (None, process):
+                continue  # its answer was that it waits for the GPU
+            if process.told and compiling is None:
+                compiling, process.told = process, False
+                process.tell("compile")
+            got = process.answer(time.monotonic())
+            if got == LATE:
+                continue
+            if "waiting" in got:
+                process.told = True
+                continue
+            process.ready, process.failed = got, got.get("failed", "")
+            compiling = None if compiling is process else compiling
+            unready.remove(process)
+            print(process.job["name"], got, f"{time.monotonic() - begun:.0f} s", flush=True)
+        time.sleep(0.02)
+    for process in unready:
+        process.failed = LATE["failed"]
+    return made
+
+
 def measure(processes: list[Process], args: argparse.Namespace, begun: float) -> dict[str, Any]:
-    """Waits until they are ready, measures them in turns, profiles those that ask for it."""
+    """Measures those that are ready in turns, profiles those that ask for it."""
     found: dict[str, Any] = {}
 
     def keep(process: Process) -> None:
         found[process.job["name"]] = row(process)
         trial.write(args.out / "speed.json", {"machine": machine(), "measured": found})
 
-    for process in sorted(processes, key=lambda process: process.job["kind"] == "torch"):
-        process.ready = process.answer(begun + args.ready)
-        if "waiting" in process.ready:  # for the GPU; PyTorch's do not time anything before they are told to
-            process.ready = process.ask("compile", begun + args.ready)
-        process.failed = process.ready.get("failed", "")
-        print(process.job["name"], process.ready, f"{time.monotonic() - begun:.0f} s", flush=True)
+    for process in processes:
         keep(process)
     able = [process for process in processes if not process.failed]
     (args.out / "measuring").touch()  # whoever waits for the GPU may get ready
@@ -207,7 +240,7 @@ def main() -> None:
     """All measurements, JSON."""
     args, begun = parse(), time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
-    measure([Process(job, args.out) for job in listed(args.jobs)], args, begun)
+    measure(prepared(listed(args.jobs), args, begun), args, begun)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ caller made mutable: `SPECTRAL` holds singular vectors, `BATCH_STATS` running me
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxdog.models import convolution, products
+from jaxdog.models import convolution, initial, products
 
 Array = jax.Array
 Dtype = Any
@@ -29,6 +29,7 @@ HIGHEST = lax.Precision.HIGHEST
 RELU_GAIN = math.sqrt(2.0)  # a ReLU halves the variance
 
 # Other networks need this file only.
+orthogonal, zero_bias, TorchDefault = initial.orthogonal, initial.zero_bias, initial.TorchDefault
 conv = convolution.conv
 matmul, turned = products.matmul, products.turned
 blur, upsample_nearest = convolution.blur, convolution.upsample_nearest
@@ -36,31 +37,6 @@ avg_pool, max_pool = convolution.avg_pool, convolution.max_pool
 
 # What `jax.checkpoint` may keep of a network, everything within its blocks being made again.
 handed = partial(checkpoint_name, name=BLOCK)
-# Columns of [kh*kw*in, out]: torch's orthogonal_ on [out, in*kh*kw].
-orthogonal = nn.initializers.orthogonal()
-
-
-def zero_bias(key: Array, shape: tuple[int, ...]) -> Array:
-    """Bias [out] of a kernel of `shape` [..., in, out]: zeros."""
-    del key
-    return jnp.zeros(shape[-1:])
-
-
-class TorchDefault(NamedTuple):
-    """How torch starts a layer: kernel and bias uniform within 1 / sqrt(fan)."""
-
-    fan: str = "in"  # "out" for transposed convolutions, whose weights torch reads the other way round
-
-    def kernel(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """[..., in, out]."""
-        return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0) / math.sqrt(self._fan(shape))
-
-    def bias(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """[out] of a kernel of `shape` [..., in, out]."""
-        return jax.random.uniform(key, shape[-1:], minval=-1.0, maxval=1.0) / math.sqrt(self._fan(shape))
-
-    def _fan(self, shape: tuple[int, ...]) -> int:
-        return math.prod(shape[:-2]) * shape[-2 if self.fan == "in" else -1]
 
 
 def activation(name: str, slope: float = 0.2) -> Callable[[Array], Array]:
@@ -103,8 +79,10 @@ def spectral_normed(layer: nn.Module, kernel: Array, matrix: Array, train: bool,
     if train and not layer.is_initializing() and layer.is_mutable_collection(SPECTRAL):
         v.value = _unit(_product(fixed, lax.stop_gradient(u.value)), eps)
         row = _product(v.value, matrix)
-        u.value = _unit(lax.stop_gradient(row), eps)
-        return kernel / _product(row, u.value)
+        squared = jnp.sum(row * lax.stop_gradient(row))  # one sum serves the length and u^T row
+        length = jnp.maximum(jnp.sqrt(lax.stop_gradient(squared)), eps)
+        u.value = lax.stop_gradient(row) / length
+        return kernel * (length / squared)
     left, right = lax.stop_gradient((v.value, u.value))
     # Averages of unit vectors are shorter than 1; sigma must not shrink with them.
     lengths = jnp.sum(jnp.square(left)) * jnp.sum(jnp.square(right))
@@ -311,10 +289,8 @@ class ConditionalBatchNorm(nn.Module):
             bias = bias + gain * self.param("own_bias", nn.initializers.zeros_init(), (c,))[None, :]
             gain = gain * self.param("own_gain", nn.initializers.ones_init(), (c,))[None, :]
         mean, scale = batch_statistics(self, x, train, self.momentum, self.eps)
-        scale = scale[None, :] * gain
-        y = (x.astype(jnp.float32) - mean[None, None, None, :]) * scale[:, None, None, :] + bias[
-            :, None, None, :
-        ]
+        scale = (scale[None, :] * gain)[:, None, None, :]
+        y = (x.astype(jnp.float32) - mean[None, None, None, :]) * scale + bias[:, None, None, :]
         return y.astype(x.dtype)
 
     def affine(self, condition: Array, c: int, train: bool) -> tuple[Array, Array]:
