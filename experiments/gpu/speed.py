@@ -65,8 +65,10 @@ def listed(name: str) -> list[dict[str, Any]]:
         for dtype in DTYPES:
             pairs.append(job("jaxdog", title, config, dtype, changes, draw=True, profile=title == config))
             pairs.append(job("torch", f"torch {title}", config, dtype, changes, draw=True, forms=FORMS))
+    first = [made for made in pairs if made["config"] == "biggan" and "ch 64" not in made["name"]]
     lists = {
         "table": peaks + pairs,
+        "few": peaks + first,
         "ways": [job("jaxdog", "biggan", "biggan", "bfloat16"), *tried("biggan", "bfloat16")],
         "score": [job("score", "score biggan", "biggan", dtype) for dtype in DTYPES],
     }

@@ -1,0 +1,30 @@
+#!/bin/bash
+# A GPU for eight minutes: speeds and traces first, then a training run to the end of the time. From the repository's
+# root, with .pack/crops.zip of pack.py:
+#
+#     OUT=DIR bash experiments/gpu/minutes.sh
+#
+# END: seconds from now at which the training ends. JOBS: of speed.py. WHEELS: a folder with what pip lacks there.
+set -u
+W=$(mktemp -d) END=${END:-420} JOBS=${JOBS:-few} PYTHON=${PYTHON:-python3}
+export PYTHONUNBUFFERED=1
+if [ -n "${WHEELS:-}" ]; then
+  "$PYTHON" -m pip install -q --no-index --no-deps --target "$W/site" "$WHEELS"/*.whl || exit 1
+  export PYTHONPATH=$W/site
+fi
+"$PYTHON" experiments/gpu/speed.py --out "$W" --jobs "$JOBS" --ready "${READY:-170}" --budget "${BUDGET:-230}" \
+  --rounds 2 --seconds 0.5 >"$W/speed.log" 2>&1
+MINUTES=$("$PYTHON" -c "print(($END - $SECONDS - 25) / 60)")
+HOURS=$("$PYTHON" -c "print($MINUTES / 60)")
+rule() { # both rates fall over the time that is left, whatever the speed
+  echo "optimizer.$1.schedule={\"name\":\"clock_cosine\",\"learning_rate\":$2,\"hours\":$HOURS,"\
+"\"first_rate\":$2,\"first_updates\":0}"
+}
+timeout -k 20 $((END + 35 - SECONDS)) "$PYTHON" experiments/record/run.py --arm record_biggan --steps 60000 \
+  --now "$MINUTES" --evaluations 0 --crops .pack/crops.zip --runs "$W/runs" --out "$W/train" --tracks 0 1 --half \
+  --set 'dtype="bfloat16"' generator.channels=32 discriminator.channels=64 "$(rule g 3e-4)" "$(rule d 6e-4)" \
+  >"$W/train.log" 2>&1
+echo "training ended with $? after $SECONDS s"
+tail -n 20 "$W/speed.log" "$W/train.log"
+find "$W/logs" -size +200k \( -name "*.txt" -o -name "*.pb" \) -exec gzip -1 {} \;
+cd "$W" && tar cf - speed.json speed.log train.log train logs | split -b 15900000 - "$OUT/all.tar."
