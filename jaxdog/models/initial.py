@@ -18,8 +18,8 @@ def orthogonal(key: Array, shape: tuple[int, ...]) -> Array:
     """[..., in, out] whose matrix [prod(...) * in, out] has orthonormal columns, or rows if those are fewer.
 
     torch's orthogonal_ on [out, in, ...]; uniform over such matrices (Saxe et al. 2014). The q of z = q r, z
-    normal, the diagonal of r positive. Where z is large and tall, r is Cholesky's of z^T z: several times as fast
-    to come by, and as good where z is well-conditioned.
+    normal, the diagonal of r positive. Where z is large and tall, r is Cholesky's of z^T z: several times as
+    fast to come by, and as good where z is well-conditioned.
     """
     rows, columns = math.prod(shape[:-1]), shape[-1]
     tall, narrow = max(rows, columns), min(rows, columns)
