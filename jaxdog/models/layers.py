@@ -29,7 +29,8 @@ HIGHEST = lax.Precision.HIGHEST
 RELU_GAIN = math.sqrt(2.0)  # a ReLU halves the variance
 
 # Other networks need this file only.
-orthogonal, zero_bias, TorchDefault = initial.orthogonal, initial.zero_bias, initial.TorchDefault
+orthogonal, zero_bias = initial.orthogonal, initial.zero_bias
+TorchDefault = initial.TorchDefault
 conv = convolution.conv
 matmul, turned = products.matmul, products.turned
 blur, upsample_nearest = convolution.blur, convolution.upsample_nearest
