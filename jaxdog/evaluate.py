@@ -23,6 +23,7 @@ from jaxdog.metrics import features, weights
 HELD_OUT = ("mifid", "kid")  # what is measured against photos that were not trained on
 
 FEW = 8  # fewer pictures than a batch are filled up to a multiple of this, so that few sizes are compiled
+ON_CPU = 8  # pictures that a feature network looks at together on CPUs: more fall out of their caches
 
 
 class Extractor:
@@ -38,6 +39,8 @@ class Extractor:
     def __init__(self, network: str, made_of: weights.Weights, over: Mesh, batch_size: int = 128):
         self.network, self.weights = network, made_of
         self.batch_size = devices.rounded(batch_size, over)
+        together = min(batch_size, ON_CPU) if jax.default_backend() == "cpu" else batch_size
+        self._together = devices.rounded(together, over)
         # Results are gathered to every device, so that each host can read them whole.
         self.over, self._everywhere = over, devices.everywhere(over)
         self._rows = partial(devices.put, sharding=devices.by_rows(over))
@@ -53,7 +56,7 @@ class Extractor:
         """Features of host pictures [n, h, w, 3] uint8: layer -> [n, d]."""
 
         def parts() -> Iterator[dict[str, jax.Array]]:
-            size = min(self.batch_size, devices.rounded(-(-len(images) // FEW) * FEW, self.over))
+            size = min(self._together, devices.rounded(-(-len(images) // FEW) * FEW, self.over))
             for rows in blocks(len(images), size):
                 yield self._features(self._params, self._rows(np.asarray(images[rows])))
 
@@ -68,10 +71,20 @@ class Extractor:
 
         def parts() -> Iterator[dict[str, jax.Array]]:
             for index, breed in draws(label, size, self.over):
-                yield self._features(self._params, make(state, key, index, breed))
+                yield from self._of_drawn(make(state, key, index, breed))
 
         state = prepared(drawn, state, key)
         return self._gather(parts(), len(label), "evaluation")
+
+    def _of_drawn(self, pictures: jax.Array) -> Iterator[dict[str, jax.Array]]:
+        """Features of pictures [n, h, w, 3] on the devices, of as many at a time as is fast."""
+        n, few = pictures.shape[0], self._together
+        if n <= few or n % few or jax.process_count() > 1:
+            yield self._features(self._params, pictures)
+            return
+        host = np.asarray(pictures)
+        for start in range(0, n, few):
+            yield self._features(self._params, self._rows(host[start : start + few]))
 
     def _gather(self, parts: Iterator[dict[str, jax.Array]], n: int, what: str) -> dict[str, np.ndarray]:
         wanted = (*features.kept(self.network), features.LOGITS)

@@ -100,6 +100,25 @@ def test_one_device_and_another_batch_size_change_nothing(
         np.testing.assert_allclose(other[name], scores[name], rtol=1e-5)
 
 
+@pytest.mark.parametrize("n, passes", [(6, [2, 2, 2]), (5, [5]), (2, [2]), (1, [1])])
+def test_drawn_pictures_are_looked_at_a_few_at_a_time(
+    network: weights.Weights, n: int, passes: list[int]
+) -> None:
+    """On CPUs, where that is fast; a rest would be another program."""
+    alone = Mesh(np.array(jax.devices()[:1]), ("data",))
+    extractor, seen = evaluate.Extractor("inception", network, alone, 2), []
+
+    def looked(_: Any, x: jax.Array) -> dict[str, jax.Array]:
+        seen.append(len(x))
+        return {"features": x}
+
+    extractor._features = looked
+    drawn = jnp.arange(n * 12, dtype=jnp.uint8).reshape(n, 2, 2, 3)
+    found = np.concatenate([part["features"] for part in extractor._of_drawn(drawn)])
+    assert seen == passes
+    np.testing.assert_array_equal(found, drawn)
+
+
 def test_pictures_do_not_depend_on_the_batch_size() -> None:
     np.testing.assert_array_equal(pictures(4), pictures(8))
     assert len(pictures()) == len(LABEL) and pictures().dtype == np.uint8

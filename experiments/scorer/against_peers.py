@@ -23,6 +23,7 @@ import numpy as np
 LAYER = {"fid768": "mixed_7"}
 MEASURES = ("fid768", "fid2048", "memorization_distance", "kid", "inception_score", "precision_recall")
 MEASURES += ("density_coverage",)
+BATCH = int(os.environ.get("PEER_BATCH", "16"))  # pictures that torch-fidelity's network looks at together
 
 
 def halves(path: str, layer: str) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +100,7 @@ def pictures_ours(images: np.ndarray, weights_folder: str) -> list[float]:
     from jaxdog import scorer
 
     with tempfile.TemporaryDirectory() as cache:
-        options = scorer.Options(weights=weights_folder, metrics=("mifid",), cache_dir=cache, batch_size=16)
+        options = scorer.Options(weights=weights_folder, metrics=("mifid",), cache_dir=cache)
         return [scorer.score(images[::2], images[1::2], options)["fid2048_approx"]]
 
 
@@ -129,8 +130,8 @@ def pictures_peer(images: np.ndarray, weights_folder: str) -> list[float]:
     for part in (images[::2], images[1::2]):
         rows = []
         with torch.no_grad():
-            for start in range(0, len(part), 16):
-                rows.append(net(torch.from_numpy(part[start : start + 16]).permute(0, 3, 1, 2))[0])
+            for start in range(0, len(part), BATCH):
+                rows.append(net(torch.from_numpy(part[start : start + BATCH]).permute(0, 3, 1, 2))[0])
         sides.append(metric.fid_features_to_statistics(torch.cat(rows)))
     return list(metric.fid_statistics_to_metric(*sides, False).values())
 
