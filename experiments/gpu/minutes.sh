@@ -5,8 +5,12 @@
 #     OUT=DIR bash experiments/gpu/minutes.sh
 #
 # END: seconds from now at which the training ends. JOBS: of speed.py. WHEELS: a folder with what pip lacks there.
+# CACHE: compiled programs, and which algorithm was fastest for each convolution and product; the latter come back in
+# xla.tar, to be unpacked in CACHE/xla for the next machine of this kind, which then need not time them again.
 set -u
-W=$(mktemp -d) END=${END:-420} JOBS=${JOBS:-few} PYTHON=${PYTHON:-python3}
+W=$(mktemp -d) END=${END:-420} JOBS=${JOBS:-few} PYTHON=${PYTHON:-python3} CACHE=${CACHE:-.pack/cache}
+mkdir -p "$CACHE"
+export JAXDOG_SPEED_CACHE=$CACHE
 export PYTHONUNBUFFERED=1
 if [ -n "${WHEELS:-}" ]; then
   "$PYTHON" -m pip install -q --no-index --no-deps --target "$W/site" "$WHEELS"/*.whl || exit 1
@@ -22,9 +26,10 @@ rule() { # both rates fall over the time that is left, whatever the speed
 }
 timeout -k 20 $((END + 35 - SECONDS)) "$PYTHON" experiments/record/run.py --arm record_biggan --steps 60000 \
   --now "$MINUTES" --evaluations 0 --crops .pack/crops.zip --runs "$W/runs" --out "$W/train" --tracks 0 1 --half \
-  --set 'dtype="bfloat16"' generator.channels=32 discriminator.channels=64 "$(rule g 3e-4)" "$(rule d 6e-4)" \
+  --set 'dtype="bfloat16"' "data.cache_dir=\"$CACHE\"" generator.channels=32 discriminator.channels=64 "$(rule g 3e-4)" "$(rule d 6e-4)" \
   >"$W/train.log" 2>&1
 echo "training ended with $? after $SECONDS s"
 tail -n 20 "$W/speed.log" "$W/train.log"
 find "$W/logs" -size +200k \( -name "*.txt" -o -name "*.pb" \) -exec gzip -1 {} \;
+tar cf "$OUT/xla.tar" -C "$CACHE/xla" xla_gpu_per_fusion_autotune_cache_dir
 cd "$W" && tar cf - speed.json speed.log train.log train logs | split -b 15900000 - "$OUT/all.tar."

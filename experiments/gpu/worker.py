@@ -26,7 +26,7 @@ from experiments.bench import step  # noqa: E402
 ANSWERS = os.fdopen(os.dup(1), "w")
 Turn = Callable[[], Any]
 Ready = tuple[dict[str, tuple[Turn, float]], dict[str, Any], Callable[[str], Any] | None]
-CACHE = pathlib.Path(os.environ.get("JAXDOG_SPEED_CACHE", tempfile.gettempdir())) / "jaxdog-speed"
+CACHE = pathlib.Path(os.environ.get("JAXDOG_SPEED_CACHE", tempfile.gettempdir())) / "xla"  # as runs have it
 
 
 def config_of(job: dict[str, Any]) -> Any:
