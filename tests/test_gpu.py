@@ -26,7 +26,7 @@ class Scripted:
     def tell(self, what: str) -> None:
         assert what == "compile" and not Scripted.compiling, "two compile at a time"
         Scripted.compiling.append(self.job["name"])
-        self.script += [speed.LATE, {"compiled": 1}]
+        self.script += [*4 * [speed.LATE], {"compiled": 1}]
 
     def answer(self, until: float) -> Any:
         del until
