@@ -35,13 +35,17 @@ def lowered(phase: system.Phase, side: int, over: Mesh, deal_state: bool = False
         )
     )
     functions = program.compiled(phase, 0, 1, over, deal_state)
-    state = jax.eval_shape(functions.init, data)
-    placed, data = jax.tree.map(
+    state = described(jax.eval_shape(functions.init, data), over, deal_state)
+    return state, functions.dispatch.lower(state, described(data, over), 0.0)
+
+
+def described(tree: Any, over: Mesh, deal: bool = False) -> Any:
+    """Arrays, or their shapes, as the compiler is told of them: see `devices.placed`."""
+    return jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-        (state, data),
-        (devices.placed(state, over, deal_state), devices.placed(data, over, deal=False)),
+        tree,
+        devices.placed(tree, over, deal),
     )
-    return placed, functions.dispatch.lower(placed, data, 0.0)
 
 
 def of_step(config: sections.Checked, phase: system.Phase, over: Mesh) -> Cost:

@@ -10,6 +10,7 @@ convolutions and matrix products reach is told beside what one large one of each
 
 import argparse
 import collections
+import gzip
 import itertools
 import math
 import pathlib
@@ -47,13 +48,23 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def durations(folder: str) -> collections.Counter[str]:
-    """Milliseconds of each operation in the newest trace below a folder."""
+def read(path: pathlib.Path) -> bytes:
+    """A file, gzipped or not."""
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
+def trace(folder: pathlib.Path) -> Any:
+    """The newest one below a folder, as JAX's profiler has it."""
     import jax
 
-    newest = max(pathlib.Path(folder).rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
+    newest = max(folder.rglob("*.xplane.pb*"), key=lambda path: path.stat().st_mtime)
+    return jax.profiler.ProfileData.from_serialized_xspace(read(newest))
+
+
+def durations(folder: str) -> collections.Counter[str]:
+    """Milliseconds of each operation in the newest trace below a folder."""
     found: collections.Counter[str] = collections.Counter()
-    for plane in jax.profiler.ProfileData.from_file(str(newest)).planes:
+    for plane in trace(pathlib.Path(folder)).planes:
         for line in plane.lines:
             for event in line.events:
                 if not any(event.name.startswith(word) or f"::{word}" in event.name for word in AROUND):

@@ -214,31 +214,43 @@ def theirs(
     return turn, draw, [sum(x.numel() for x in player.params) for player in (g, d)]
 
 
-def limits(seconds: float = 2.0) -> dict[str, float]:
-    """GFLOP/s of a matrix product of 1024 and of a 3x3 convolution of 128 channels at 16x16, 32 pictures.
+def peaks(n: int, maps: tuple[int, int, int], dtype: str = "float32") -> dict[str, tuple[Turn, float]]:
+    """A matrix product of n and a 3x3 convolution of maps (pictures, height, channels), and their operations.
 
     Products with zeros around the maps do not count, as XLA counts.
     """
     import jax
     import jax.numpy as jnp
 
-    def measured(function: Any, shapes: tuple[tuple[int, ...], ...], flop: float) -> float:
-        given = [jnp.ones(shape) for shape in shapes]
-        run = jax.jit(function)
-        turn = trial.rate(lambda: jax.block_until_ready(run(*given)), 1, seconds)
-        return flop * turn["images_per_second"] / 1e9
+    b, h, c = maps
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = (n, n), (n, n), (b, h, h, c), (3, 3, c, c)
+    one, other, x, kernel = (
+        jax.random.normal(key, shape, jnp.dtype(dtype)) for key, shape in zip(keys, shapes, strict=True)
+    )
+    product = jax.jit(jnp.matmul)
 
+    @jax.jit
     def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.lax.conv_general_dilated(
             x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
     return {
-        "matmul_gflops": measured(jnp.matmul, ((1024, 1024), (1024, 1024)), 2 * 1024**3),
-        "conv_gflops": measured(
-            convolution, ((32, 16, 16, 128), (3, 3, 128, 128)), 2 * 32 * (3 * 16 - 2) ** 2 * 128**2
-        ),
+        "matmul": (lambda: product(one, other), 2.0 * n**3),
+        "conv": (lambda: convolution(x, kernel), 2.0 * b * (3 * h - 2) ** 2 * c**2),
     }
+
+
+def limits(seconds: float = 2.0) -> dict[str, float]:
+    """GFLOP/s of a matrix product of 1024 and of a 3x3 convolution of 128 channels at 16x16, 32 pictures."""
+    import jax
+
+    def measured(run: Turn, flop: float) -> float:
+        turn = trial.rate(lambda: jax.block_until_ready(run()), 1, seconds)
+        return flop * turn["images_per_second"] / 1e9
+
+    return {f"{name}_gflops": measured(*peak) for name, peak in peaks(1024, (32, 16, 128)).items()}
 
 
 def seconds(turn: Turn) -> float:

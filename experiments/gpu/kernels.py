@@ -9,10 +9,14 @@ The trace is that of a job of `speed.py` with "profile"; the program's text is w
 
 import argparse
 import collections
-import gzip
 import pathlib
 import re
+import sys
 from typing import Any, NamedTuple
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent))
+
+from experiments.bench import operations  # noqa: E402
 
 BRIEF = 4.0  # microseconds: a kernel that is shorter than this mostly starts and ends
 
@@ -26,26 +30,18 @@ class Kernel(NamedTuple):
     count: float  # in a step
 
 
-def read(path: pathlib.Path) -> bytes:
-    """A file, gzipped or not."""
-    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-
-
 def kernels(folder: pathlib.Path, steps: int) -> tuple[list[Kernel], float]:
     """(kernels of the newest trace below a folder, the longest first; microseconds of a step)."""
-    import jax
-
-    path = max(folder.rglob("*.xplane.pb*"), key=lambda path: path.stat().st_mtime)
     found: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
     begin, end = float("inf"), 0.0
-    for plane in jax.profiler.ProfileData.from_serialized_xspace(read(path)).planes:
+    for plane in operations.trace(folder).planes:
         for line in plane.lines if "GPU" in plane.name else ():
             for event in line.events if line.name.startswith("Stream") else ():
                 operation = str(dict(event.stats).get("hlo_op", ""))
                 found[event.name, operation].append(event.duration_ns / 1000.0)
                 begin, end = min(begin, event.start_ns), max(end, event.start_ns + event.duration_ns)
     if not found:
-        raise SystemExit(f"{path} holds no stream of a GPU")
+        raise SystemExit(f"the trace below {folder} holds no stream of a GPU")
     rows = [Kernel(*names, sum(us) / steps, len(us) / steps) for names, us in found.items()]
     return sorted(rows, key=lambda row: -row.us), (end - begin) / 1000.0 / steps
 
@@ -95,7 +91,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=12, help="rows")
     args = parser.parse_args()
     rows, span = kernels(args.trace, args.steps)
-    known = sources(read(args.hlo).decode()) if args.hlo else {}
+    known = sources(operations.read(args.hlo).decode()) if args.hlo else {}
     busy, brief = sum(row.us for row in rows), [row for row in rows if row.us / row.count < BRIEF]
     count, short = sum(row.count for row in rows), sum(row.us for row in brief)
     print(f"a step: {span:.0f} µs under the profiler, {busy:.0f} in {count:.0f} kernels,", end=" ")

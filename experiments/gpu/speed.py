@@ -161,9 +161,9 @@ def prepared(jobs: list[dict[str, Any]], args: argparse.Namespace, begun: float)
             made.append(Process(jobs[len(made)], args.out))
             unready.append(made[-1])
         for process in list(unready):
-            if process.told and compiling not in (None, process):
-                continue  # its answer was that it waits for the GPU
-            if process.told and compiling is None:
+            if process.told and compiling is not None:
+                continue
+            if process.told:
                 compiling, process.told = process, False
                 process.tell("compile")
             got = process.answer(time.monotonic())
@@ -185,15 +185,18 @@ def prepared(jobs: list[dict[str, Any]], args: argparse.Namespace, begun: float)
 def measure(processes: list[Process], args: argparse.Namespace, begun: float) -> dict[str, Any]:
     """Measures those that are ready in turns, profiles those that ask for it."""
     found: dict[str, Any] = {}
+    about = machine()
+
+    def write() -> None:
+        trial.write(args.out / "speed.json", {"machine": about, "measured": found})
 
     def keep(process: Process) -> None:
         found[process.job["name"]] = row(process)
-        trial.write(args.out / "speed.json", {"machine": machine(), "measured": found})
+        write()
 
     for process in processes:
         keep(process)
     able = [process for process in processes if not process.failed]
-    (args.out / "measuring").touch()  # whoever waits for the GPU may get ready
     for process in set(processes) - set(able):
         process.process.kill()
     for _ in range(args.rounds):
@@ -210,13 +213,13 @@ def measure(processes: list[Process], args: argparse.Namespace, begun: float) ->
         if process.job.get("profile") and time.monotonic() - begun < args.budget:
             folder = process.log.with_suffix(".trace")
             found[process.job["name"]]["profile"] = process.ask(f"profile {folder}", begun + args.budget)
-    trial.write(args.out / "speed.json", {"machine": machine(), "measured": found})
+    write()
     for process in able:
         assert process.process.stdin
         process.process.stdin.close()
         found[process.job["name"]]["end"] = process.answer(begun + args.budget + 10)
         process.process.kill()
-    trial.write(args.out / "speed.json", {"machine": machine(), "measured": found})
+    write()
     return found
 
 

@@ -42,18 +42,14 @@ def jaxdogs(job: dict[str, Any]) -> Ready:
     """Turns of k training steps and of drawing, what they cost to compile, and how a turn is traced."""
     import jax
 
-    from jaxdog import devices, program
+    from jaxdog import costs, devices, program
 
     config, k, over = config_of(job), job["k"], devices.mesh()
     images = k * config.game.batch_size
     data = step.pictures(config.data.store_size)
     functions = program.compiled(step.last(config), 0, k, over)
-    shapes = jax.eval_shape(functions.init, data)
-    where = devices.placed(shapes, over, False)
-    described = jax.tree.map(
-        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, where
-    )
-    lowered = functions.dispatch.lower(described, data, 0.0)
+    first = costs.described(jax.eval_shape(functions.init, data), over)
+    lowered = functions.dispatch.lower(first, data, 0.0)
     wait_for_turn()
     mark = time.perf_counter()
     state = functions.init(data)
@@ -125,36 +121,18 @@ def torchs(job: dict[str, Any]) -> Ready:
 def limits(job: dict[str, Any]) -> Ready:
     """FLOP/s of one large matrix product and one large convolution, in place of images."""
     import jax
-    import jax.numpy as jnp
-
-    dtype, n, (b, h, c) = jnp.dtype(job["dtype"]), job.get("n", 8192), job.get("maps", (256, 32, 256))
-    keys = jax.random.split(jax.random.key(0), 4)
-    a, other = (jax.random.normal(key, (n, n), dtype) for key in keys[:2])
-    x = jax.random.normal(keys[2], (b, h, h, c), dtype)
-    kernel = jax.random.normal(keys[3], (3, 3, c, c), dtype)
-    product = jax.jit(jnp.matmul)
-    convolved = jax.jit(lambda x, kernel: step_conv(x, kernel))
-
-    def step_conv(x: Any, kernel: Any) -> Any:
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
 
     many = 20  # in a row: the host's part is hidden
 
-    def repeated(run: Callable[[], Any]) -> Turn:
+    def repeated(run: Turn) -> Turn:
         return lambda: jax.block_until_ready([run() for _ in range(many)])
 
-    flop = 2.0 * b * (3 * h - 2) ** 2 * c * c
-    turns = {
-        "matmul": (repeated(lambda: product(a, other)), many * 2.0 * n**3),
-        "conv": (repeated(lambda: convolved(x, kernel)), many * flop),
-    }
-    return turns, {}, None
+    peaks = step.peaks(job.get("n", 8192), job.get("maps", (256, 32, 256)), job["dtype"])
+    return {name: (repeated(run), many * flop) for name, (run, flop) in peaks.items()}, {}, None
 
 
 def scored(job: dict[str, Any]) -> Ready:
-    """Turns that draw and score pictures with a network of random weights: only how long it takes counts."""
+    """Turns of the evaluation on the way, with a network of random weights: only how long it takes counts."""
     config = config_of(job)
     config.eval.weights = "random"
     with config.unlocked():
@@ -162,17 +140,13 @@ def scored(job: dict[str, Any]) -> Ready:
     wait_for_turn()
     made = trial.Trial(config, pathlib.Path(tempfile.mkdtemp()))
     made.begin()
-    samples = config.eval.samples
-    label_of = importlib.import_module("jaxdog.job").labels
-    program = importlib.import_module("jaxdog.program")
+    assert made.run.evaluate is not None
 
     def turn() -> Any:
-        label = label_of(made.job, samples, program.EVALUATE, made.phase, made.state)
-        key = program.key_for(0, program.EVALUATE)
-        return made.job.evaluator().score_system(made.phase.system, made.state, key, label)
+        return made.run.evaluate(made.phase, made.state, 0)
 
     turn()
-    return {"draw and score": (turn, samples)}, {}, None
+    return {"draw and score": (turn, config.eval.samples)}, {}, None
 
 
 def say(value: Any) -> None:

@@ -87,14 +87,12 @@ def plan(config: Any, folder: pathlib.Path, args: argparse.Namespace) -> dict[st
             sys.exit(f"{path} is the plan of {made}; give the same again, or another --runs")
         return made
     per_step = trial.flops(config)
-    if args.steps:
-        made = {**asked, "flop_per_step": per_step}
-        trial.write(path, made)
-        return made
-    speed = trial.speed(config, config.train.steps_per_dispatch, args.seconds)
-    fitting = SHARE * 60.0 * args.minutes * speed["steps_per_second"]
-    wanted = args.teraflop * 1e12 / per_step if args.teraflop else fitting
-    steps = max(round(wanted / UNIT), 2) * UNIT
+    speed, steps = {}, args.steps
+    if not steps:
+        speed = trial.speed(config, config.train.steps_per_dispatch, args.seconds)
+        fitting = SHARE * 60.0 * args.minutes * speed["steps_per_second"]
+        wanted = args.teraflop * 1e12 / per_step if args.teraflop else fitting
+        steps = max(round(wanted / UNIT), 2) * UNIT
     made = {
         **asked,
         "steps": steps,

@@ -23,7 +23,6 @@ import numpy as np
 LAYER = {"fid768": "mixed_7"}
 MEASURES = ("fid768", "fid2048", "memorization_distance", "kid", "inception_score", "precision_recall")
 MEASURES += ("density_coverage",)
-BATCH = int(os.environ.get("PEER_BATCH", "16"))  # pictures that torch-fidelity's network looks at together
 
 
 def halves(path: str, layer: str) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +95,7 @@ def peer(name: str, real: np.ndarray, fake: np.ndarray) -> list[float]:
     return list(found.values())[:2]
 
 
-def pictures_ours(images: np.ndarray, weights_folder: str) -> list[float]:
+def pictures_ours(images: np.ndarray, weights_folder: str, _: int) -> list[float]:
     from jaxdog import scorer
 
     with tempfile.TemporaryDirectory() as cache:
@@ -104,7 +103,7 @@ def pictures_ours(images: np.ndarray, weights_folder: str) -> list[float]:
         return [scorer.score(images[::2], images[1::2], options)["fid2048_approx"]]
 
 
-def pictures_peer(images: np.ndarray, weights_folder: str) -> list[float]:
+def pictures_peer(images: np.ndarray, weights_folder: str, batch: int) -> list[float]:
     """torch-fidelity with the same kernels, batch norm that changes nothing beside them."""
     from jaxdog.metrics import weights
     from tests import oracles
@@ -130,8 +129,8 @@ def pictures_peer(images: np.ndarray, weights_folder: str) -> list[float]:
     for part in (images[::2], images[1::2]):
         rows = []
         with torch.no_grad():
-            for start in range(0, len(part), BATCH):
-                rows.append(net(torch.from_numpy(part[start : start + BATCH]).permute(0, 3, 1, 2))[0])
+            for start in range(0, len(part), batch):
+                rows.append(net(torch.from_numpy(part[start : start + batch]).permute(0, 3, 1, 2))[0])
         sides.append(metric.fid_features_to_statistics(torch.cat(rows)))
     return list(metric.fid_statistics_to_metric(*sides, False).values())
 
@@ -140,7 +139,8 @@ def measure(name: str, who: str, options: argparse.Namespace) -> dict:
     """In a process of its own: value, seconds, MB above the arrays."""
     if name == "pictures_to_fid2048":
         images = np.load(options.pictures)
-        function, arguments = (pictures_ours if who == "ours" else pictures_peer), (images, options.weights)
+        function = pictures_ours if who == "ours" else pictures_peer
+        arguments = images, options.weights, options.peer_batch
     else:
         real, fake = halves(options.features, LAYER.get(name, "pool_3"))
         if name == "inception_score":
@@ -161,6 +161,7 @@ def main() -> None:
     parser.add_argument("features")
     parser.add_argument("--pictures")
     parser.add_argument("--weights")
+    parser.add_argument("--peer_batch", type=int, default=16, help="pictures torch-fidelity sees together")
     parser.add_argument("--out", default="experiments/scorer/against_peers.json")
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
