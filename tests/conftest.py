@@ -6,8 +6,14 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+# On a machine that is busy, or asleep for a minute, devices wait longer for each other than XLA lets them: it
+# ends the process when one is a minute late. Programs that tests start inherit this.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_call_warn_stuck_timeout_seconds=300"
+    " --xla_cpu_collective_call_terminate_timeout_seconds=600"
+)
 # The tests' time is compile time, and XLA's older way of fusing takes half of it. A flag that another
-# version may not know any more would end the process. Programs that tests start inherit it.
+# version may not know any more would end the process.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 

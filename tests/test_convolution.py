@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from jaxdog.models import convolution
+from jaxdog.models import convolution, winograd
 
 
 def normal(i: int, *shape: int) -> jax.Array:
@@ -62,14 +62,18 @@ def test_odd_sides_cannot_be_halved():
         convolution.conv(jnp.zeros((1, 4, 4, 1)), jnp.zeros((3, 3, 1, 1)), "twice")
 
 
-@pytest.fixture(params=("maps", "small deep maps", "large maps"))
+@pytest.fixture(params=("maps", "small deep maps", "large maps", "many channels"))
 def maps(request, monkeypatch):
-    """Whether maps count as small ones of many channels, or as large ones, which have forms of their own."""
+    """What maps count as: those that are small, large, or of many channels have forms of their own."""
     if request.param == "small deep maps":
         monkeypatch.setattr(convolution, "SMALL", 1000)
         monkeypatch.setattr(convolution, "DEEP", 1)
     if request.param == "large maps":
         monkeypatch.setattr(convolution, "AT_ONCE", 1)
+        monkeypatch.setattr(jax, "device_count", lambda: 1)
+    if request.param == "many channels":
+        for place, name in ((convolution, "MANY"), (convolution, "SEVERAL"), (winograd, "TILES")):
+            monkeypatch.setattr(place, name, 1)
         monkeypatch.setattr(jax, "device_count", lambda: 1)
 
 
@@ -79,7 +83,7 @@ def maps(request, monkeypatch):
 )
 @pytest.mark.usefixtures("maps")
 def test_conv_and_all_its_derivatives_are_those_of_lax(size, c, k, resample):
-    x, kernel = normal(3, 2, 4, 6, c), normal(4, size, size, c, k)
+    x, kernel = normal(3, 2, 4, 8, c), normal(4, size, size, c, k) / (size * c**0.5)
 
     def results(conv):
         def once(x, kernel):
@@ -115,7 +119,7 @@ def plain_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
 @pytest.mark.parametrize("name", ["strided", "transposed"])
 @pytest.mark.usefixtures("maps")
 def test_stride_two_and_all_its_derivatives_are_those_of_lax(name, c, k):
-    x, kernel = normal(3, 2, 4, 6, c), normal(4, 4, 4, c, k)
+    x, kernel = normal(3, 2, 4, 8, c), normal(4, 4, 4, c, k) / c**0.5
     pair = (convolution.strided, plain_strided), (convolution.transposed, plain_transposed)
     ours, expected = dict(zip(("strided", "transposed"), pair, strict=True))[name]
 

@@ -14,6 +14,8 @@ changes no function beyond rounding:
    a matrix product and shifts; from three, a channel of zeros is added, and outputs up to NARROW.
 4. Small maps of many channels, where kernels are larger than maps: the products that see zeros are a third of
    all, and kernels are turned at the cost of half a convolution. They are products with gathered patches.
+5. Larger maps of many channels, where products are all that counts: four ninths to nine sixteenths of them do
+   (`models/winograd.py`).
 """
 
 import jax
@@ -21,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdog.models import products
+from jaxdog.models import products, winograd
 
 Array = jax.Array
 Pads = tuple[tuple[int, int], tuple[int, int]]  # zeros before and after: of the height, of the width
@@ -30,6 +32,8 @@ RESAMPLE = ("none", "up", "down")
 COLOURS = 3  # channels of a picture
 NARROW = 32  # channels from which on XLA's fast convolution for CPUs is taken
 SMALL, DEEP = 4 * 4, 512 * 512  # pixels of a map, and products of a tap, for which patches are gathered
+SEVERAL = 256  # outputs, and
+MANY = 64  # channels on both sides from which on products are saved
 AT_ONCE = 2**21  # numbers of the larger operand of a kernel's gradient that are summed over at a time
 LARGEST = 4  # height of a layer's kernel; the "kernels" of gradients' sums are whole maps
 
@@ -120,6 +124,8 @@ def _conv(x: Array, kernel: Array, pads: Pads, stride: int = 1) -> Array:
             return _shifted(x, kernel, pads)
         if stride == 1 and _deep(x.shape, c, k):
             return jnp.tensordot(_patches(x, kernel.shape, pads), kernel.reshape(-1, k), 1)
+        if stride == 1 and kernel.shape[:2] == (3, 3) and _saves(x, _outputs(x, kernel.shape, pads), c, k):
+            return winograd.conv(x, kernel, pads)
         if c <= COLOURS and k <= NARROW:
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, COLOURS + 1 - c)))
             kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, COLOURS + 1 - c), (0, NARROW - k)))
@@ -138,11 +144,26 @@ def _deep(maps: tuple[int, ...], c: int, k: int) -> bool:
     return maps[1] * maps[2] <= SMALL and c * k >= DEEP
 
 
+def _saves(x: Array, outputs: tuple[int, ...], c: int, k: int) -> bool:
+    """Whether a convolution of c channels to k, to so many rows and columns, is worth Winograd's sums.
+
+    Not where pictures are dealt out over devices: kernels' gradients would travel before they are added up.
+    """
+    h, w = outputs
+    here = jax.default_backend() == "cpu" and jax.device_count() == 1 and x.dtype == jnp.float32
+    return here and not (h % 2 or w % 2) and len(x) * h * w >= SEVERAL and min(c, k) >= MANY
+
+
+def _outputs(x: Array, kernel: tuple[int, ...], pads: Pads) -> tuple[int, int]:
+    """Rows and columns of maps x [b, h, w, c] after a kernel [n, m, c, k] of stride 1."""
+    return x.shape[1] + sum(pads[0]) - kernel[0] + 1, x.shape[2] + sum(pads[1]) - kernel[1] + 1
+
+
 def _patches(x: Array, kernel: tuple[int, ...], pads: Pads) -> Array:
     """x [b, h, w, c] -> [b, h', w', n m c]: what each output of a kernel [n, m, c, k] sees."""
     n, m = kernel[:2]
+    h, w = _outputs(x, kernel, pads)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    h, w = x.shape[1] - n + 1, x.shape[2] - m + 1
     return jnp.concatenate([x[:, i : i + h, j : j + w] for i in range(n) for j in range(m)], -1)
 
 
@@ -183,6 +204,8 @@ def _returned(g: Array, kernel: Array, pads: Pads) -> Array:
     n, m, c, k = kernel.shape
     back = _back(kernel.shape, pads)
     if not _deep(g.shape, c, k):
+        if kernel.shape[:2] == (3, 3) and _saves(g, _outputs(g, kernel.shape, back), c, k):
+            return winograd.returned(g, kernel, back)
         return _conv(g, _turned(kernel), back)
     taps = lax.dot_general(g, kernel.reshape(n * m * c, k), (((3,), (1,)), ((), ())))
     return _added(taps, [(n - 1 - i, m - 1 - j) for i in range(n) for j in range(m)], back)
@@ -195,15 +218,18 @@ def _kernel_sum(x: Array, g: Array, pads: Pads) -> Array:
     which is dear: the narrower of the two is taken. Of large maps of many channels a few pictures at a time,
     but for those that are dealt out over devices, as slices would have to travel.
     """
+    size = tuple(x.shape[i + 1] + sum(pads[i]) - g.shape[i + 1] + 1 for i in (0, 1))
+    c, k = x.shape[-1], g.shape[-1]
+    if _deep(x.shape, c, k):
+        found = jnp.tensordot(_patches(x, size, pads), g, ((0, 1, 2), (0, 1, 2)))
+        return found.reshape(*size, c, k)
+    if size == (3, 3) and _saves(x, g.shape[1:3], c, k):
+        return winograd.kernel_sum(x, g, pads)
     few = max(1, AT_ONCE * len(x) // max(x.size, g.size))
     if few < len(x) and jax.device_count() == 1:
         parts = [_kernel_sum(x[i : i + few], g[i : i + few], pads) for i in range(0, len(x), few)]
         return sum(parts[1:], parts[0])
-    size = tuple(x.shape[i + 1] + sum(pads[i]) - g.shape[i + 1] + 1 for i in (0, 1))
-    if _deep(x.shape, x.shape[-1], g.shape[-1]):
-        found = jnp.tensordot(_patches(x, size, pads), g, ((0, 1, 2), (0, 1, 2)))
-        return found.reshape(*size, x.shape[-1], g.shape[-1])
-    if x.shape[-1] <= g.shape[-1]:
+    if c <= k:
         return _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), pads).transpose(1, 2, 0, 3)
     turned = _conv(g.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), _back(size, pads))
     return turned[:, ::-1, ::-1].transpose(1, 2, 3, 0)
@@ -261,7 +287,8 @@ def transposed(x: Array, kernel: Array) -> Array:
 
 def _widened(kernel: Array, rows: np.ndarray) -> Array:
     """[3, 3, c, k] -> [4, 4, c, k], by UP or DOWN."""
-    return jnp.einsum("ti,uj,ijck->tuck", rows, rows, kernel).astype(kernel.dtype)
+    tall = winograd.sums(rows, list(kernel))
+    return winograd.sums(rows, [tall[:, j] for j in range(3)], 1)
 
 
 def _swapped(kernel: Array) -> Array:
@@ -273,11 +300,16 @@ def _phase_pads(p: int, q: int) -> Pads:
 
 
 def _strided(x: Array, kernel: Array) -> Array:
+    c, k = kernel.shape[2:]
+    if _saves(x, (x.shape[1] // 2, x.shape[2] // 2), c, k // 2):
+        return winograd.strided(x, kernel)
     return _conv(x, kernel, ((1, 1), (1, 1)), stride=2)
 
 
 def _transposed(x: Array, kernel: Array) -> Array:
-    b, h, w, _ = x.shape
+    b, h, w, c = x.shape
+    if _saves(x, (h, w), c, 4 * kernel.shape[-1]):
+        return winograd.transposed(x, _swapped(kernel))
     phases = [_conv(x, kernel[TAPS[p]][:, TAPS[q]], _phase_pads(p, q)) for p, q in PHASES]
     rows = [jnp.stack(phases[:2], 3), jnp.stack(phases[2:], 3)]  # [b, h, w, 2, k]
     return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, -1)
@@ -285,6 +317,8 @@ def _transposed(x: Array, kernel: Array) -> Array:
 
 def _tap_sums(y: Array, x: Array) -> Array:
     """Gradient [4, 4, c, k] of <_strided(y, kernel), x>, y [b, 2h, 2w, c], x [b, h, w, k]."""
+    if _saves(y, x.shape[1:3], y.shape[-1], x.shape[-1] // 2):
+        return winograd.tap_sums(y, x)
     cells = _cells(y)
     phases = [_kernel_sum(x, cells[:, :, p, :, q], _phase_pads(p, q)) for p, q in PHASES]  # [2, 2, k, c]
     taps = np.argsort(TAPS.ravel())  # of tap t: its place among (p, t) in order
