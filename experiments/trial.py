@@ -153,20 +153,12 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
 
 
 def flops(config: Any, number: int = 0) -> float:
-    """Floating-point operations of a step of a phase, the first, as XLA counts them before it optimises.
-
-    Counted for one CPU, since backends for other devices count compiled programs only.
-    """
-    import jax
-    import numpy as np
-
-    from jaxdog import costs, devices, factory
+    """Floating-point operations of a step of a phase, the first, see `costs.flops`."""
+    from jaxdog import costs, factory
 
     checked = factory.check(config)
     phase = factory.phases(checked, factory.classes(checked.data))[number]
-    one = jax.sharding.Mesh(np.array(jax.devices("cpu")[:1]), (devices.AXIS,))
-    _, step = costs.lowered(phase, checked.data.store_size, one)
-    return step.cost_analysis()["flops"]
+    return costs.flops(phase, checked.data.store_size)
 
 
 def rate(turn: Callable[[], Any], images: int, seconds: float) -> dict[str, float]:

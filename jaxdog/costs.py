@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from jaxdog import devices, factory, program, sections, system
 from jaxdog.data import batches
+from jaxdog.models import convolution
 
 MOST = 65_536  # pictures of a step: nobody looks for more
 PICTURES = 1000  # of the training set as it is described to the compiler
@@ -39,6 +40,18 @@ def lowered(phase: system.Phase, side: int, over: Mesh, deal_state: bool = False
     return state, functions.dispatch.lower(state, described(data, over), 0.0)
 
 
+def flops(phase: system.Phase, side: int) -> float:
+    """Operations of a phase's step, as XLA counts them before it optimises. No photo is read.
+
+    side: of the stored crops, in pixels. Counted for one CPU, as backends for other devices count compiled
+    programs only, and with all products of its convolutions.
+    """
+    one = Mesh(np.array(jax.devices("cpu")[:1]), (devices.AXIS,))
+    with convolution.written_out():
+        _, step = lowered(phase, side, one)
+    return step.cost_analysis()["flops"]
+
+
 def described(tree: Any, over: Mesh, deal: bool = False) -> Any:
     """Arrays, or their shapes, as the compiler is told of them: see `devices.placed`."""
     return jax.tree.map(
@@ -52,12 +65,14 @@ def of_step(config: sections.Checked, phase: system.Phase, over: Mesh) -> Cost:
     """The cost of a phase's step, compiled for these devices; no photo is read."""
     state, step = lowered(phase, config.data.store_size, over, config.devices.deal_state)
     compiled = step.compile()
-    flops, memory = (compiled.cost_analysis() or {}).get("flops", float("nan")), compiled.memory_analysis()
+    counted, memory = (compiled.cost_analysis() or {}).get("flops", float("nan")), compiled.memory_analysis()
+    if convolution.saving():  # in loops, of which one turn is counted
+        counted = flops(phase, config.data.store_size)
     nets = {name: net for name, net in vars(state).items() if isinstance(net, system.Net)}
     shards = jax.tree.map(lambda x: int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize, state)
     working = memory.temp_size_in_bytes if memory else float("nan")
     parameters = {name: sum(x.size for x in jax.tree.leaves(net.params)) for name, net in nets.items()}
-    return Cost(parameters, flops, sum(jax.tree.leaves(shards)), working)
+    return Cost(parameters, counted, sum(jax.tree.leaves(shards)), working)
 
 
 def show(config: sections.Checked) -> None:

@@ -73,6 +73,10 @@ metadata={op_name="jit(dispatch)/while/body/g/rgb/conv"}
   ROOT %fusion.2 = (f32[2]{0}, f32[]) fusion(%conv.1), kind=kLoop
   %copy = f32[8]{0} copy(%c)
 }
+ENTRY %main {
+  %while.3 = (f32[2]{0}) while(%t), condition=%until, body=%body, \
+backend_config={"known_trip_count":{"n":"2"}}
+}
 """
 
 
@@ -115,4 +119,5 @@ def test_durations_are_those_of_the_operations_that_ran(tmp_path) -> None:
         jax.block_until_ready(compiled(x))
     found = operations.operations(compiled.as_text(), operations.durations(str(tmp_path)), 1)
     assert any("256,256" in row.shape and row.ms > 0 for row in found)
+    assert max(row.flop for row in found) == 3 * 2 * 256**3  # the loop's three turns
     assert not any(row.name.startswith(operations.AROUND) for row in found)

@@ -25,6 +25,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 from experiments import trial  # noqa: E402
 from experiments.bench import step  # noqa: E402
 
+COMPUTATION = re.compile(r"(?:ENTRY )?%(\S+) .*\{$")
 AROUND = ("Execute", "while", "call", "Pjrt", "$")  # events that hold others
 
 
@@ -114,7 +115,7 @@ def work(program: str) -> dict[str, float]:
     alone: dict[str, float] = {}
     computation = ""
     for line in lines:
-        if begun := re.match(r"(?:ENTRY )?%(\S+) .*\{$", line):
+        if begun := COMPUTATION.match(line):
             computation = begun[1]
         if (found := parsed(line)) and found[2] in ("convolution", "dot"):
             alone[found[0]] = product_flop(found[2], found[1], found[3], shapes)
@@ -126,15 +127,36 @@ def work(program: str) -> dict[str, float]:
     return alone
 
 
-def operations(program: str, ms: collections.Counter[str], steps: int) -> list[Operation]:
-    """The operations of a compiled program that took time, the longest first."""
-    rows, flop = [], work(program)
+def turns(program: str) -> dict[str, int]:
+    """Computation -> how often it runs in all loops around it together, as far as the compiler knows."""
+    callers: dict[str, tuple[str, int]] = {}  # of a computation: where it is called, and how often there
+    computation = ""
     for line in program.splitlines():
+        if begun := COMPUTATION.match(line):
+            computation = begun[1]
+        count = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
+        for called in re.findall(r"(?:body|calls|to_apply)=%([^\s,]+)", line):
+            callers[called] = computation, int(count[1]) if count else 1
+
+    def of(name: str) -> int:
+        where, count = callers.get(name, ("", 1))
+        return count * (of(where) if where else 1)
+
+    return {name: of(name) for name in callers}
+
+
+def operations(program: str, ms: collections.Counter[str], steps: int) -> list[Operation]:
+    """The operations of a compiled program of so many steps that took time, the longest first."""
+    rows, flop, often, computation = [], work(program), turns(program), ""
+    for line in program.splitlines():
+        if begun := COMPUTATION.match(line):
+            computation = begun[1]
         found = parsed(line)
         if found and found[0] in ms:
             source = re.search(r'op_name="(?:jit\(dispatch\)/while/body/)?([^"]*)"', line)
             told = source[1] if source else ""
-            rows.append(Operation(found[0], ms[found[0]] / steps, found[1], told, flop.get(found[0], 0.0)))
+            of_step = flop.get(found[0], 0.0) * often.get(computation, 1) / steps
+            rows.append(Operation(found[0], ms[found[0]] / steps, found[1], told, of_step))
     return sorted(rows, key=lambda row: -row.ms)
 
 

@@ -18,6 +18,10 @@ changes no function beyond rounding:
    (`models/winograd.py`).
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,14 +148,32 @@ def _deep(maps: tuple[int, ...], c: int, k: int) -> bool:
     return maps[1] * maps[2] <= SMALL and c * k >= DEEP
 
 
-def _saves(x: Array, outputs: tuple[int, ...], c: int, k: int) -> bool:
-    """Whether a convolution of c channels to k, to so many rows and columns, is worth Winograd's sums.
+_written_out = contextvars.ContextVar("written_out", default=False)
+
+
+@contextlib.contextmanager
+def written_out() -> Iterator[None]:
+    """What is traced within saves no products: to count operations, whatever becomes of them."""
+    before = _written_out.set(True)
+    try:
+        yield
+    finally:
+        _written_out.reset(before)
+
+
+def saving() -> bool:
+    """Whether products are saved at all.
 
     Not where pictures are dealt out over devices: kernels' gradients would travel before they are added up.
     """
+    return jax.default_backend() == "cpu" and jax.device_count() == 1 and not _written_out.get()
+
+
+def _saves(x: Array, outputs: tuple[int, ...], c: int, k: int) -> bool:
+    """Whether a convolution of c channels to k, to so many rows and columns, is worth Winograd's sums."""
     h, w = outputs
-    here = jax.default_backend() == "cpu" and jax.device_count() == 1 and x.dtype == jnp.float32
-    return here and not (h % 2 or w % 2) and len(x) * h * w >= SEVERAL and min(c, k) >= MANY
+    fits = not (h % 2 or w % 2) and x.dtype == jnp.float32
+    return saving() and fits and len(x) * h * w >= SEVERAL and min(c, k) >= MANY
 
 
 def _outputs(x: Array, kernel: tuple[int, ...], pads: Pads) -> tuple[int, int]:
