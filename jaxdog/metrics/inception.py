@@ -16,13 +16,11 @@ import numpy as np
 from jax import lax
 
 from jaxdog.metrics import pooling
-from jaxdog.models import winograd
 
 Array = jax.Array
 
 SIZE = 299  # px, height and width of the network's input
 CLASSES = 1008  # of the softmax head, of which 1,000 are ImageNet's
-MANY = 64  # channels on both sides from which on CPUs save products
 POOLS = {"max": pooling.max_pool, "avg": pooling.avg_pool}
 WIDTH = {"mixed_7": 768, "mixed_8": 1280, "pool_3": 2048}  # channels of the features
 
@@ -160,7 +158,7 @@ def _convolve_on_cpu(x: Array, kernel: Array, stride: int, padding: str) -> Arra
     """The same sums, asked for in the ways that XLA's CPU backend computes fast: 1.5 times in all.
 
     1x1 kernels as a matrix product, strided ones as a product with gathered patches, VALID as SAME's middle,
-    pictures with a fourth channel, of zeros, and 3x3 kernels of many channels with fewer products.
+    and pictures with a fourth channel, of zeros.
     """
     kh, kw, c_in, c_out = kernel.shape
     if c_in == 3:
@@ -177,9 +175,6 @@ def _convolve_on_cpu(x: Array, kernel: Array, stride: int, padding: str) -> Arra
         ]
         patches = jnp.concatenate(patches, axis=-1)
         return jnp.dot(patches, kernel.reshape(kh * kw * c_in, c_out), precision=lax.Precision.HIGHEST)
-    if (kh, kw) == (3, 3) and min(c_in, c_out) >= MANY:
-        zeros = (0, 0) if padding == "VALID" else (1, 1)
-        return winograd.conv(x, kernel, (zeros, zeros))
     y = _convolve_plain(x, kernel, 1, "SAME")
     if padding == "VALID":
         y = y[:, kh // 2 : y.shape[1] - kh // 2, kw // 2 : y.shape[2] - kw // 2]

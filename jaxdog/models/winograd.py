@@ -37,12 +37,9 @@ A = {2: np.array([[1, 1, 0], [0, 1, 1]]), 3: np.array([[1, 1, 1, 0], [0, 1, -1, 
 
 
 def conv(x: Array, kernel: Array, pads: Pads) -> Array:
-    """x [b, h, w, c] * kernel [n, n, c, k], n 2 or 3, zeros around as `pads` -> [b, h', w', k]."""
+    """x [b, h, w, c] * kernel [n, n, c, k], n 2 or 3, zeros around as `pads` -> [b, h', w', k], both even."""
     size, taps = len(kernel), _taps(kernel)
-    h, w = (side + sum(pad) - size + 1 for side, pad in zip(x.shape[1:3], pads, strict=True))
-    (top, bottom), (left, right) = pads
-    whole = (top, bottom + h % 2), (left, right + w % 2)
-    return _few(lambda x: _outputs(_seen(_pixels(x, size, whole), taps), size), x)[:, :h, :w]
+    return _few(lambda x: _outputs(_seen(_pixels(x, size, pads), taps), size), x)
 
 
 def returned(g: Array, kernel: Array, pads: Pads) -> Array:
@@ -52,7 +49,7 @@ def returned(g: Array, kernel: Array, pads: Pads) -> Array:
 
 
 def kernel_sum(x: Array, g: Array, pads: Pads) -> Array:
-    """Gradient [n, n, c, k] of <conv(x, kernel, pads), g>, g [b, h', w', k], both sides even."""
+    """Gradient [n, n, c, k] of <conv(x, kernel, pads), g>, g [b, h', w', k]."""
     size = x.shape[1] + sum(pads[0]) - g.shape[1] + 1
     return _kernel(_few_added(lambda x, g: _summed(_pixels(x, size, pads), _spread(g, size)), x, g), size)
 
