@@ -1,6 +1,6 @@
 """Convolutions, resampled or of stride 2, and their gradients in the forms that XLA computes fast. NHWC.
 
-Public functions choose by platform. On CPU four things cost most of a training step; what is done about them
+Public functions choose by platform. On CPU five things cost most of a training step; what is done about them
 changes no function beyond rounding:
 
 1. Gradients. XLA's CPU backend brings convolutions into its one fast order of dimensions in a program's entry
