@@ -36,8 +36,7 @@ RESAMPLE = ("none", "up", "down")
 COLOURS = 3  # channels of a picture
 NARROW = 32  # channels from which on XLA's fast convolution for CPUs is taken
 SMALL, DEEP = 4 * 4, 512 * 512  # pixels of a map, and products of a tap, for which patches are gathered
-SEVERAL = 256  # outputs, and
-MANY = 64  # channels on both sides from which on products are saved
+SEVERAL, MANY = 256, 64  # outputs, and channels on both sides, from which on products are saved
 AT_ONCE = 2**21  # numbers of the larger operand of a kernel's gradient that are summed over at a time
 LARGEST = 4  # height of a layer's kernel; the "kernels" of gradients' sums are whole maps
 
@@ -128,7 +127,7 @@ def _conv(x: Array, kernel: Array, pads: Pads, stride: int = 1) -> Array:
             return _shifted(x, kernel, pads)
         if stride == 1 and _deep(x.shape, c, k):
             return jnp.tensordot(_patches(x, kernel.shape, pads), kernel.reshape(-1, k), 1)
-        if stride == 1 and kernel.shape[:2] == (3, 3) and _saves(x, _outputs(x, kernel.shape, pads), c, k):
+        if stride == 1 and kernel.shape[:2] == (3, 3) and _saves(x, _sides(x, kernel.shape, pads), c, k):
             return winograd.conv(x, kernel, pads)
         if c <= COLOURS and k <= NARROW:
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, COLOURS + 1 - c)))
@@ -176,15 +175,15 @@ def _saves(x: Array, outputs: tuple[int, ...], c: int, k: int) -> bool:
     return saving() and fits and len(x) * h * w >= SEVERAL and min(c, k) >= MANY
 
 
-def _outputs(x: Array, kernel: tuple[int, ...], pads: Pads) -> tuple[int, int]:
-    """Rows and columns of maps x [b, h, w, c] after a kernel [n, m, c, k] of stride 1."""
+def _sides(x: Array, kernel: tuple[int, ...], pads: Pads) -> tuple[int, int]:
+    """Rows and columns of maps x [b, h, w, c] after a kernel [n, m, ...] of stride 1."""
     return x.shape[1] + sum(pads[0]) - kernel[0] + 1, x.shape[2] + sum(pads[1]) - kernel[1] + 1
 
 
 def _patches(x: Array, kernel: tuple[int, ...], pads: Pads) -> Array:
     """x [b, h, w, c] -> [b, h', w', n m c]: what each output of a kernel [n, m, c, k] sees."""
     n, m = kernel[:2]
-    h, w = _outputs(x, kernel, pads)
+    h, w = _sides(x, kernel, pads)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     return jnp.concatenate([x[:, i : i + h, j : j + w] for i in range(n) for j in range(m)], -1)
 
@@ -226,7 +225,7 @@ def _returned(g: Array, kernel: Array, pads: Pads) -> Array:
     n, m, c, k = kernel.shape
     back = _back(kernel.shape, pads)
     if not _deep(g.shape, c, k):
-        if kernel.shape[:2] == (3, 3) and _saves(g, _outputs(g, kernel.shape, back), c, k):
+        if kernel.shape[:2] == (3, 3) and _saves(g, _sides(g, kernel.shape, back), c, k):
             return winograd.returned(g, kernel, back)
         return _conv(g, _turned(kernel), back)
     taps = lax.dot_general(g, kernel.reshape(n * m * c, k), (((3,), (1,)), ((), ())))
@@ -240,7 +239,7 @@ def _kernel_sum(x: Array, g: Array, pads: Pads) -> Array:
     which is dear: the narrower of the two is taken. Of large maps of many channels a few pictures at a time,
     but for those that are dealt out over devices, as slices would have to travel.
     """
-    size = tuple(x.shape[i + 1] + sum(pads[i]) - g.shape[i + 1] + 1 for i in (0, 1))
+    size = _sides(x, g.shape[1:], pads)
     c, k = x.shape[-1], g.shape[-1]
     if _deep(x.shape, c, k):
         found = jnp.tensordot(_patches(x, size, pads), g, ((0, 1, 2), (0, 1, 2)))
