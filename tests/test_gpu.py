@@ -7,7 +7,7 @@ import pytest
 
 from experiments.gpu import kernels, speed
 
-ARGS = argparse.Namespace(beside=2, ready=20.0, out=None)
+ARGS = argparse.Namespace(beside=2, compiling=1, ready=20.0, out=None)
 
 
 class Scripted:
@@ -78,7 +78,7 @@ def test_jobs_of_a_list_have_names_of_their_own(name: str) -> None:
 
 
 def test_an_unknown_list_is_an_error() -> None:
-    with pytest.raises(SystemExit, match="'fast' is unknown; choices: table, few, ways, score"):
+    with pytest.raises(SystemExit, match="'fast' is unknown; choices: float32, bfloat16, table, few, ways, score"):
         speed.listed("fast")
 
 

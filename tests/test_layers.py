@@ -190,7 +190,8 @@ def test_batch_norm_agrees_with_torch():
 
 def test_variance_of_a_far_mean_does_not_cancel():
     x = 3000.0 + normal(14, 4, 8, 8, 2)
-    _, var = layers.moments(x)
+    origin, mean, var = layers.moments(x)
+    np.testing.assert_allclose(origin + mean, np.asarray(x, np.float64).mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(var, np.asarray(x, np.float64).var((0, 1, 2)), rtol=1e-4)
 
 

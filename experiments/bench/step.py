@@ -172,7 +172,7 @@ def line_only(scalars: Any, folder: str) -> Turn:
 
 
 def theirs(
-    config: Any, params: dict[str, Any], k: int, layout: str, compiled: bool = False, half: bool = False
+    config: Any, params: dict[str, Any], k: int, layout: str, compiled: str = "", half: bool = False
 ) -> tuple[Turn, Turn, list[int]]:
     """A turn of k of PyTorch's steps on its default device, one that draws as many pictures (uint8, on the
     host), and its players' parameter counts.
@@ -182,7 +182,8 @@ def theirs(
       params: jaxdog's, by player, at which networks begin that are functions.
       k: steps.
       layout: one of LAYOUTS' values.
-      compiled: whether torch.compile makes the networks.
+      compiled: the players that torch.compile makes: none, "g" or "gd". It has no gradients of gradients, so
+        no discriminator with a penalty on slopes.
       half: whether they compute in bfloat16.
     """
     import torch
@@ -191,9 +192,11 @@ def theirs(
 
     form = getattr(torch, layout)
     g, d = torch_games.networks(config, params, CLASSES, form)
-    if compiled:
-        g, d = (x._replace(call=torch.compile(x.call)) for x in (g, d))
-    trainer = torch_games.Trainer(g, d, config, CLASSES)
+    made = {
+        name: net._replace(call=torch.compile(net.call)) if name in compiled else net
+        for name, net in (("g", g), ("d", d))
+    }
+    trainer = torch_games.Trainer(made["g"], made["d"], config, CLASSES)
     b, size = config.game.batch_size, config.game.size
     real = (torch.rand(b, 3, size, size) * 2 - 1).contiguous(memory_format=form)
     label = torch.randint(CLASSES, (b,))
@@ -312,7 +315,8 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
     for layout, form in LAYOUTS.items():
         for compiled in (False, True)[: 1 + args.compile]:
             told = f"{layout}_compiled" if compiled else layout
-            turns[told], turns[f"{told} draws"], count = theirs(config, params, k, form, compiled)
+            players = "gd"[: 1 + (not config.game.d_penalties)] if compiled else ""
+            turns[told], turns[f"{told} draws"], count = theirs(config, params, k, form, players)
             if count != counts:
                 raise SystemExit(f"the nets differ: ours have {counts} parameters, PyTorch's {count}")
     turns["inputs"] = inputs_only(data, b, k)

@@ -5,7 +5,7 @@ compare with jaxdog's; losses, penalties, order of calls, optimisers and average
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -104,6 +104,8 @@ def _stylegan(config: Any, params: Any, classes: int, layout: torch.memory_forma
     g, d = (_leaves(nets, params[name], layout) for name in ("g", "d"))
     heights = [4 << (i // 2) for i in range(sum(name.endswith("noise/weight") for name in g))]
     mean = torch.zeros(rules.style_dim)
+    if torch.get_default_device().type == "cuda":  # where gradients of convolutions by groups are slow
+        nets.filtered = filtered
 
     def paint(z: Tensor, label: Tensor) -> Tensor:
         b, count = len(z), len(heights)
@@ -117,6 +119,20 @@ def _stylegan(config: Any, params: Any, classes: int, layout: torch.memory_forma
     yield Player(paint, list(g.values()), [mean])
     group = config.discriminator.stddev_group
     yield Player(lambda x, label: nets.judge(d, x, label, group), list(d.values()), [])
+
+
+def filtered(x: Tensor, taps: Sequence[float], stride: int = 1) -> Tensor:
+    """Each channel of x [b, c, h, w] filtered along both axes, one zero around: sums of shifted pixels.
+
+    taps: their sum counts as 1.
+    """
+    for axis in (2, 3):
+        count = (x.shape[axis] + 2 - len(taps)) // stride + 1
+        wide = F.pad(x, (0, 0, 1, 1) if axis == 2 else (1, 1))
+        seen = [wide.narrow(axis, i, stride * (count - 1) + 1) for i in range(len(taps))]
+        seen = [part[:, :, ::stride] if axis == 2 else part[..., ::stride] for part in seen]
+        x = sum((tap / sum(taps) * part for tap, part in zip(taps, seen, strict=True)), torch.zeros(()))
+    return x
 
 
 class Trainer:

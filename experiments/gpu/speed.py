@@ -26,15 +26,15 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 from experiments import trial  # noqa: E402
 
-FORMS = ("eager", "eager channels_last", "compile channels_last")
+EAGER, COMPILED = ("eager", "eager channels_last"), ("compile channels_last",)
 SIZES = (  # name, config, changes
     ("biggan", "biggan", {}),
     ("biggan, 256", "biggan", {"game.batch_size": 256}),
+    ("progan", "progan", {}),
     ("biggan, ch 64, 128", "biggan", {"game.batch_size": 128, "generator.channels": 64}),
+    ("stylegan", "stylegan", {}),
     ("lsgan_sn", "lsgan_sn", {}),
     ("sagan", "sagan", {}),
-    ("progan", "progan", {}),
-    ("stylegan", "stylegan", {}),
 )
 DTYPES = ("float32", "bfloat16")
 NO_GRAPHS = "--xla_gpu_enable_command_buffer="
@@ -55,18 +55,27 @@ def tried(config: str, dtype: str) -> list[dict[str, Any]]:
     return [job("jaxdog", f"{config}, {way}", config, dtype, **more) for way, more in ways]
 
 
+def first_state(job: dict[str, Any]) -> str:
+    """The file that `ahead.py` leaves: of a config and the changes that its first state depends on."""
+    changed = [str(value) for name, value in job["set"].items() if name != "game.batch_size"]
+    return "-".join([job["config"], *changed]) + ".init"
+
+
 def listed(name: str) -> list[dict[str, Any]]:
     """The jobs called `name`, or of a file of them."""
     if name.endswith(".json"):
         return json.loads(pathlib.Path(name).read_text())
     peaks = [job("limits", "limits", "", dtype) for dtype in DTYPES]
     pairs = []
-    for title, config, changes in SIZES:
-        for dtype in DTYPES:
-            pairs.append(job("jaxdog", title, config, dtype, changes, draw=True, profile=title == config))
-            pairs.append(job("torch", f"torch {title}", config, dtype, changes, draw=True, forms=FORMS))
+    for dtype in reversed(DTYPES):
+        for title, config, changes in SIZES:
+            pairs.append(job("jaxdog", title, config, dtype, changes, profile=config == "biggan"))
+            for way, forms in (("eager", EAGER), ("compiled", COMPILED)):
+                known = {"k": 4, "forms": forms}
+                pairs.append(job("torch", f"torch {way} {title}", config, dtype, changes, **known))
     first = [made for made in pairs if made["config"] == "biggan" and "ch 64" not in made["name"]]
-    lists = {
+    halves = {dtype: [made for made in peaks + pairs if made["dtype"] == dtype] for dtype in DTYPES}
+    lists = halves | {
         "table": peaks + pairs,
         "few": peaks + first,
         "ways": [job("jaxdog", "biggan", "biggan", "bfloat16"), *tried("biggan", "bfloat16")],
@@ -88,7 +97,7 @@ class Process:
         flags = f"{os.environ.get('XLA_FLAGS', '')} {job.get('flags', '')}".strip()
         more = {
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-            "XLA_PYTHON_CLIENT_MEM_FRACTION": str(job.get("memory", 0.09)),  # of the device's; several run
+            "XLA_PYTHON_CLIENT_MEM_FRACTION": str(job.get("memory", 0.15)),  # of the device's; several run
             "TORCHINDUCTOR_COMPILE_THREADS": "4",
         }
         self.process = subprocess.Popen(
@@ -97,7 +106,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self.log.open("w"),
             text=True,
-            env={**os.environ, **more, **({"XLA_FLAGS": flags} if flags else {})},
+            env={**os.environ, **more, **({"XLA_FLAGS": flags} if flags else {}), **job.get("env", {})},
         )
         self.answers: queue.Queue[Any] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -137,6 +146,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--jobs", default="table", help="a list by name, or a file with one")
     parser.add_argument("--ready", type=float, default=200.0, help="seconds until measuring begins, at most")
     parser.add_argument("--beside", type=int, default=4, help="processes that get ready at a time")
+    parser.add_argument("--compiling", type=int, default=1, help="of these, for XLA at a time")
+    parser.add_argument("--begin", type=pathlib.Path, help="a folder of ahead.py with compiled first states")
     parser.add_argument("--budget", type=float, default=540.0, help="seconds of all; the rest is left")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
@@ -152,19 +163,21 @@ def row(process: Process) -> dict[str, Any]:
 
 
 def prepared(jobs: list[dict[str, Any]], args: argparse.Namespace, begun: float) -> list[Process]:
-    """All processes, ready or failed: a few at a time get there, and of these one at a time has the GPU."""
+    """All processes, ready or failed: a few at a time get there, and of these fewer have the GPU, first those
+    that come first."""
     made: list[Process] = []
     unready: list[Process] = []
-    compiling: Process | None = None
+    compiling: list[Process] = []
     while (len(made) < len(jobs) or unready) and time.monotonic() - begun < args.ready:
         if len(unready) < args.beside and len(made) < len(jobs):
             made.append(Process(jobs[len(made)], args.out))
             unready.append(made[-1])
         for process in list(unready):
-            if process.told and compiling is not None:
+            if process.told and len(compiling) >= args.compiling:
                 continue
             if process.told:
-                compiling, process.told = process, False
+                compiling.append(process)
+                process.told = False
                 process.tell("compile")
             got = process.answer(time.monotonic())
             if got == LATE:
@@ -172,8 +185,8 @@ def prepared(jobs: list[dict[str, Any]], args: argparse.Namespace, begun: float)
             if "waiting" in got:
                 process.told = True
                 continue
-            process.ready, process.failed = got, got.get("failed", "")
-            compiling = None if compiling is process else compiling
+            process.ready, process.failed = got, str(got.get("failed") or "")
+            compiling = [other for other in compiling if other is not process]
             unready.remove(process)
             print(process.job["name"], got, f"{time.monotonic() - begun:.0f} s", flush=True)
         time.sleep(0.02)
@@ -182,7 +195,9 @@ def prepared(jobs: list[dict[str, Any]], args: argparse.Namespace, begun: float)
     return made
 
 
-def measure(processes: list[Process], args: argparse.Namespace, begun: float) -> dict[str, Any]:
+def measure(
+    processes: list[Process], jobs: list[dict[str, Any]], args: argparse.Namespace, begun: float
+) -> dict[str, Any]:
     """Measures those that are ready in turns, profiles those that ask for it."""
     found: dict[str, Any] = {}
     about = machine()
@@ -196,6 +211,8 @@ def measure(processes: list[Process], args: argparse.Namespace, begun: float) ->
 
     for process in processes:
         keep(process)
+    for job in jobs[len(processes) :]:
+        found[job["name"]] = {"job": job, **LATE}
     able = [process for process in processes if not process.failed]
     for process in set(processes) - set(able):
         process.process.kill()
@@ -245,7 +262,10 @@ def main() -> None:
     """All measurements, JSON."""
     args, begun = parse(), time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
-    measure(prepared(listed(args.jobs), args, begun), args, begun)
+    jobs = listed(args.jobs)
+    for job in jobs if args.begin else ():
+        job |= {"init": str(path)} if (path := args.begin / first_state(job)).exists() else {}
+    measure(prepared(jobs, args, begun), jobs, args, begun)
 
 
 if __name__ == "__main__":

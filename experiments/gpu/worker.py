@@ -50,9 +50,10 @@ def jaxdogs(job: dict[str, Any]) -> Ready:
     functions = program.compiled(step.last(config), 0, k, over)
     first = costs.described(jax.eval_shape(functions.init, data), over)
     lowered = functions.dispatch.lower(first, data, 0.0)
+    init = beginning(job, functions, data)
     wait_for_turn()
     mark = time.perf_counter()
-    state = functions.init(data)
+    state = jax.block_until_ready(init(data))
     counts = [sum(x.size for x in jax.tree.leaves(getattr(state, net).params)) for net in ("g", "d")]
     began, mark = time.perf_counter() - mark, time.perf_counter()
     dispatch = lowered.compile()
@@ -80,6 +81,17 @@ def jaxdogs(job: dict[str, Any]) -> Ready:
     return turns, found, profile
 
 
+def beginning(job: dict[str, Any], functions: Any, data: Any) -> Callable[[Any], Any]:
+    """What makes the first state: compiled here, or where the job says that `ahead.py` has left it."""
+    import jax
+    from jax.experimental import serialize_executable
+
+    if not job.get("init"):
+        return functions.init
+    trees = jax.tree.structure(((data,), {})), jax.tree.structure(jax.eval_shape(functions.init, data))
+    return serialize_executable.deserialize_and_load(pathlib.Path(job["init"]).read_bytes(), *trees)
+
+
 def wait_for_turn() -> None:
     """Until the other side says that nobody else uses the GPU."""
     say({"waiting": True})
@@ -96,26 +108,31 @@ def torchs(job: dict[str, Any]) -> Ready:
         os.environ["JAX_PLATFORMS"] = "cpu"
         params = step.parameters(config)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True  # it times, too
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    turns, found = {}, {"failed": {}}
+    turns, found = {}, {"failed_forms": {}}
+    images = job["k"] * config.game.batch_size
     for form in job["forms"]:
         layout = step.LAYOUTS["torch_channels_last" if "channels_last" in form else "torch"]
-        begun = time.perf_counter()
-        try:
-            turn, draw, counts = step.theirs(
-                config, params, job["k"], layout, "compile" in form, job["dtype"] == "bfloat16"
-            )
-            turn()
-        except Exception as error:  # one form that fails must not cost the others
-            found["failed"][form] = f"{type(error).__name__}: {str(error)[:300]}"
-            continue
-        found |= {"parameters": counts, f"first turn, {form}": time.perf_counter() - begun}
-        images = job["k"] * config.game.batch_size
-        turns[f"train, {form}"] = turn, images
-        if job.get("draw") and "compile" not in form:
-            turns[f"draw, {form}"] = draw, images
-    torch.backends.cudnn.benchmark = True  # from here on: it times, too
+        for players in _compiled(config) if "compile" in form else ("",):
+            told, begun = f"{form} {players}".strip(), time.perf_counter()
+            try:
+                made = step.theirs(config, params, job["k"], layout, players, job["dtype"] == "bfloat16")
+                made[0]()
+            except Exception as error:  # one form that fails must not cost the others
+                found["failed_forms"][told] = f"{type(error).__name__}: {str(error)[:300]}"
+                continue
+            found |= {"parameters": made[2], f"first turn, {told}": time.perf_counter() - begun}
+            turns[f"train, {told}"] = made[0], images
+            if job.get("draw") and not players:
+                turns[f"draw, {told}"] = made[1], images
+            break
     return turns, found, None
+
+
+def _compiled(config: Any) -> tuple[str, ...]:
+    """The players that torch.compile is asked for, and those if that fails."""
+    return ("g",) if config.game.d_penalties else ("gd", "g")
 
 
 def limits(job: dict[str, Any]) -> Ready:
@@ -158,11 +175,20 @@ def say(value: Any) -> None:
 KINDS = {"jaxdog": jaxdogs, "torch": torchs, "limits": limits, "score": scored}
 
 
+def empty() -> None:
+    """PyTorch gives back what earlier turns of other forms left of the GPU's memory: processes share it."""
+    if "torch" in sys.modules:
+        import torch
+
+        torch.cuda.empty_cache()
+
+
 def measured(turns: dict[str, tuple[Turn, float]], seconds: float) -> dict[str, float]:
     """What each turn does per second: the median of the turns of about so many seconds, two at least."""
     found = {}
     for name, (turn, images) in turns.items():
         times: list[float] = []
+        empty()
         turn()
         while sum(times) < seconds or len(times) < 2:
             times.append(step.seconds(turn))
@@ -179,6 +205,7 @@ def main() -> None:
 
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
     turns, found, profile = KINDS[job["kind"]](job)
+    empty()
     say({"ready_seconds": time.perf_counter() - begun, **found})
     for line in sys.stdin:
         word, _, rest = line.strip().partition(" ")
@@ -186,6 +213,7 @@ def main() -> None:
             say(measured(turns, float(rest)) if word == "go" else profile(rest) if profile else {})
         except Exception as error:
             say({"failed": f"{type(error).__name__}: {str(error)[:500]}"})
+        empty()
     with contextlib.suppress(Exception):
         if job["kind"] == "jaxdog":
             import jax

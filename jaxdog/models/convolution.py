@@ -61,14 +61,18 @@ def conv(x: Array, kernel: Array, resample: str = "none") -> Array:
         x = avg_pool(x) if resample == "down" else x
         y = _pointwise(x, kernel)
         return upsample_nearest(y) if resample == "up" else y
-    on_cpu = jax.default_backend() == "cpu"
-    if on_cpu and size == 3 and resample == "up":
-        return _transposed_cpu(x, _widened(kernel, UP))
-    if on_cpu and size == 3 and resample == "down":
-        return _strided_cpu(x, _widened(kernel, DOWN))
+    if size == 3 and resample == "up" and _chooses():
+        return transposed(x, _widened(kernel, UP))
+    if size == 3 and resample == "down" and _chooses():
+        return strided(x, _widened(kernel, DOWN))
     x = upsample_nearest(x) if resample == "up" else x
-    y = (_conv_cpu if on_cpu else _conv)(x, kernel, (same(size), same(size)))
+    y = (_conv_cpu if jax.default_backend() == "cpu" else _conv)(x, kernel, (same(size), same(size)))
     return avg_pool(y) if resample == "down" else y
+
+
+def _chooses() -> bool:
+    """Whether this platform is one whose forms are written out here."""
+    return jax.default_backend() in ("cpu", "gpu")
 
 
 def same(size: int) -> tuple[int, int]:
@@ -295,7 +299,7 @@ def strided(x: Array, kernel: Array) -> Array:
     torch's `Conv2d(c, k, 4, 2, 1)`, whose weight is [k, c, 4, 4].
     """
     _cells(x)  # complains of odd sides
-    return (_strided_cpu if jax.default_backend() == "cpu" else _strided)(x, kernel)
+    return (_strided_own if _chooses() else _strided)(x, kernel)
 
 
 def transposed(x: Array, kernel: Array) -> Array:
@@ -303,7 +307,7 @@ def transposed(x: Array, kernel: Array) -> Array:
 
     torch's `ConvTranspose2d(c, k, 4, 2, 1)`, whose weight is [c, k, 4, 4].
     """
-    return (_transposed_cpu if jax.default_backend() == "cpu" else _transposed)(x, kernel)
+    return (_transposed_own if _chooses() else _transposed)(x, kernel)
 
 
 def _widened(kernel: Array, rows: np.ndarray) -> Array:
@@ -329,6 +333,9 @@ def _strided(x: Array, kernel: Array) -> Array:
 
 def _transposed(x: Array, kernel: Array) -> Array:
     b, h, w, c = x.shape
+    if jax.default_backend() == "gpu":
+        big = jax.ShapeDtypeStruct((b, 2 * h, 2 * w, kernel.shape[-1]), x.dtype)
+        return jax.linear_transpose(lambda y: _strided(y, _swapped(kernel)), big)(x)[0]
     if _saves(x, (h, w), c, 4 * kernel.shape[-1]):
         return winograd.transposed(x, _swapped(kernel))
     phases = [_conv(x, kernel[TAPS[p]][:, TAPS[q]], _phase_pads(p, q)) for p, q in PHASES]
@@ -338,6 +345,9 @@ def _transposed(x: Array, kernel: Array) -> Array:
 
 def _tap_sums(y: Array, x: Array) -> Array:
     """Gradient [4, 4, c, k] of <_strided(y, kernel), x>, y [b, 2h, 2w, c], x [b, h, w, k]."""
+    if jax.default_backend() == "gpu":
+        kernel = jax.ShapeDtypeStruct((4, 4, y.shape[-1], x.shape[-1]), x.dtype)
+        return jax.linear_transpose(lambda kernel: _strided(y, kernel), kernel)(x)[0]
     if _saves(y, x.shape[1:3], y.shape[-1], x.shape[-1] // 2):
         return winograd.tap_sums(y, x)
     cells = _cells(y)
@@ -347,16 +357,16 @@ def _tap_sums(y: Array, x: Array) -> Array:
     return small.reshape(4, 4, y.shape[-1], x.shape[-1])[taps][:, taps]
 
 
-_strided_cpu = products.with_gradients(
-    _strided, lambda kernel, g: _transposed_cpu(g, _swapped(kernel)), lambda x, g: _tap_gradient(x, g)
+_strided_own = products.with_gradients(
+    _strided, lambda kernel, g: _transposed_own(g, _swapped(kernel)), lambda x, g: _tap_gradient(x, g)
 )
-_transposed_cpu = products.with_gradients(
+_transposed_own = products.with_gradients(
     _transposed,
-    lambda kernel, g: _strided_cpu(g, _swapped(kernel)),
+    lambda kernel, g: _strided_own(g, _swapped(kernel)),
     lambda x, g: _swapped(_tap_gradient(g, x)),
 )
 _tap_gradient = products.with_gradients(
     _tap_sums,
-    lambda x, kernel: _transposed_cpu(x, _swapped(kernel)),
-    lambda y, kernel: _strided_cpu(y, kernel),
+    lambda x, kernel: _transposed_own(x, _swapped(kernel)),
+    lambda y, kernel: _strided_own(y, kernel),
 )

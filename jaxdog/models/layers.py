@@ -8,7 +8,7 @@ caller made mutable: `SPECTRAL` holds singular vectors, `BATCH_STATS` running me
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -213,10 +213,16 @@ class Embed(nn.Module):
 # Normalisation ----------------------------------------------------------------------------------------------
 
 
-def batch_statistics(
-    layer: nn.Module, x: Array, train: bool, momentum: float, eps: float
-) -> tuple[Array, Array]:
-    """(mean [c], 1 / standard deviation [c]) of x [..., c], float32; the running ones if train is False.
+class Statistics(NamedTuple):
+    """Of each channel, float32 [c]."""
+
+    origin: Array  # some constant near the mean, from which the mean counts
+    mean: Array
+    scale: Array  # 1 / standard deviation
+
+
+def batch_statistics(layer: nn.Module, x: Array, train: bool, momentum: float, eps: float) -> Statistics:
+    """Those of x [..., c]; the running ones if train is False.
 
     The running ones live in `layer`'s collection `BATCH_STATS` and move when train is True and it is mutable.
     Their variance is the unbiased estimate, as in torch; momentum is the weight of the past.
@@ -225,20 +231,38 @@ def batch_statistics(
     running_mean = layer.variable(BATCH_STATS, "mean", lambda: jnp.zeros((c,)))
     running_var = layer.variable(BATCH_STATS, "var", lambda: jnp.ones((c,)))
     if not train:
-        return running_mean.value, lax.rsqrt(running_var.value + eps)
-    mean, var = moments(x)
+        return Statistics(running_mean.value, jnp.zeros((c,)), lax.rsqrt(running_var.value + eps))
+    origin, mean, var = moments(x)
     if not layer.is_initializing() and layer.is_mutable_collection(BATCH_STATS):
         n = x.size // c
-        running_mean.value = momentum * running_mean.value + (1 - momentum) * mean
+        running_mean.value = momentum * running_mean.value + (1 - momentum) * (origin + mean)
         running_var.value = momentum * running_var.value + (1 - momentum) * var * (n / max(n - 1, 1))
-    return mean, lax.rsqrt(var + eps)
+    return Statistics(origin, mean, lax.rsqrt(var + eps))
 
 
-def moments(x: Array) -> tuple[Array, Array]:
-    """(mean [c], biased variance [c]) of x [..., c] in float32, two passes."""
+def moments(x: Array) -> tuple[Array, Array, Array]:
+    """(origin [c], mean less the origin [c], biased variance [c]) of x [..., c] in float32, in one pass.
+
+    What is squared counts from the first pixel's numbers, so that a mean far from zero cancels nothing.
+    """
     flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+    origin = lax.stop_gradient(flat[0])
+    flat = flat - origin[None, :]
     mean = flat.mean(0)
-    return mean, jnp.square(flat - mean[None, :]).mean(0)
+    return origin, mean, jnp.maximum(jnp.square(flat).mean(0) - jnp.square(mean), 0.0)
+
+
+def normalised(x: Array, found: Statistics, gain: Array, bias: Array) -> Array:
+    """gain (x - mean) / deviation + bias: x [b, ..., c]; gain and bias [b or 1, c], float32.
+
+    A product and a sum for each number: the gradients of both are all that the backward pass has to sum up.
+    """
+    factor = gain * found.scale[None, :]
+    term = bias - found.mean[None, :] * factor
+    origin, factor, term = (
+        y.reshape(len(y), *[1] * (x.ndim - 2), -1) for y in (found.origin[None, :], factor, term)
+    )
+    return ((x.astype(jnp.float32) - origin) * factor + term).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):
@@ -254,14 +278,12 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         c = x.shape[-1]
-        mean, scale = batch_statistics(self, x, train, self.momentum, self.eps)
-        shift = jnp.zeros((c,))
+        gain, bias = jnp.ones((c,)), jnp.zeros((c,))
+        found = batch_statistics(self, x, train, self.momentum, self.eps)
         if self.affine:
-            scale = scale * self.param("gain", nn.initializers.ones_init(), (c,))
-            shift = self.param("bias", nn.initializers.zeros_init(), (c,))
-        wide = (1,) * (x.ndim - 1) + (c,)
-        y = (x.astype(jnp.float32) - mean.reshape(wide)) * scale.reshape(wide) + shift.reshape(wide)
-        return y.astype(x.dtype)
+            gain = self.param("gain", nn.initializers.ones_init(), (c,))
+            bias = self.param("bias", nn.initializers.zeros_init(), (c,))
+        return normalised(x, found, gain[None, :], bias[None, :])
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -289,10 +311,7 @@ class ConditionalBatchNorm(nn.Module):
         if self.own:
             bias = bias + gain * self.param("own_bias", nn.initializers.zeros_init(), (c,))[None, :]
             gain = gain * self.param("own_gain", nn.initializers.ones_init(), (c,))[None, :]
-        mean, scale = batch_statistics(self, x, train, self.momentum, self.eps)
-        scale = (scale[None, :] * gain)[:, None, None, :]
-        y = (x.astype(jnp.float32) - mean[None, None, None, :]) * scale + bias[:, None, None, :]
-        return y.astype(x.dtype)
+        return normalised(x, batch_statistics(self, x, train, self.momentum, self.eps), gain, bias)
 
     def affine(self, condition: Array, c: int, train: bool) -> tuple[Array, Array]:
         """(gain without its offset [b, c], bias [b, c]) from the condition [b, k]."""
