@@ -31,7 +31,7 @@ from jaxdog import (
     train,
     writers,
 )
-from jaxdog.data import cheats, clean, extras
+from jaxdog.data import cheats, clean, extras, tables
 
 log = logging.getLogger("jaxdog")
 
@@ -140,8 +140,7 @@ def _same_experiment(config: ml_collections.ConfigDict, folder: pathlib.Path) ->
                 f"or the old values; what may change on the way: {', '.join(CHANGEABLE)}"
             )
     if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(config.to_json_best_effort(indent=2) + "\n")
+        tables.replace(path, config.to_json_best_effort(indent=2) + "\n")  # other processes may be reading it
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

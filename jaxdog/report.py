@@ -20,7 +20,7 @@ import numpy as np
 import PIL.Image
 
 from jaxdog import games, plots, writers
-from jaxdog.data import cheats
+from jaxdog.data import cheats, tables
 
 NAME = "report.html"
 TIMELINE = 6  # pictures of a series that are shown, first and last among them
@@ -54,9 +54,7 @@ def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
     )
     environment.filters["number"] = number
     page = environment.get_template("report.html.j2").render(**gather(workdir))
-    partial = workdir / f"{NAME}.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, workdir / NAME)
+    tables.replace(workdir / NAME, page)
     return workdir / NAME
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxdog import factory, job, program, writers
+from jaxdog.data import tables
 from jaxdog.metrics import features
 
 log = logging.getLogger("jaxdog")
@@ -87,7 +88,7 @@ def best(made: job.Job, number: int, state: Any, step: int) -> dict[str, Any]:
     log.info("best of %d ways to draw from step %d: %s", len(rows), step, _said(row["setting"]))
     if jax.process_index() == 0:
         table = {"step": step, "metric": name, "best": row["setting"], "ways": rows}
-        (made.folder / writers.SWEEP).write_text(json.dumps(table, indent=1) + "\n")
+        tables.replace(made.folder / writers.SWEEP, json.dumps(table, indent=1) + "\n")
     return row["setting"]
 
 

@@ -14,6 +14,8 @@ from typing import Any, TextIO
 import numpy as np
 import PIL.Image
 
+from jaxdog.data import tables
+
 LOG = "log.jsonl"
 SCORES = "scores.jsonl"
 SWEEP = "sweep.json"  # ways to draw from the best checkpoint, and their scores
@@ -141,7 +143,5 @@ def _reopen(path: pathlib.Path, step: int | None) -> TextIO:
     kept = [r for r in records if step is None or r.get("step", 0) <= step]
     text = "".join(json.dumps(r) + "\n" for r in kept)
     if path.exists() and path.read_bytes() != text.encode():
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        tables.replace(path, text)
     return open(path, "a", encoding="utf-8")

@@ -57,6 +57,14 @@ def test_losses_are_ours(name: str, ours: losses.Loss) -> None:
     np.testing.assert_allclose([float(x) for x in given], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("taps", "stride"), [((1.0, 2.0, 1.0), 1), ((1.0, 3.0, 3.0, 1.0), 2)])
+def test_shifted_sums_filter_as_convolutions_do(taps: tuple[float, ...], stride: int) -> None:
+    twin = pytest.importorskip("tests.twin_stylegan")
+    x = torch.tensor(np.random.default_rng(1).normal(size=(2, 3, 8, 6)).astype(np.float32))
+    expected = twin.filtered(x, taps, stride)
+    np.testing.assert_allclose(torch_games.filtered(x, taps, stride), expected, atol=1e-6)
+
+
 def test_what_is_not_there_is_named() -> None:
     config = step.config_of("biggan", args_of())
     config.generator.name = "resnet"

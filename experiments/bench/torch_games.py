@@ -112,9 +112,12 @@ def _stylegan(config: Any, params: Any, classes: int, layout: torch.memory_forma
         both = nets.mapping(g, torch.cat([z, torch.randn_like(z)]), label.repeat(2), rules.mapping_rate)
         first, second = both[:, None].chunk(2)
         mean.lerp_(first.detach().mean((0, 1)), 1 - rules.mean_decay)
-        cut = torch.where(torch.rand(b) < rules.mixing, torch.randint(1, count, (b,)), count)
-        w = torch.where((torch.arange(count)[None] < cut[:, None])[:, :, None], first, second)
-        return nets.paint_2019(g, w, [torch.randn(b, 1, h, h) for h in heights])
+        at = z.device  # torch.compile does not see the default one
+        cut = torch.where(
+            torch.rand(b, device=at) < rules.mixing, torch.randint(1, count, (b,), device=at), count
+        )
+        w = torch.where((torch.arange(count, device=at)[None] < cut[:, None])[:, :, None], first, second)
+        return nets.paint_2019(g, w, [torch.randn(b, 1, h, h, device=at) for h in heights])
 
     yield Player(paint, list(g.values()), [mean])
     group = config.discriminator.stddev_group
@@ -131,7 +134,8 @@ def filtered(x: Tensor, taps: Sequence[float], stride: int = 1) -> Tensor:
         wide = F.pad(x, (0, 0, 1, 1) if axis == 2 else (1, 1))
         seen = [wide.narrow(axis, i, stride * (count - 1) + 1) for i in range(len(taps))]
         seen = [part[:, :, ::stride] if axis == 2 else part[..., ::stride] for part in seen]
-        x = sum((tap / sum(taps) * part for tap, part in zip(taps, seen, strict=True)), torch.zeros(()))
+        parts = [tap / sum(taps) * part for tap, part in zip(taps, seen, strict=True)]
+        x = sum(parts[1:], parts[0])
     return x
 
 

@@ -163,8 +163,7 @@ def row(process: Process) -> dict[str, Any]:
 
 
 def prepared(jobs: list[dict[str, Any]], args: argparse.Namespace, begun: float) -> list[Process]:
-    """All processes, ready or failed: a few at a time get there, and of these fewer have the GPU, first those
-    that come first."""
+    """All processes, ready or failed: a few at a time get there, fewer of them compile, in their order."""
     made: list[Process] = []
     unready: list[Process] = []
     compiling: list[Process] = []
@@ -173,7 +172,8 @@ def prepared(jobs: list[dict[str, Any]], args: argparse.Namespace, begun: float)
             made.append(Process(jobs[len(made)], args.out))
             unready.append(made[-1])
         for process in list(unready):
-            if process.told and len(compiling) >= args.compiling:
+            waiting = [other for other in unready if other.job["kind"] != "torch" and other not in compiling]
+            if process.told and (len(compiling) >= args.compiling or waiting[0] is not process):
                 continue
             if process.told:
                 compiling.append(process)

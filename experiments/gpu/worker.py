@@ -113,9 +113,8 @@ def torchs(job: dict[str, Any]) -> Ready:
     turns, found = {}, {"failed_forms": {}}
     images = job["k"] * config.game.batch_size
     for form in job["forms"]:
-        layout = step.LAYOUTS["torch_channels_last" if "channels_last" in form else "torch"]
-        for players in _compiled(config) if "compile" in form else ("",):
-            told, begun = f"{form} {players}".strip(), time.perf_counter()
+        for layout, players in attempts(form, config):
+            told, begun = f"{form.split()[0]} {layout} {players}".strip(), time.perf_counter()
             try:
                 made = step.theirs(config, params, job["k"], layout, players, job["dtype"] == "bfloat16")
                 made[0]()
@@ -130,9 +129,14 @@ def torchs(job: dict[str, Any]) -> Ready:
     return turns, found, None
 
 
-def _compiled(config: Any) -> tuple[str, ...]:
-    """The players that torch.compile is asked for, and those if that fails."""
-    return ("g",) if config.game.d_penalties else ("gd", "g")
+def attempts(form: str, config: Any) -> list[tuple[str, str]]:
+    """(layout, players that torch.compile makes) of a form, and what is tried where that fails."""
+    layouts = [step.LAYOUTS["torch_channels_last" if "channels_last" in form else "torch"]]
+    if "compile" not in form:
+        return [(layouts[0], "")]
+    layouts += [layout for layout in step.LAYOUTS.values() if layout not in layouts]
+    players = ("g",) if config.game.d_penalties else ("gd", "g")  # no gradients of gradients
+    return [(layout, made) for made in players for layout in layouts]
 
 
 def limits(job: dict[str, Any]) -> Ready:

@@ -1,7 +1,10 @@
 """Convolutions, resampled or of stride 2, and their gradients in the forms that XLA computes fast. NHWC.
 
-Public functions choose by platform. On CPU five things cost most of a training step; what is done about them
-changes no function beyond rounding:
+Public functions choose by platform; no choice changes a function beyond rounding. On GPU, point 2 holds, too,
+and the functions of stride 2 (`_strided`, `_transposed`, `_tap_sums`) are written such that XLA sees cuDNN's
+own three in them: an output and its two gradients. It does not in what autodiff makes of dilated ones.
+
+On CPU five things cost most of a training step:
 
 1. Gradients. XLA's CPU backend brings convolutions into its one fast order of dimensions in a program's entry
    computation only. In a loop's body (every `lax.scan` over steps) the orders that autodiff asks for, with
