@@ -100,6 +100,13 @@ def test_jobs_that_nobody_had_time_for_are_told_of(
     )
 
 
+def test_what_was_measured_is_not_measured_again(tmp_path: pathlib.Path) -> None:
+    (path := tmp_path / "done.json").write_text('{"measured": {"a": {"per_second": {"train": 1}}, "b": {}}}')
+    jobs = [{"kind": kind, "name": name} for kind, name in (("limits", "a"), ("torch", "a"), ("torch", "b"))]
+    assert speed.undone(jobs, path) == [jobs[0], jobs[2]]
+    assert speed.undone(jobs, None) == jobs
+
+
 def test_a_first_state_goes_with_what_it_depends_on() -> None:
     names = {job["name"]: speed.first_state(job) for job in speed.listed("table") if job["kind"] == "jaxdog"}
     assert names["biggan bfloat16"] == names["biggan, 256 float32"] == "biggan.init"

@@ -86,6 +86,14 @@ def listed(name: str) -> list[dict[str, Any]]:
     return lists[name]
 
 
+def undone(jobs: list[dict[str, Any]], done: pathlib.Path | None) -> list[dict[str, Any]]:
+    """Those that an earlier call has not measured; limits are measured in each."""
+    known = json.loads(done.read_text())["measured"] if done else {}
+    return [
+        job for job in jobs if job["kind"] == "limits" or not known.get(job["name"], {}).get("per_second")
+    ]
+
+
 class Process:
     """A worker, its answers, and what was measured of it."""
 
@@ -148,6 +156,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--beside", type=int, default=4, help="processes that get ready at a time")
     parser.add_argument("--compiling", type=int, default=1, help="of these, for XLA at a time")
     parser.add_argument("--begin", type=pathlib.Path, help="a folder of ahead.py with compiled first states")
+    parser.add_argument(
+        "--done", type=pathlib.Path, help="JSON of an earlier call: its jobs are not run again"
+    )
     parser.add_argument("--budget", type=float, default=540.0, help="seconds of all; the rest is left")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
@@ -262,7 +273,7 @@ def main() -> None:
     """All measurements, JSON."""
     args, begun = parse(), time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
-    jobs = listed(args.jobs)
+    jobs = undone(listed(args.jobs), args.done)
     for job in jobs if args.begin else ():
         job |= {"init": str(path)} if (path := args.begin / first_state(job)).exists() else {}
     measure(prepared(jobs, args, begun), jobs, args, begun)
