@@ -36,8 +36,8 @@ def lowered(phase: system.Phase, side: int, over: Mesh, deal_state: bool = False
         )
     )
     functions = program.compiled(phase, 0, 1, over, deal_state)
-    state = described(jax.eval_shape(functions.init, data), over, deal_state)
-    return state, functions.dispatch.lower(state, described(data, over), 0.0)
+    state = devices.described(jax.eval_shape(functions.first, data), over, deal_state)
+    return state, functions.dispatch.lower(state, devices.described(data, over), 0.0)
 
 
 def flops(phase: system.Phase, side: int) -> float:
@@ -50,15 +50,6 @@ def flops(phase: system.Phase, side: int) -> float:
     with convolution.written_out():
         _, step = lowered(phase, side, one)
     return step.cost_analysis()["flops"]
-
-
-def described(tree: Any, over: Mesh, deal: bool = False) -> Any:
-    """Arrays, or their shapes, as the compiler is told of them: see `devices.placed`."""
-    return jax.tree.map(
-        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-        tree,
-        devices.placed(tree, over, deal),
-    )
 
 
 def of_step(config: sections.Checked, phase: system.Phase, over: Mesh) -> Cost:

@@ -48,6 +48,15 @@ def placed(tree: Any, over: Mesh, deal: bool) -> Any:
     return jax.tree.map(one, tree)
 
 
+def described(tree: Any, over: Mesh, deal: bool = False) -> Any:
+    """Arrays, or their shapes, as the compiler is told of them: see `placed`."""
+    return jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        tree,
+        placed(tree, over, deal),
+    )
+
+
 def whole(tree: Any, over: Mesh) -> Any:
     """Arrays that may be dealt out, as arrays that every device, so every host, has whole."""
     return jax.jit(lambda x: x, out_shardings=everywhere(over))(tree)

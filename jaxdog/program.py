@@ -1,6 +1,7 @@
 """What runs on the devices: the jitted functions of one phase over a mesh, and where its state lives."""
 
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from jax.sharding import PartitionSpec as P
 from jaxdog import checkpoint, devices, sampling, system
 from jaxdog.data import batches
 
+# How XLA compiles what runs once: on CPU in half the time, to code that is slower.
+ONCE = {"cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}}
 # What each use of a run's one seed folds into its key.
 INIT, DATA, STEP, EVALUATE, GRID, SUBMIT, LABELS, RECONSTRUCT = range(8)
 
@@ -25,6 +28,7 @@ def key_for(seed: int, use: int) -> system.Key:
 class Compiled(NamedTuple):
     """The jitted functions of one phase; what takes a state donates it, but for `grid`."""
 
+    first: Callable[[batches.Data], Any]  # the first state, as a function that is not jitted
     init: Callable[[batches.Data], Any]
     # (state, data, hours) -> (state, scalars [k]): k steps; jitted. data: the set, or the rows of these steps
     dispatch: Any
@@ -71,7 +75,8 @@ def compiled(
 
     # Made inside jit: every leaf is its own buffer and can be donated.
     def init(data: batches.Data) -> Any:
-        return jax.jit(first, out_shardings=placed(jax.eval_shape(first, data)))(data)
+        where = placed(jax.eval_shape(first, data))
+        return jax.jit(first, out_shardings=where, compiler_options=ONCE.get(jax.default_backend()))(data)
 
     # The old state's memory is reused for the new one; k steps per call hide the host.
     @partial(jax.jit, donate_argnums=0)
@@ -89,7 +94,19 @@ def compiled(
         keys = sampling.image_keys(key_for(seed, GRID), label.shape[0])
         return sampling.to_uint8(phase.system.sample(state, keys, label))
 
-    return Compiled(init, dispatch, grid)
+    return Compiled(first, init, dispatch, grid)
+
+
+def begun(functions: Compiled, data: batches.Data, hours: Any, over: Mesh, deal_state: bool = False) -> Any:
+    """A phase's first state, made while a thread compiles the steps that will take it."""
+    if jax.process_count() > 1:  # whose programs have to be compiled in one order
+        return functions.init(data)
+    state = devices.described(jax.eval_shape(functions.first, data), over, deal_state)
+    with futures.ThreadPoolExecutor(1) as thread:
+        ready = thread.submit(lambda: functions.dispatch.lower(state, data, hours).compile())
+        made = functions.init(data)
+        ready.result()
+    return made
 
 
 def _gathered(state: Any, everywhere: Sharding) -> Any:

@@ -225,7 +225,8 @@ def train(run: Run) -> Outcome:
             k, streamed = run.settings.steps_per_dispatch, not _resident(run)
             functions = program.compiled(phase, run.seed, k, run.over, run.deal_state, streamed)
             if state is None:
-                state = functions.init(next(_feed(run, phase, step, end)))
+                rows = next(_feed(run, phase, step, end))
+                state = program.begun(functions, rows, hours, run.over, run.deal_state)
                 state = state if run.begin is None else run.begin(state)
             elif step == begin and phase.enter is not None:
                 state = program.entered(phase, state, run.over, run.deal_state)

@@ -328,3 +328,39 @@ def test_a_run_goes_back_a_few_times_only(tmp_path: pathlib.Path) -> None:
     worse = lambda phase, state, step: 1.0 if step == 2 else 5.0  # noqa: E731
     run = make(tmp_path, [rated()], evaluate=worse, evaluate_every=2, checkpoint_every=2, settings=settings)
     assert float(train.train(run).state.opt.factor) == 0.5**train.BACKS
+
+
+def test_steps_are_compiled_once_while_the_first_state_is_made(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = make(tmp_path)
+    functions = program.compiled(run.phases[0], 0, 2, run.over)
+    hours = np.float32(0.0)
+    jax.config.update("jax_log_compiles", True)
+    try:
+        with caplog.at_level(logging.WARNING):
+            state = program.begun(functions, run.data, hours, run.over)
+            assert _compiled(caplog) == 1
+            for _ in range(2):
+                state, _ = functions.dispatch(state, run.data, hours)
+            assert _compiled(caplog) == 1
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    assert int(state.step) == 4
+
+
+def _compiled(caplog: pytest.LogCaptureFixture) -> int:
+    """How often the steps were."""
+    return sum("Finished XLA compilation of jit(dispatch)" in record.message for record in caplog.records)
+
+
+def test_what_fails_to_compile_fails_the_start(tmp_path: pathlib.Path) -> None:
+    run = make(tmp_path)
+    functions = program.compiled(run.phases[0], 0, 2, run.over)
+
+    class Broken:
+        def lower(self, *_: Any) -> Any:
+            raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        program.begun(functions._replace(dispatch=Broken()), run.data, np.float32(0.0), run.over)

@@ -27,7 +27,7 @@ from jax.experimental import serialize_executable, topologies  # noqa: E402
 
 from experiments.bench import operations, step  # noqa: E402
 from experiments.gpu import speed, worker  # noqa: E402
-from jaxdog import costs, devices, program  # noqa: E402
+from jaxdog import devices, program  # noqa: E402
 from jaxdog.data import batches  # noqa: E402
 
 H100 = """
@@ -112,14 +112,14 @@ def compiled(job: dict[str, Any], out: pathlib.Path, only_init: bool) -> str:
     ):
         config, over = worker.config_of(job), devices.mesh()
         functions = program.compiled(step.last(config), 0, job["k"], over)
-        data = costs.described(jax.eval_shape(lambda: blank(config.data.store_size)), over)
-        made, _, _ = serialize_executable.serialize(jax.jit(functions.init).lower(data).compile())
+        data = devices.described(jax.eval_shape(lambda: blank(config.data.store_size)), over)
+        made, _, _ = serialize_executable.serialize(jax.jit(functions.first).lower(data).compile())
         out.mkdir(parents=True, exist_ok=True)
         (at := out / speed.first_state(job)).write_bytes(made)
         print(f"{at}: {len(made) / 2**20:.1f} MiB")
         if only_init:
             return ""
-        state = costs.described(jax.eval_shape(functions.init, data), over)
+        state = devices.described(jax.eval_shape(functions.first, data), over)
         dispatch = functions.dispatch.lower(state, data, 0.0).compile()
         print(f"working memory: {dispatch.memory_analysis().temp_size_in_bytes / 1e9:.2f} GB")
         at.with_suffix(".txt").write_text(text := dispatch.as_text())

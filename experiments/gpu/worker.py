@@ -42,13 +42,13 @@ def jaxdogs(job: dict[str, Any]) -> Ready:
     """Turns of k training steps and of drawing, what they cost to compile, and how a turn is traced."""
     import jax
 
-    from jaxdog import costs, devices, program
+    from jaxdog import devices, program
 
     config, k, over = config_of(job), job["k"], devices.mesh()
     images = k * config.game.batch_size
     data = step.pictures(config.data.store_size)
     functions = program.compiled(step.last(config), 0, k, over)
-    first = costs.described(jax.eval_shape(functions.init, data), over)
+    first = devices.described(jax.eval_shape(functions.first, data), over)
     lowered = functions.dispatch.lower(first, data, 0.0)
     init = beginning(job, functions, data)
     wait_for_turn()
@@ -88,7 +88,7 @@ def beginning(job: dict[str, Any], functions: Any, data: Any) -> Callable[[Any],
 
     if not job.get("init"):
         return functions.init
-    trees = jax.tree.structure(((data,), {})), jax.tree.structure(jax.eval_shape(functions.init, data))
+    trees = jax.tree.structure(((data,), {})), jax.tree.structure(jax.eval_shape(functions.first, data))
     return serialize_executable.deserialize_and_load(pathlib.Path(job["init"]).read_bytes(), *trees)
 
 
