@@ -62,9 +62,11 @@ def test_odd_sides_cannot_be_halved():
         convolution.conv(jnp.zeros((1, 4, 4, 1)), jnp.zeros((3, 3, 1, 1)), "twice")
 
 
-@pytest.fixture(params=("maps", "small deep maps", "large maps", "many channels"))
+@pytest.fixture(params=("maps", "small deep maps", "large maps", "many channels", "maps on a GPU"))
 def maps(request, monkeypatch):
-    """What maps count as: those that are small, large, or of many channels have forms of their own."""
+    """What maps count as: those that are small, large, of many channels, or on a GPU have forms of their own."""
+    if request.param == "maps on a GPU":
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     if request.param == "small deep maps":
         monkeypatch.setattr(convolution, "SMALL", 1000)
         monkeypatch.setattr(convolution, "DEEP", 1)
