@@ -64,7 +64,7 @@ def test_odd_sides_cannot_be_halved():
 
 @pytest.fixture(params=("maps", "small deep maps", "large maps", "many channels", "maps on a GPU"))
 def maps(request, monkeypatch):
-    """What maps count as: those that are small, large, of many channels, or on a GPU have forms of their own."""
+    """What maps count as: small, large, of many channels, on a GPU: these have forms of their own."""
     if request.param == "maps on a GPU":
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     if request.param == "small deep maps":
