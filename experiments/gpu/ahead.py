@@ -113,13 +113,15 @@ def compiled(job: dict[str, Any], out: pathlib.Path, only_init: bool) -> str:
         config, over = worker.config_of(job), devices.mesh()
         functions = program.compiled(step.last(config), 0, job["k"], over)
         data = devices.described(jax.eval_shape(lambda: blank(config.data.store_size)), over)
-        made, _, _ = serialize_executable.serialize(jax.jit(functions.first).lower(data).compile())
+        shape = jax.eval_shape(functions.first, data)
+        first = jax.jit(functions.first, out_shardings=devices.placed(shape, over, False))
+        made, _, _ = serialize_executable.serialize(first.lower(data).compile())
         out.mkdir(parents=True, exist_ok=True)
         (at := out / speed.first_state(job)).write_bytes(made)
         print(f"{at}: {len(made) / 2**20:.1f} MiB")
         if only_init:
             return ""
-        state = devices.described(jax.eval_shape(functions.first, data), over)
+        state = devices.described(shape, over)
         dispatch = functions.dispatch.lower(state, data, 0.0).compile()
         print(f"working memory: {dispatch.memory_analysis().temp_size_in_bytes / 1e9:.2f} GB")
         at.with_suffix(".txt").write_text(text := dispatch.as_text())
