@@ -3,7 +3,7 @@
     python experiments/gpu/forms.py --out DIR/forms.json
 
 Each form is compiled, one at a time on the GPU, and timed in turns with the others of its layer; how far its
-results are from the first form's is told, too. `models/convolution.py` takes the fastest.
+results are from the first form's is told, too.
 """
 
 import argparse
@@ -26,7 +26,6 @@ from experiments import trial  # noqa: E402
 from jaxdog.models import convolution  # noqa: E402
 
 Form = Callable[[jax.Array, jax.Array], jax.Array]
-BEFORE_PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def plain(x: jax.Array, kernel: jax.Array, **more: Any) -> jax.Array:
@@ -38,7 +37,9 @@ def plain(x: jax.Array, kernel: jax.Array, **more: Any) -> jax.Array:
 def phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A transposed convolution as four of 2x2."""
     taps, (b, h, w, _) = convolution.TAPS, x.shape
-    parts = [plain_padded(x, kernel[taps[p]][:, taps[q]], ((1 - p, p), (1 - q, q))) for p, q in BEFORE_PHASES]
+    parts = [
+        plain_padded(x, kernel[taps[p]][:, taps[q]], ((1 - p, p), (1 - q, q))) for p, q in convolution.PHASES
+    ]
     rows = [jnp.stack(parts[:2], 3), jnp.stack(parts[2:], 3)]
     return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, -1)
 

@@ -53,7 +53,7 @@ def conv(x: Array, kernel: Array, resample: str = "none") -> Array:
       resample: "none", "up" (nearest to [2h, 2w], then the convolution) or "down" (the convolution, then the
         mean of 2x2 cells, [h/2, w/2]).
 
-    Any number of reverse-mode derivatives may be taken; forward mode is not there on CPU.
+    Any number of reverse-mode derivatives may be taken; forward mode is not there on CPU, nor, resampled, on GPU.
     """
     if resample not in RESAMPLE:
         raise ValueError(f"resample is {resample!r}; choices: {', '.join(RESAMPLE)}")
@@ -349,8 +349,8 @@ def _transposed(x: Array, kernel: Array) -> Array:
 def _tap_sums(y: Array, x: Array) -> Array:
     """Gradient [4, 4, c, k] of <_strided(y, kernel), x>, y [b, 2h, 2w, c], x [b, h, w, k]."""
     if jax.default_backend() == "gpu":
-        kernel = jax.ShapeDtypeStruct((4, 4, y.shape[-1], x.shape[-1]), x.dtype)
-        return jax.linear_transpose(lambda kernel: _strided(y, kernel), kernel)(x)[0]
+        sums = jax.ShapeDtypeStruct((4, 4, y.shape[-1], x.shape[-1]), x.dtype)
+        return jax.linear_transpose(lambda kernel: _strided(y, kernel), sums)(x)[0]
     if _saves(y, x.shape[1:3], y.shape[-1], x.shape[-1] // 2):
         return winograd.tap_sums(y, x)
     cells = _cells(y)
