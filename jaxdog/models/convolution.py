@@ -53,7 +53,8 @@ def conv(x: Array, kernel: Array, resample: str = "none") -> Array:
       resample: "none", "up" (nearest to [2h, 2w], then the convolution) or "down" (the convolution, then the
         mean of 2x2 cells, [h/2, w/2]).
 
-    Any number of reverse-mode derivatives may be taken; forward mode is not there on CPU, nor, resampled, on GPU.
+    Any number of reverse-mode derivatives may be taken; forward mode is not there on CPU, nor on GPU if x is
+    resampled.
     """
     if resample not in RESAMPLE:
         raise ValueError(f"resample is {resample!r}; choices: {', '.join(RESAMPLE)}")
