@@ -171,6 +171,11 @@ def line_only(scalars: Any, folder: str) -> Turn:
     return turn
 
 
+def compilable(config: Any) -> str:
+    """The players that torch.compile can make: it has no gradients of gradients, which penalties need."""
+    return "g" if config.game.d_penalties else "gd"
+
+
 def theirs(
     config: Any, params: dict[str, Any], k: int, layout: str, compiled: str = "", half: bool = False
 ) -> tuple[Turn, Turn, list[int]]:
@@ -182,8 +187,7 @@ def theirs(
       params: jaxdog's, by player, at which networks begin that are functions.
       k: steps.
       layout: one of LAYOUTS' values.
-      compiled: the players that torch.compile makes: none, "g" or "gd". It has no gradients of gradients, so
-        no discriminator with a penalty on slopes.
+      compiled: the players that torch.compile makes: none, or as `compilable` has them.
       half: whether they compute in bfloat16.
     """
     import torch
@@ -192,11 +196,11 @@ def theirs(
 
     form = getattr(torch, layout)
     g, d = torch_games.networks(config, params, CLASSES, form)
-    made = {
-        name: net._replace(call=torch.compile(net.call)) if name in compiled else net
+    g, d = (
+        net._replace(call=torch.compile(net.call)) if name in compiled else net
         for name, net in (("g", g), ("d", d))
-    }
-    trainer = torch_games.Trainer(made["g"], made["d"], config, CLASSES)
+    )
+    trainer = torch_games.Trainer(g, d, config, CLASSES)
     b, size = config.game.batch_size, config.game.size
     real = (torch.rand(b, 3, size, size) * 2 - 1).contiguous(memory_format=form)
     label = torch.randint(CLASSES, (b,))
@@ -315,7 +319,7 @@ def one(name: str, args: argparse.Namespace) -> dict[str, Any]:
     for layout, form in LAYOUTS.items():
         for compiled in (False, True)[: 1 + args.compile]:
             told = f"{layout}_compiled" if compiled else layout
-            players = "gd"[: 1 + (not config.game.d_penalties)] if compiled else ""
+            players = compilable(config) if compiled else ""
             turns[told], turns[f"{told} draws"], count = theirs(config, params, k, form, players)
             if count != counts:
                 raise SystemExit(f"the nets differ: ours have {counts} parameters, PyTorch's {count}")

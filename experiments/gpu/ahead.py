@@ -65,7 +65,7 @@ def loop(text: str) -> list[str]:
     bodies: dict[str, list[str]] = {}
     name = ""
     for line in text.splitlines():
-        if begun := re.match(r"(?:ENTRY )?%?(\S+) .*\{$", line):
+        if begun := operations.COMPUTATION.match(line):
             name = begun[1]
         elif name and line.startswith("  "):
             bodies.setdefault(name, []).append(line)

@@ -2,8 +2,8 @@
 
     python experiments/gpu/forms.py --out DIR/forms.json
 
-Each form is compiled, one at a time on the GPU, and timed in turns with the others of its layer; how far its
-results are from the first form's is told, too.
+All are compiled in a few threads; then the forms of a layer are timed in turns. How far a form's results are
+from the first one's is told, too.
 """
 
 import argparse
@@ -36,17 +36,7 @@ def plain(x: jax.Array, kernel: jax.Array, **more: Any) -> jax.Array:
 
 def phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A transposed convolution as four of 2x2."""
-    taps, (b, h, w, _) = convolution.TAPS, x.shape
-    parts = [
-        plain_padded(x, kernel[taps[p]][:, taps[q]], ((1 - p, p), (1 - q, q))) for p, q in convolution.PHASES
-    ]
-    rows = [jnp.stack(parts[:2], 3), jnp.stack(parts[2:], 3)]
-    return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, -1)
-
-
-def plain_padded(x: jax.Array, kernel: jax.Array, pads: convolution.Pads) -> jax.Array:
-    """One resolution, so many zeros around."""
-    return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return convolution._phases(x, kernel)  # pyright: ignore[reportPrivateUsage]
 
 
 def more_inputs(x: jax.Array, kernel: jax.Array, to: int) -> jax.Array:

@@ -196,7 +196,7 @@ def prepared(jobs: list[dict[str, Any]], args: argparse.Namespace, begun: float)
             if "waiting" in got:
                 process.told = True
                 continue
-            process.ready, process.failed = got, str(got.get("failed") or "")
+            process.ready, process.failed = got, got.get("failed", "")
             compiling = [other for other in compiling if other is not process]
             unready.remove(process)
             print(process.job["name"], got, f"{time.monotonic() - begun:.0f} s", flush=True)

@@ -135,8 +135,7 @@ def attempts(form: str, config: Any) -> list[tuple[str, str]]:
     if "compile" not in form:
         return [(layouts[0], "")]
     layouts += [layout for layout in step.LAYOUTS.values() if layout not in layouts]
-    players = ("g",) if config.game.d_penalties else ("gd", "g")  # no gradients of gradients
-    return [(layout, made) for made in players for layout in layouts]
+    return [(layout, made) for made in dict.fromkeys((step.compilable(config), "g")) for layout in layouts]
 
 
 def limits(job: dict[str, Any]) -> Ready:

@@ -342,6 +342,12 @@ def _transposed(x: Array, kernel: Array) -> Array:
         return jax.linear_transpose(lambda y: _strided(y, _swapped(kernel)), big)(x)[0]
     if _saves(x, (h, w), c, 4 * kernel.shape[-1]):
         return winograd.transposed(x, _swapped(kernel))
+    return _phases(x, kernel)
+
+
+def _phases(x: Array, kernel: Array) -> Array:
+    """`_transposed` as a convolution for each phase."""
+    b, h, w, _ = x.shape
     phases = [_conv(x, kernel[TAPS[p]][:, TAPS[q]], _phase_pads(p, q)) for p, q in PHASES]
     rows = [jnp.stack(phases[:2], 3), jnp.stack(phases[2:], 3)]  # [b, h, w, 2, k]
     return jnp.stack(rows, 2).reshape(b, 2 * h, 2 * w, -1)
