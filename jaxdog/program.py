@@ -59,15 +59,13 @@ def compiled(
         rows = P(), P(devices.AXIS), P()
         step = jax.shard_map(step, mesh=over, in_specs=rows, out_specs=P(), check_vma=False)
 
-    def batch(data: batches.Data, step: system.Array, hours: system.Array | float) -> system.Batch:
-        batch = batches.batch(data, key_for(seed, DATA), step, phase.batch_size, hours)
+    def batch(data: batches.Data, step: system.Array | int, hours: system.Array | float) -> system.Batch:
+        with jax.sharding.use_abstract_mesh(over.abstract_mesh):
+            batch = batches.batch(data, key_for(seed, DATA), step, phase.batch_size, hours)
         return jax.lax.with_sharding_constraint(batch, sharded)
 
     def first(data: batches.Data) -> Any:
-        if streamed:
-            seen = batches.seen(jax.tree.map(lambda x: x[0], data))
-        else:
-            seen = batch(data, jnp.zeros((), jnp.int32), 0.0)
+        seen = batches.seen(jax.tree.map(lambda x: x[0], data)) if streamed else batch(data, 0, 0.0)
         return phase.system.init(key_for(seed, INIT), seen)
 
     def placed(state: Any) -> Any:

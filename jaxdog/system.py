@@ -55,10 +55,19 @@ def shared_out(rows: PyTree) -> PyTree:
 
     Without it every device would draw all latents, and compute all that follows from them.
     """
+    return _constrained(rows, jax.sharding.PartitionSpec(DEVICES))
+
+
+def known_to_all(tree: PyTree) -> PyTree:
+    """Arrays that every device makes whole: little work, about which devices would else have to talk."""
+    return _constrained(tree, jax.sharding.PartitionSpec())
+
+
+def _constrained(tree: PyTree, where: jax.sharding.PartitionSpec) -> PyTree:
     mesh = jax.sharding.get_abstract_mesh()
     if DEVICES not in mesh.axis_names or DEVICES in mesh.manual_axes:
-        return rows
-    return jax.lax.with_sharding_constraint(rows, jax.sharding.PartitionSpec(DEVICES))
+        return tree
+    return jax.lax.with_sharding_constraint(tree, where)
 
 
 class System(NamedTuple):

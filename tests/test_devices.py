@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import re
 from functools import partial
 from typing import Any
 
@@ -207,3 +208,15 @@ def test_devices_share_out_all_of_the_work() -> None:
     one = Mesh(np.array(jax.devices()[:1]), (devices.AXIS,))
     alone, shared = (costs.of_step(config(), phase, over).flops for over in (one, devices.mesh()))
     assert shared < 0.35 * alone
+
+
+def test_no_device_asks_the_others_in_a_loop() -> None:
+    """All find a batch's pictures by themselves: waiting for each other there, devices of a CPU were stuck."""
+    phase = factory.phases(config(), test_systems.CLASSES)[0]
+    _, step = costs.lowered(phase, config().data.store_size, devices.mesh())
+    text = step.compile().as_text()
+    computations = dict(re.findall(r"^(?:ENTRY )?%(\S+) .*?\{\n(.*?)^\}", text, re.M | re.S))
+    loops = re.findall(r" while\(.*condition=%([\w.-]+), body=%([\w.-]+)", text)
+    asks = re.compile(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\(")
+    assert loops and asks.search(text)
+    assert not [name for loop in loops for name in loop if asks.search(computations[name])]

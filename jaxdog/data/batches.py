@@ -68,7 +68,7 @@ def at(n: int, key: Key, first: Array | int, count: int) -> Array:
     """[count] int32: which of the n pictures are at positions `first`, first + 1, ... of all epochs."""
     position = jnp.asarray(first).astype(jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
     epoch, within = position // np.uint32(n), position % np.uint32(n)
-    return permute(within, n, key, epoch).astype(jnp.int32)
+    return system.known_to_all(permute(within, n, key, epoch).astype(jnp.int32))
 
 
 def permute(i: Array, n: int, key: Key, epoch: Array | int = 0) -> Array:
