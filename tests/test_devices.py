@@ -211,7 +211,7 @@ def test_devices_share_out_all_of_the_work() -> None:
 
 
 def test_no_device_asks_the_others_in_a_loop() -> None:
-    """All find a batch's pictures by themselves: waiting for each other there, devices of a CPU were stuck."""
+    """All find a batch's pictures by themselves: in a loop, devices of a CPU were seen stuck at asking."""
     phase = factory.phases(config(), test_systems.CLASSES)[0]
     _, step = costs.lowered(phase, config().data.store_size, devices.mesh())
     text = step.compile().as_text()
