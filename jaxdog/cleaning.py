@@ -164,7 +164,7 @@ def by_hand(crops: photos.Crops, path: str | os.PathLike) -> np.ndarray:
 def deep(path: str, image: np.ndarray, over: Mesh) -> np.ndarray:
     """VGG16's features [n, 512] of crops [n, s, s, 3] uint8, with the weights of a file."""
     params = devices.put(vgg.load(path), devices.everywhere(over))
-    forward = jax.jit(vgg.features, out_shardings=devices.everywhere(over))
+    forward = devices.compiled(vgg.features, over)
     found = []
     size = devices.rounded(BATCH, over)
     bar = tqdm.tqdm(total=len(image), desc="features", unit="img", leave=False, disable=evaluate.hidden())

@@ -24,23 +24,6 @@ HELD_OUT = ("mifid", "kid")  # what is measured against photos that were not tra
 
 FEW = 8  # fewer pictures than a batch are filled up to a multiple of this, so that few sizes are compiled
 ON_CPU = 8  # pictures that a feature network looks at together on CPUs: more fall out of their caches
-PARTS = 4  # of these, each by itself: XLA computes them beside each other, so that all cores always have work
-
-
-@functools.cache
-def in_parts(function: features.Function) -> features.Function:
-    """A network's features of some pictures, in PARTS that do not wait for each other, if they come out even.
-
-    As one, each convolution ends with the slowest core's piece of it before the next begins.
-    """
-    own = jax.jit(function)  # traced once
-
-    def of_all(params: dict[str, Any], image: system.Array) -> dict[str, system.Array]:
-        parts = PARTS if image.shape[0] % PARTS == 0 else 1
-        found = [own(params, part) for part in jnp.split(image, parts)]
-        return jax.tree.map(lambda *rows: jnp.concatenate(rows), *found)
-
-    return of_all
 
 
 class Extractor:
@@ -62,8 +45,7 @@ class Extractor:
         self.over, self._everywhere = over, devices.everywhere(over)
         self._rows = partial(devices.put, sharding=devices.by_rows(over))
         self._params = devices.put(made_of.params, self._everywhere)
-        function = features.NETWORKS[network].features
-        self._features = devices.compiled(in_parts(function) if on_cpu and over.size == 1 else function, over)
+        self._features = devices.compiled(features.NETWORKS[network].features, over)
 
     def about(self, size: str, resampler: str, source: str) -> features.About:
         """How features of pictures of this size ("64x64": height, width) are made here."""

@@ -9,6 +9,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import optax
 import pytest
@@ -220,3 +221,21 @@ def test_no_device_asks_the_others_in_a_loop() -> None:
     asks = re.compile(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\(")
     assert loops and asks.search(text)
     assert not [name for loop in loops for name in loop if asks.search(computations[name])]
+
+
+def test_a_convolution_after_the_other_is_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of YNNPACK as of jaxlib 0.10 they are not, and are left where XLA_FLAGS says what it is to do."""
+    x, kernel = jnp.ones((8, 16, 16, 32)), jnp.ones((3, 3, 32, 32))
+
+    def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    old = jaxlib.__version__.startswith("0.10.")
+    plain = jax.jit(conv).lower(x, kernel).compile().as_text()
+    ours = devices.compiled(conv, devices.mesh()).lower(x, kernel).compile().as_text()
+    assert not old or ("ynn" in plain and "ynn" not in ours)
+    assert (devices.in_order() is not None) == old
+    monkeypatch.setenv("XLA_FLAGS", f"--{devices.LIBRARY}=LIBRARY_FUSION_TYPE_DOT")
+    assert devices.in_order() is None

@@ -3,7 +3,6 @@
 import pathlib
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,8 +96,8 @@ def test_one_device_and_another_batch_size_change_nothing(
 ) -> None:
     alone = make(network, cache, 3, Mesh(np.array(jax.devices()[:1]), ("data",)))
     other = alone.score_system(DRAWN, jnp.float32(0.1), KEY, LABEL)
-    for name in ("rfid768", "rfid2048", "memorization_distance"):
-        np.testing.assert_allclose(other[name], scores[name], rtol=1e-5)
+    for name in ("rfid768", "rfid2048", "memorization_distance"):  # the last: 1 - a cosine, both float32
+        np.testing.assert_allclose(other[name], scores[name], rtol=1e-5, atol=np.finfo(np.float32).eps)
 
 
 @pytest.mark.parametrize("n, passes", [(6, [2, 2, 2]), (5, [5]), (2, [2]), (1, [1])])
@@ -118,30 +117,6 @@ def test_drawn_pictures_are_looked_at_a_few_at_a_time(
     found = np.concatenate([part["features"] for part in extractor._of_drawn(drawn)])
     assert seen == passes
     np.testing.assert_array_equal(found, drawn)
-
-
-@pytest.mark.parametrize(("n", "calls"), [(8, [2, 2, 2, 2]), (6, [6])])
-def test_pictures_are_looked_at_in_parts_that_do_not_wait_for_each_other(n: int, calls: list[int]) -> None:
-    seen = []
-
-    def looked(scale: Any, x: jax.Array) -> dict[str, jax.Array]:
-        seen.append(len(x))
-        return {"mean": scale * x.mean((1, 2)), "first": x[:, 0, 0]}
-
-    x = jnp.arange(n * 12.0).reshape(n, 2, 2, 3)
-    found = jax.jit(evaluate.in_parts(looked))(2.0, x)
-    assert seen == calls[:1]  # traced once, however often it is called
-    text = jax.jit(evaluate.in_parts(looked)).lower(2.0, x).as_text()
-    assert text.count("call @looked") == len(calls)
-    chex.assert_trees_all_close(found, looked(2.0, x), rtol=1e-6)
-
-
-def test_only_cpus_that_are_alone_look_at_parts(network: weights.Weights) -> None:
-    plain = features.NETWORKS["inception"].features
-    one = Mesh(np.array(jax.devices()[:1]), ("data",))
-    for over, function in ((one, evaluate.in_parts(plain)), (devices.mesh(), plain)):
-        extractor = evaluate.Extractor("inception", network, over, 8)
-        assert extractor._features is devices.compiled(function, over)
 
 
 def test_pictures_do_not_depend_on_the_batch_size() -> None:
