@@ -129,19 +129,18 @@ def evaluation_steps(job: Job) -> int:
     return max(k, round(steps / k) * k) if steps > 0 else 0
 
 
-def record(job: Job, writer: writers.Writer, step: int, found: dict[str, Any], final: bool) -> float:
-    """Writes one line of scores.jsonl and returns the score that picks the best checkpoint."""
+def record(job: Job, writer: writers.Writer, step: int, found: dict[str, Any], final: bool) -> None:
+    """Writes one line of scores.jsonl, and what is most looked at of it, if asked for, to the log."""
     config = job.config
     row = {"kimg": program.images_at(job.phases, step) / 1000.0, **found}
     row |= {"sampling": config.sample._asdict(), "final": final}
     row |= {"cheat": True} if factory.cheat(config) else {}
     writer.scores(step, row)
-    names = features.names(found["weights_kind"])._asdict()
-    numbers = ", ".join(f"{name} {found[name]:.3f}" for name in names.values())
-    log.info("step %d, %d samples: %s", step, found["samples"], numbers)
+    names = features.names(found["weights_kind"])
+    numbers = ", ".join(f"{name} {found[name]:.3f}" for name in names if name in found)
+    log.info("step %d, %d samples: %s", step, found["samples"], numbers or "no distances asked for")
     for warning in found["warnings"] if final else ():
         log.info("  note: %s", warning)
-    return found[sections.choose(names, config.eval.best, "config.eval.best")]
 
 
 def _begun(job: Job, state: Any) -> Any:
@@ -174,7 +173,9 @@ def training(job: Job, writer: writers.Writer) -> train.Run:
     def score(phase: system.Phase, state: Any, step: int) -> float:
         label = labels(job, config.eval.samples, program.EVALUATE, phase, state)
         found = job.evaluator().score_system(phase.system, state, key, label, batch_size=batch_size(job))
-        return record(job, writer, step, found, final=False)
+        record(job, writer, step, found, final=False)
+        names = features.names(found["weights_kind"])._asdict()
+        return found[sections.choose(names, config.eval.best, "config.eval.best")]
 
     return train.Run(
         phases=job.phases,

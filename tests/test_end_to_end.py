@@ -16,6 +16,7 @@ import pytest
 from jaxdog import writers
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+UNSCORED = ("--config.eval.every_kimg=0", "--config.eval.final=()", "--config.sample.sweep={}")
 FILES = ("config.json", "log.jsonl", "scores.jsonl", "checkpoints", "grids", "tensorboard", "images.zip")
 
 
@@ -130,7 +131,7 @@ def test_killed_at_a_random_step_and_run_again_ends_bit_equal(
 ) -> None:
     """SIGKILL as soon as a checkpoint exists, at whatever step that is; the same command finishes the run."""
     workdir = tmp_path / "run"
-    words = command(workdir, cache, "--config.checkpoint.every=2", "--config.eval.every_kimg=0")
+    words = command(workdir, cache, "--config.checkpoint.every=2", *UNSCORED)
     process = subprocess.Popen(
         words, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -172,7 +173,7 @@ def test_a_run_begins_with_the_networks_of_another(
 ) -> None:
     """Nothing is learnt at a rate of 0: what the run ends with is what it began with."""
     still = [f"--config.optimizer.{player}.schedule.learning_rate=0.0" for player in "gd"]
-    flags = [f"--config.init_from={whole}", "--config.seed=5", "--config.train.steps=4", *still]
+    flags = [f"--config.init_from={whole}", "--config.seed=5", "--config.train.steps=4", *still, *UNSCORED]
     said = run(*command(tmp_path / "run", cache, *flags))
     assert "arrays taken" in said and "is not there" not in said
     scores = [line for line in writers.read_jsonl(whole / "scores.jsonl") if not line["final"]]

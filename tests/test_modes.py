@@ -2,11 +2,12 @@
 
 import json
 import pathlib
+from typing import Any
 
 import pytest
 
 from configs import toy
-from jaxdog import modes
+from jaxdog import devices, factory, job, modes, report, writers
 from jaxdog.data import tables
 
 
@@ -28,3 +29,21 @@ def test_a_config_is_whole_whenever_another_process_reads_it(
     assert seen == [None, first]
     assert json.loads(path.read_text())["train"]["log_every"] == first["train"]["log_every"] + 1
     assert [child.name for child in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("measured", [{}, {"rprecision": 0.5}])
+def test_pictures_of_which_no_distance_is_asked_for_end_a_run_well(
+    measured: dict[str, float], tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checked = factory.check(toy.get_config("test"))
+    nothing: Any = None
+    made = job.Job(
+        checked, tmp_path, devices.mesh(), nothing, factory.phases(checked, 4), nothing, nothing, nothing
+    )
+    about = {"weights_kind": "random", "weights_sha256": "0" * 64, "samples": 4, "real": 8}
+    modes._same_experiment(toy.get_config("test"), tmp_path)
+    with writers.Writer(tmp_path, step=None) as files, caplog.at_level("INFO", logger="jaxdog"):
+        job.record(made, files, 2, {**about, **measured, "warnings": ()}, final=True)
+    assert "no distances asked for" in caplog.text
+    assert measured.items() <= writers.read_jsonl(tmp_path / "scores.jsonl")[0].items()
+    assert report.write(tmp_path).is_file()
