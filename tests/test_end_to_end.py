@@ -1,4 +1,4 @@
-"""The command line for real: the whole job, killed and resumed, every mode, two processes, and its errors."""
+"""The command line for real: a job, killed and resumed, all modes, two processes, a notebook; errors."""
 
 import json
 import os
@@ -216,6 +216,40 @@ def test_two_processes_give_the_curve_of_one(
     assert (workdir / "images.zip").exists() and (workdir / "report.html").exists()
     scores = [writers.read_jsonl(folder / "scores.jsonl")[0]["rfid768"] for folder in (workdir, whole)]
     np.testing.assert_allclose(scores[0], scores[1], rtol=0.02)
+
+
+# A config whose runs use the files that others of this file have left.
+SHARING = """
+from configs import toy
+def get_config(variant):
+    config = toy.get_config(variant)
+    config.data.cache_dir = {cache!r}
+    return config
+"""
+
+
+@pytest.mark.usefixtures("whole")  # before it, for what it leaves
+def test_the_notebook_trains_a_toy(
+    cache: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed: make oracles")
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: make oracles")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed: make oracles")
+    book = nbformat.read(ROOT / "experiments" / "colab.ipynb", 4)
+    nbformat.validate(book)
+    tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", [])]
+    assert tags == ["install", "parameters", "drive", "toy", "look", "real", "real", "real"]
+    left = [cell for cell in book.cells if cell.metadata.get("tags", [""])[0] not in ("install", "real")]
+    book.cells = left
+    parameters = next(cell for cell in left if cell.metadata.get("tags") == ["parameters"])
+    (tmp_path / "toy.py").write_text(SHARING.format(cache=str(cache)))
+    parameters.source = f'RUNS = "{tmp_path}"\nTOY = "{tmp_path}/toy.py:test"'
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(ROOT)}}).execute()
+    assert (tmp_path / "notebook-toy" / "images.zip").is_file()
+    shown = next(cell for cell in left if cell.metadata.get("tags") == ["look"]).outputs
+    assert "image/png" in shown[0].data and "rfid768" in shown[-1].data["text/plain"]
 
 
 def test_dry_run_prints_sizes_and_stops(tmp_path: pathlib.Path, cache: pathlib.Path) -> None:
