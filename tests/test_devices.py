@@ -16,6 +16,7 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from experiments.bench import scaling
 from jaxdog import checkpoint, costs, devices, factory, program, sections, system
 from jaxdog.systems import gan
 from tests import test_factory, test_gan, test_systems
@@ -218,9 +219,8 @@ def test_no_device_asks_the_others_in_a_loop() -> None:
     text = step.compile().as_text()
     computations = dict(re.findall(r"^(?:ENTRY )?%(\S+) .*?\{\n(.*?)^\}", text, re.M | re.S))
     loops = re.findall(r" while\(.*condition=%([\w.-]+), body=%([\w.-]+)", text)
-    asks = re.compile(r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\(")
-    assert loops and asks.search(text)
-    assert not [name for loop in loops for name in loop if asks.search(computations[name])]
+    assert loops and scaling.collectives(text)
+    assert not [name for loop in loops for name in loop if scaling.collectives(computations[name])]
 
 
 def test_a_convolution_after_the_other_is_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
