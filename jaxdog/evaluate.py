@@ -39,8 +39,8 @@ class Extractor:
     def __init__(self, network: str, made_of: weights.Weights, over: Mesh, batch_size: int = 128):
         self.network, self.weights = network, made_of
         self.batch_size = devices.rounded(batch_size, over)
-        on_cpu = jax.default_backend() == "cpu"
-        self._together = devices.rounded(min(batch_size, ON_CPU) if on_cpu else batch_size, over)
+        together = min(batch_size, ON_CPU) if jax.default_backend() == "cpu" else batch_size
+        self._together = devices.rounded(together, over)
         # Results are gathered to every device, so that each host can read them whole.
         self.over, self._everywhere = over, devices.everywhere(over)
         self._rows = partial(devices.put, sharding=devices.by_rows(over))

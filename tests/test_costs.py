@@ -32,8 +32,11 @@ def found(config: sections.Checked) -> list[Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(costs, "of_step", once)
-        (_, second) = list(first(float("inf"), 2))[-1]
-        return list(first(second.state + second.working, 5))
+        rows = list(first(float("inf"), 2))
+        second = rows[-1][1]
+        again = list(first(second.state + second.working, 5))
+    assert again[:2] == rows
+    return again
 
 
 def test_sizes_double_up_to_the_first_that_does_not_fit(found: list[Any]) -> None:

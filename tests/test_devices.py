@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from experiments.bench import scaling
 from jaxdog import checkpoint, costs, devices, factory, program, sections, system
+from jaxdog.models import convolution
 from jaxdog.systems import gan
 from tests import test_factory, test_gan, test_systems
 
@@ -226,15 +227,9 @@ def test_no_device_asks_the_others_in_a_loop() -> None:
 def test_a_convolution_after_the_other_is_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of YNNPACK as of jaxlib 0.10 they are not, and are left where XLA_FLAGS says what it is to do."""
     x, kernel = jnp.ones((8, 16, 16, 32)), jnp.ones((3, 3, 32, 32))
-
-    def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-
     old = jaxlib.__version__.startswith("0.10.")
-    plain = jax.jit(conv).lower(x, kernel).compile().as_text()
-    ours = devices.compiled(conv, devices.mesh()).lower(x, kernel).compile().as_text()
+    plain = jax.jit(convolution.conv).lower(x, kernel).compile().as_text()
+    ours = devices.compiled(convolution.conv, devices.mesh()).lower(x, kernel).compile().as_text()
     assert not old or ("ynn" in plain and "ynn" not in ours)
     assert (devices.in_order() is not None) == old
     monkeypatch.setenv("XLA_FLAGS", f"--{devices.LIBRARY}=LIBRARY_FUSION_TYPE_DOT")

@@ -24,13 +24,11 @@ log = logging.getLogger(__name__)
 
 VERSION = 2  # of what the features mean; another number leaves old caches unread
 
-Function = Callable[[dict[str, Any], Array], dict[str, Array]]  # params, [b, h, w, 3] -> layer -> [b, d]
-
 
 class Network(NamedTuple):
     """What scores need to know of a feature network."""
 
-    features: Function
+    features: Callable[[dict[str, Any], Array], dict[str, Array]]  # params, [b, h, w, 3] -> layer -> [b, d]
     frechet: dict[str, str]  # layer -> what the Frechet distance on it is called
     layer: str  # the one that all other scores are made of
     suffix: str  # of those scores' names
