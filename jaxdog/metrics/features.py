@@ -154,11 +154,14 @@ def cache_path(folder: str | pathlib.Path, data_key: str, about: About) -> pathl
 
 def save(path: str | pathlib.Path, made: Features) -> None:
     """Writes one side of a comparison; the file appears whole or not at all. Raises OSError."""
+    _write(pathlib.Path(path), _arrays(made))
+
+
+def _arrays(made: Features) -> dict[str, np.ndarray]:
     header = {**made.about._asdict(), "n": made.count, "breeds": made.breeds, "version": VERSION}
-    arrays: dict[str, Any] = {name: np.asarray(x, np.float32) for name, x in made.found.items()}
-    if made.label is not None:
-        arrays["label"] = np.asarray(made.label, np.int32)
-    _write(pathlib.Path(path), {"metadata": np.array(json.dumps(header)), **arrays})
+    label = {} if made.label is None else {"label": np.asarray(made.label, np.int32)}
+    found = {name: np.asarray(x, np.float32) for name, x in made.found.items()}
+    return {"metadata": np.array(json.dumps(header)), **found, **label}
 
 
 def _write(path: pathlib.Path, arrays: dict[str, Any]) -> None:
@@ -218,10 +221,14 @@ def cached(path: pathlib.Path) -> Features | None:
 
 def keep(path: pathlib.Path, made: Features) -> None:
     """Writes the cache; one that cannot be written costs time, not the run: it is said, nothing is raised."""
+    _keep(path, _arrays(made))
+
+
+def _keep(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     try:
-        save(path, made)
+        _write(path, arrays)
     except OSError as error:
-        log.warning("The features could not be kept in %s (%s); the next run makes them again.", path, error)
+        log.warning("%s could not be kept (%s); the next run makes it again.", path, error)
 
 
 def derived(side: Features, name: str) -> dict[str, np.ndarray] | None:
@@ -239,11 +246,7 @@ def derived(side: Features, name: str) -> dict[str, np.ndarray] | None:
 
 def keep_derived(side: Features, name: str, arrays: dict[str, np.ndarray]) -> None:
     """Keeps for `derived` what was made of one side that has a file in the cache; see `keep`."""
-    path = _beside(side, name)
-    try:
-        _write(path, arrays)
-    except OSError as error:
-        log.warning("%s could not be written (%s); the next run makes it again.", path, error)
+    _keep(_beside(side, name), arrays)
 
 
 def _beside(side: Features, name: str) -> pathlib.Path:
