@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 Array = jax.Array
@@ -56,6 +57,17 @@ def shared_out(rows: PyTree) -> PyTree:
     Without it every device would draw all latents, and compute all that follows from them.
     """
     return _constrained(rows, jax.sharding.PartitionSpec(DEVICES))
+
+
+def in_turn(a: Array, b: Array) -> Array:
+    """Rows of a and of b [n, ...] in turn, [2n, ...]: where they are dealt out over devices, none moves."""
+    return jnp.stack((a, b), 1).reshape(-1, *a.shape[1:])
+
+
+def every_other(x: Array) -> tuple[Array, Array]:
+    """What `in_turn` has made of them: [2n, ...] -> two of [n, ...]."""
+    pairs = x.reshape(-1, 2, *x.shape[1:])
+    return pairs[:, 0], pairs[:, 1]
 
 
 def known_to_all(tree: PyTree) -> PyTree:

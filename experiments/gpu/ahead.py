@@ -17,31 +17,19 @@ import pathlib
 import re
 import sys
 from typing import Any
-from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent))
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
-from jax.experimental import serialize_executable, topologies  # noqa: E402
+from jax.experimental import serialize_executable  # noqa: E402
 
+from experiments import absent  # noqa: E402
 from experiments.bench import operations, step  # noqa: E402
 from experiments.gpu import speed, worker  # noqa: E402
 from jaxdog import devices, program  # noqa: E402
 from jaxdog.data import batches  # noqa: E402
 
-H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
-  shared_memory_per_block: 49152 shared_memory_per_core: 233472 shared_memory_per_block_optin: 232448
-  core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
-  block_dim_limit_z: 65535 memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
-  device_memory_size: 84929347584 cuda_compute_capability { major: 9 }
-  registers_per_core_limit: 65536 registers_per_block_limit: 65536
-}
-platform_name: "CUDA" dnn_version_info { major: 9 minor: 12 } runtime_version { major: 13 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
 FREE = ("parameter", "get-tuple-element", "tuple", "bitcast", "constant")  # no kernels
 
 
@@ -104,12 +92,7 @@ def blank(side: int) -> Any:
 
 def compiled(job: dict[str, Any], out: pathlib.Path, only_init: bool) -> str:
     """The text of a step's program; leaves it and the first state's program."""
-    target = topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1").devices
-    with (
-        mock.patch.object(jax, "default_backend", lambda: "gpu"),
-        mock.patch.object(jax, "devices", lambda *_: list(target)),
-        mock.patch.object(jax, "device_count", lambda *_: 1),
-    ):
+    with absent.present("cuda", 1):
         config, over = worker.config_of(job), devices.mesh()
         functions = program.compiled(step.last(config), 0, job["k"], over)
         data = devices.described(jax.eval_shape(lambda: blank(config.data.store_size)), over)

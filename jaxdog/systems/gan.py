@@ -214,10 +214,10 @@ def _judge(
         of_real, stats = _verdict(game, params, stats, *real, keys[0], update=True)
         of_fake, stats = _verdict(game, params, stats, *fake, keys[1], update=True)
         return of_real, of_fake, stats
-    # One call on both halves: spectral norm iterates once per discriminator step.
-    image, label = (jnp.concatenate(pair) for pair in zip(real, fake, strict=True))
+    # One call on both kinds: spectral norm iterates once per discriminator step.
+    image, label = (system.in_turn(*pair) for pair in zip(real, fake, strict=True))
     verdict, stats = _verdict(game, params, stats, image, label, key, update=True)
-    of_real, of_fake = (jax.tree.map(lambda x, i=i: jnp.split(x, 2)[i], verdict) for i in range(2))
+    of_real, of_fake = (jax.tree.map(lambda x, i=i: system.every_other(x)[i], verdict) for i in range(2))
     return of_real, of_fake, stats
 
 
