@@ -47,6 +47,7 @@ class Comparer:
         self.real, self.over = real, over
         self.eps = self.network.eps if eps is None else eps
         self._everywhere = devices.everywhere(over)
+        self._solver = devices.for_factors(over)
         if real.count < 2:
             raise ValueError(f"{real.about.source} has {real.count} pictures; a real side needs at least 2")
 
@@ -55,18 +56,18 @@ class Comparer:
         """Layer -> the real side's factor."""
 
         def factor(layer: str) -> fid.Factor:
-            make = self._run(_factor)
+            make = self._solve(_factor)
             found = self._remembered(
-                f"factor_{layer}", lambda: make(self._rows(self.real.found[layer]))._asdict()
+                f"factor_{layer}", lambda: make(_rows(self.real.found[layer], self._solver))._asdict()
             )
-            return fid.Factor(**devices.put(found, self._everywhere))
+            return fid.Factor(**devices.put(found, devices.everywhere(self._solver)))
 
         return {layer: factor(layer) for layer in self.network.frechet}
 
     @cached_property
     def pool(self) -> Rows:
         """The real side's features that all but FID are made of."""
-        return self._rows(self.real.found[self.network.layer])
+        return _rows(self.real.found[self.network.layer], self.over)
 
     def radius(self, k: int) -> jax.Array:
         """[n], rows of `pool`: each real picture's distance to its k-th nearest other one; 0 for padding."""
@@ -115,10 +116,10 @@ class Comparer:
     def _mifid(self, fake: features.Features, notes: list[str]) -> dict[str, float | None]:
         layer, found, distances = self.network.layer, {}, {}
         for name, base in self.network.frechet.items():
-            rows = self._rows(fake.found[name])
-            distances[name] = float(self._run(_frechet)(self.factors[name], rows))
+            rows = _rows(fake.found[name], self._solver)
+            distances[name] = float(self._solve(_frechet)(self.factors[name], rows))
             found[self._called(base, name)] = max(distances[name], 0.0)
-        near = float(self._run(_memorization)(self._rows(fake.found[layer]), self.pool))
+        near = float(self._run(_memorization)(_rows(fake.found[layer], self.over), self.pool))
         if not np.isfinite(near):
             notes.append(
                 "every feature of a side is zero, so there is no memorization distance, and no MiFID"
@@ -161,14 +162,14 @@ class Comparer:
             notes.append(
                 f"precision, recall, density and coverage look at {k} neighbours instead of {prdc.K}"
             )
-        rows = self._rows(fake.found[self.network.layer])
+        rows = _rows(fake.found[self.network.layer], self.over)
         found = self._run(_prdc, 3)(self.pool, self.radius(k), rows, k)
         return {self._called(name): float(x) for name, x in found._asdict().items()}
 
     def _fid_infinity(self, fake: features.Features, notes: list[str]) -> dict[str, float | None]:
         layer = self.network.layer
-        rows = devices.put(fake.found[layer], self._everywhere)
-        found = self._run(fid.extrapolate)(self.factors[layer], rows, jax.random.key(0))
+        rows = devices.put(fake.found[layer], devices.everywhere(self._solver))
+        found = self._solve(fid.extrapolate)(self.factors[layer], rows, jax.random.key(0))
         if found.r2 < 0.98:
             notes.append(f"the line to infinitely many pictures fits badly (R2 {float(found.r2):.3f})")
         return {self._called("fid_infinity"): float(found.at_infinity)}
@@ -178,8 +179,9 @@ class Comparer:
             notes.append("no scores of each class: both sides need labels of the same classes")
             return {}
         layer, classes = self.network.layer, len(self.real.breeds)
-        rows = (devices.put(side.found[layer], self._everywhere) for side in (self.real, fake))
-        found = self._run(per_class.per_class)(
+        where = devices.everywhere(self._solver)
+        rows = (devices.put(side.found[layer], where) for side in (self.real, fake))
+        found = self._solve(per_class.per_class)(
             *rows, per_class.groups(self.real.label, classes), per_class.groups(fake.label, classes)
         )
         name, rows_of = (
@@ -209,14 +211,19 @@ class Comparer:
     def _run(self, function: Callable[..., Any], *static: int) -> Callable[..., Any]:
         return devices.compiled(function, self.over, *static)
 
+    def _solve(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`_run` of what factors matrices."""
+        return devices.compiled(function, self._solver)
+
     def _called(self, base: str, layer: str = "") -> str:
         return features.called(base + ("" if layer else self.network.suffix), self.real.about.kind, layer)
 
-    def _rows(self, x: np.ndarray) -> Rows:
-        more = -len(x) % self.over.size
-        weight = np.ones(len(x), np.float32)
-        padded = np.pad(x, ((0, more), (0, 0))), np.pad(weight, (0, more))
-        return Rows(*devices.put(padded, devices.by_rows(self.over)))
+
+def _rows(x: np.ndarray, over: Mesh) -> Rows:
+    more = -len(x) % over.size
+    weight = np.ones(len(x), np.float32)
+    padded = np.pad(x, ((0, more), (0, 0))), np.pad(weight, (0, more))
+    return Rows(*devices.put(padded, devices.by_rows(over)))
 
 
 def _factor(rows: Rows) -> fid.Factor:

@@ -82,6 +82,20 @@ def in_order() -> dict[str, str] | None:
     return {LIBRARY: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
+def for_factors(over: Mesh) -> Mesh:
+    """Where matrices are factored: there, but for TPUs, whose host does it, if it may.
+
+    For other devices XLA has LAPACK or cuSOLVER. For TPUs it writes QR and singular values out as loops:
+    those of 20,579 x 2,048 features compile for minutes.
+    """
+    if over.devices.flat[0].platform != "tpu":
+        return over
+    try:
+        return Mesh(np.array(jax.local_devices(backend="cpu")[:1]), (AXIS,))
+    except RuntimeError:  # JAX_PLATFORMS leaves none
+        return over
+
+
 @functools.cache
 def compiled(function: Callable[..., Any], over: Mesh, *static: int) -> Callable[..., Any]:
     """`function` jitted, once for all who ask; its result is whole on every device, so each host can read it.

@@ -75,6 +75,18 @@ def test_devices_padding_and_order_change_nothing(result):
         np.testing.assert_allclose(x, result.scores[name], rtol=1e-5, atol=1e-6)
 
 
+def test_matrices_may_be_factored_elsewhere(result, monkeypatch):
+    """As where the devices are TPUs; the other scores stay on these."""
+    host = Mesh(np.array(jax.devices()[2:3]), ("data",))
+    monkeypatch.setattr(devices, "for_factors", lambda over: host)
+    solved = compare.Comparer(REAL, devices.mesh())
+    found = solved.scores(FAKE, ALL)
+    assert solved.factors["pool_3"].r.sharding.mesh == host and solved.pool.x.sharding.mesh == devices.mesh()
+    assert found.scores.keys() == result.scores.keys() and found.per_class.keys() == result.per_class.keys()
+    for name, score in result.scores.items():
+        np.testing.assert_allclose(found.scores[name], score, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
 def test_what_is_made_of_the_real_side_alone_is_kept_beside_it(tmp_path, result, caplog):
     """Made by one device, read by four; what is kept is used, and made again where it is damaged."""
     real, metrics = REAL._replace(file=tmp_path / "features-0.npz"), ("mifid", "prdc")

@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import re
+import types
 from functools import partial
 from typing import Any
 
@@ -223,6 +224,18 @@ def test_devices_send_each_other_sums_and_nothing_else() -> None:
     loops = re.findall(r" while\(.*condition=%([\w.-]+), body=%([\w.-]+)", text)
     assert loops and set(scaling.collectives(text)) == {"all-reduce"}
     assert not [name for loop in loops for name in loop if scaling.collectives(computations[name])]
+
+
+def test_the_host_of_tpus_factors_matrices_if_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    tpu: Any = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(platform="tpu")] * 2))
+    assert devices.for_factors(devices.mesh()) == devices.mesh()
+    assert devices.for_factors(tpu) == Mesh(np.array(jax.devices("cpu")[:1]), (devices.AXIS,))
+
+    def none(backend: str) -> None:
+        raise RuntimeError(f"unknown backend: '{backend}'")
+
+    monkeypatch.setattr(jax, "local_devices", none)
+    assert devices.for_factors(tpu) is tpu
 
 
 def test_a_convolution_after_the_other_is_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,9 @@ import pytest
 
 from experiments import absent
 from experiments.bench import scaling
+from experiments.tpu import compiles
+from jaxdog import factory
+from tests import test_factory
 
 # As compilers write them: at once, and begun early; one array, and several.
 LINES = {
@@ -71,3 +74,25 @@ def test_a_program_is_compiled_for_chips_that_are_not_there() -> None:
         program = jax.jit(lambda x: x.sum()).lower(x).compile().as_text()
     assert "all-reduce" in scaling.collectives(program)
     assert jax.default_backend() == "cpu"
+
+
+def test_what_does_not_compile_is_told_beside_what_does() -> None:
+    def refused() -> None:
+        raise NotImplementedError("no such operation")
+
+    x = jax.ShapeDtypeStruct((4,), np.float32)
+    rows = [compiles.row(("one", lambda: jax.jit(lambda x: x + 1).lower(x))), compiles.row(("two", refused))]
+    assert rows[0]["collectives"] == {} and "error" not in rows[0]
+    said = compiles.table({"toy": rows}).splitlines()
+    assert said[2].startswith("| toy | one | yes |") and "no: NotImplementedError: no such" in said[3]
+
+
+@pytest.mark.parametrize("name", ["progan", "vqvae2"])
+def test_every_phase_of_a_config_is_asked_for(name: str) -> None:
+    """From its first state to its samples; each phase begins with what the one before has left."""
+    config = factory.check(test_factory.load(test_factory.ROOT / "configs" / f"{name}.py").get_config("test"))
+    found = list(compiles.trained(name))
+    assert [title for title, _ in found] == [phase.name for phase in factory.phases(config, compiles.CLASSES)]
+    title, parts = found[-1]
+    assert [part for part, _ in parts] == ["first state", "step", "samples"]
+    assert "func.func public @main" in parts[0][1]().as_text()
