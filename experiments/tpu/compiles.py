@@ -98,7 +98,6 @@ def scored() -> list[Part]:
     params = devices.described(params, over)
     radius = array((side(REAL).weight.shape[0],), whole)
     found = {
-        "Inception": (features.features, (params, array((BATCH, 64, 64, 3), rows, jnp.uint8)), ()),
         "memorization distance": (compare._memorization, (side(FAKE), side(REAL)), ()),
         "radius": (compare._radius, (side(REAL), prdc.K), (1,)),
         "precision and recall": (compare._prdc, (side(REAL), radius, side(FAKE), prdc.K), (3,)),
@@ -107,6 +106,7 @@ def scored() -> list[Part]:
             (array((REAL, width), whole), array((FAKE, width), whole), kid.draw(REAL, FAKE)),
             (),
         ),
+        "Inception": (features.features, (params, array((BATCH, 64, 64, 3), rows, jnp.uint8)), ()),
     }
     return [
         (name, functools.partial(devices.compiled(function, over, *static).lower, *given))
