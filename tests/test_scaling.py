@@ -9,7 +9,7 @@ import pytest
 from experiments import absent
 from experiments.bench import scaling
 from experiments.tpu import compiles
-from jaxdog import factory
+from jaxdog import devices, factory
 from tests import test_factory
 
 # As compilers write them: at once, and begun early; one array, and several.
@@ -31,9 +31,7 @@ def test_a_collective_counts_once_with_its_result(line: str) -> None:
 
 
 def test_a_sum_over_devices_is_found_where_xla_has_put_it() -> None:
-    over = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
-    rows = jax.sharding.NamedSharding(over, jax.sharding.PartitionSpec("data"))
-    x = jax.ShapeDtypeStruct((8, 6), np.float32, sharding=rows)
+    x = jax.ShapeDtypeStruct((8, 6), np.float32, sharding=devices.by_rows(devices.mesh()))
     program = jax.jit(lambda x: x.sum(0)).lower(x).compile().as_text()
     assert scaling.collectives(program) == {"all-reduce": {"count": 1, "bytes": 24}}
 
@@ -68,9 +66,7 @@ def test_a_program_is_compiled_for_chips_that_are_not_there() -> None:
         pytest.skip("libtpu is not installed: pip install -e '.[tpu]'")
     with absent.present("tpu", 4):
         assert jax.default_backend() == "tpu" and jax.device_count() == 4
-        over = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
-        rows = jax.sharding.NamedSharding(over, jax.sharding.PartitionSpec("data"))
-        x = jax.ShapeDtypeStruct((8, 128), np.float32, sharding=rows)
+        x = jax.ShapeDtypeStruct((8, 128), np.float32, sharding=devices.by_rows(devices.mesh()))
         program = jax.jit(lambda x: x.sum()).lower(x).compile().as_text()
     assert "all-reduce" in scaling.collectives(program)
     assert jax.default_backend() == "cpu"

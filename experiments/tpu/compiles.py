@@ -10,6 +10,7 @@ is said of numbers or speed. Leaves compiles.json and compiles.md beside this fi
 
 import argparse
 import functools
+import importlib
 import json
 import pathlib
 import sys
@@ -27,7 +28,7 @@ CONFIGS = sorted(path.stem for path in (HERE.parent.parent / "configs").glob("*.
 SCORER = "scorer"
 CLASSES = 3
 REAL, FAKE, BATCH = 20_579, 10_000, 64  # pictures; those that Inception sees at once
-Part = tuple[str, Callable[[], Any]]  # (what it is, a function that compiles it)
+Part = tuple[str, Callable[[], Any]]  # (what it is, a function that lowers it)
 
 
 def parse() -> argparse.Namespace:
@@ -46,8 +47,6 @@ def parse() -> argparse.Namespace:
 
 def trained(name: str) -> Iterator[tuple[str, list[Part]]]:
     """Phases of a config, and what is compiled of each."""
-    import importlib
-
     import jax
     import jax.numpy as jnp
 
