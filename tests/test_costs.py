@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import pytest
 from jax.sharding import Mesh
 
 from jaxdog import costs, devices, factory, sections, system
+from jaxdog.models import convolution
 from tests import test_factory
 
 
@@ -64,3 +66,12 @@ def test_fit_names_the_largest(
     assert costs.fit(config._replace(devices=share)) == 8
     text = capsys.readouterr().out
     assert "largest that fits: 8" in text and text.count("too much") == 1 and "needs more than" in text
+
+
+def test_loops_and_saved_products_change_no_count(config: sections.Checked, monkeypatch: Any) -> None:
+    phase, side = factory.phases(config, 3)[-1], config.data.store_size
+    expected = costs.flops(phase, side)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    for name in ("AT_ONCE", "MANY", "SEVERAL"):
+        monkeypatch.setattr(convolution, name, 1)
+    assert costs.flops(phase, side) == expected

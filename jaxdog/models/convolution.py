@@ -40,7 +40,7 @@ COLOURS = 3  # channels of a picture
 NARROW = 32  # channels from which on XLA's fast convolution for CPUs is taken
 SMALL, DEEP = 4 * 4, 512 * 512  # pixels of a map, and products of a tap, for which patches are gathered
 SEVERAL, MANY = 256, 64  # outputs, and channels on both sides, from which on products are saved
-AT_ONCE = 2**21  # numbers of the larger operand of a kernel's gradient that are summed over at a time
+AT_ONCE = 2**18  # numbers of the larger operand of a kernel's gradient that are summed over at a time
 LARGEST = 4  # height of a layer's kernel; the "kernels" of gradients' sums are whole maps
 
 
@@ -169,7 +169,7 @@ def written_out() -> Iterator[None]:
 
 
 def saving() -> bool:
-    """Whether products are saved at all.
+    """Whether products are saved, and kernels' gradients added up in loops, at all.
 
     Not where pictures are dealt out over devices: kernels' gradients would travel before they are added up.
     """
@@ -243,9 +243,7 @@ def _returned(g: Array, kernel: Array, pads: Pads) -> Array:
 def _kernel_sum(x: Array, g: Array, pads: Pads) -> Array:
     """Gradient [n, n, c, k] of <_conv(x, kernel), g>, x [b, h, w, c], g [b, h', w', k]: a sum over b.
 
-    A convolution whose "channels" are the batch. The channels of its first operand have to come to the front,
-    which is dear: the narrower of the two is taken. Of large maps of many channels a few pictures at a time,
-    but for those that are dealt out over devices, as slices would have to travel.
+    Of large maps a few pictures at a time, which stay in a core's cache.
     """
     size = _sides(x, g.shape[1:], pads)
     c, k = x.shape[-1], g.shape[-1]
@@ -254,12 +252,21 @@ def _kernel_sum(x: Array, g: Array, pads: Pads) -> Array:
         return found.reshape(*size, c, k)
     if size == (3, 3) and _saves(x, g.shape[1:3], c, k):
         return winograd.kernel_sum(x, g, pads)
-    few = max(1, AT_ONCE * len(x) // max(x.size, g.size))
-    if few < len(x) and jax.device_count() == 1:
-        parts = [_kernel_sum(x[i : i + few], g[i : i + few], pads) for i in range(0, len(x), few)]
-        return sum(parts[1:], parts[0])
-    if c <= k:
+    b = len(x)
+    few = max(1, AT_ONCE * b // max(x.size, g.size)) if saving() else b
+    parts = next(n for n in range(1, b + 1) if b % n == 0 and b // n <= few)
+    return products.in_parts(lambda x, g: _kernel_sum_of_few(x, g, pads), x, g, parts)
+
+
+def _kernel_sum_of_few(x: Array, g: Array, pads: Pads) -> Array:
+    """`_kernel_sum` as a convolution whose "channels" are the batch.
+
+    The channels of its first operand have to come to the front, which is dear: the narrower of the two is
+    taken.
+    """
+    if x.shape[-1] <= g.shape[-1]:
         return _conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), pads).transpose(1, 2, 0, 3)
+    size = _sides(x, g.shape[1:], pads)
     turned = _conv(g.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), _back(size, pads))
     return turned[:, ::-1, ::-1].transpose(1, 2, 3, 0)
 

@@ -31,6 +31,15 @@ def with_gradients(function: Bilinear, first: Bilinear, second: Bilinear, static
     return cast(Bilinear, made)
 
 
+def in_parts(function: Bilinear, x: Array, y: Array, parts: int) -> Array:
+    """function(x, y), a sum over the first axis of both, in a loop over so many equal parts of that axis."""
+    if parts == 1:
+        return function(x, y)
+    cut = tuple(a.reshape(parts, -1, *a.shape[1:]) for a in (x, y))
+    nothing = jnp.zeros_like(jax.eval_shape(function, cut[0][0], cut[1][0]))
+    return lax.scan(lambda total, more: (total + function(*more), None), nothing, cut)[0]
+
+
 def matmul(a: Array, b: Array) -> Array:
     """[..., n, k] times [..., k, m] -> [..., n, m], of the same leading sizes.
 

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdog.models import products
+
 Array = jax.Array
 Places = Array  # [column, row, ...]: what stands in each place of a tile
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -80,27 +82,18 @@ def _parts(x: Array, stride: int) -> int:
     return max(n for n in range(1, b + 1) if b % n == 0 and (b // n * tiles >= TILES or n == 1))
 
 
-def _cut(x: Array, parts: int) -> Array:
-    return x.reshape(parts, -1, *x.shape[1:])
-
-
 def _few(function: Callable[[Array], Array], x: Array, stride: int = 1) -> Array:
     """function(x), of pictures that do not look at each other."""
     parts = _parts(x, stride)
     if parts == 1:
         return function(x)
-    y = lax.map(function, _cut(x, parts))
+    y = lax.map(function, x.reshape(parts, -1, *x.shape[1:]))
     return y.reshape(-1, *y.shape[2:])
 
 
 def _few_added(function: Callable[[Array, Array], Array], x: Array, y: Array) -> Array:
     """function(x, y), a sum over pictures; x has as many pixels as a convolution has outputs."""
-    parts = _parts(x, 1)
-    if parts == 1:
-        return function(x, y)
-    cut = _cut(x, parts), _cut(y, parts)
-    nothing = jnp.zeros(jax.eval_shape(function, cut[0][0], cut[1][0]).shape, x.dtype)
-    return lax.scan(lambda total, more: (total + function(*more), None), nothing, cut)[0]
+    return products.in_parts(function, x, y, _parts(x, 1))
 
 
 # Products, one a place --------------------------------------------------------------------------------------
