@@ -17,7 +17,8 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxdog import plots, writers
+from jaxdog.training import writers
+from jaxdog.utils import plots
 
 
 def main(run: pathlib.Path, out: pathlib.Path) -> None:

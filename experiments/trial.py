@@ -53,10 +53,10 @@ def check_budget(made: argparse.ArgumentParser, args: argparse.Namespace) -> Non
 
 def told(args: argparse.Namespace) -> dict[str, Any]:
     """What --set says: fields and values."""
-    from jaxdog import modes
+    from jaxdog import commands
 
     return {
-        field: modes.tuples(json.loads(value)) for field, _, value in (x.partition("=") for x in args.set)
+        field: commands.tuples(json.loads(value)) for field, _, value in (x.partition("=") for x in args.set)
     }
 
 
@@ -86,10 +86,10 @@ def side_by_side(file: str, jobs: Sequence[Job], count: int) -> list[str]:
         if cores:
             os.sched_setaffinity(0, cores[next(number) :: count])
 
-    def run(job: Job) -> bool:
+    def run(task: Job) -> bool:
         begun = time.monotonic()
-        good = all(done[name].result() for name in job.after) and again(file, job.one)
-        print(f"{job.one}: {'done' if good else 'FAILED'}, {time.monotonic() - begun:.0f} s", flush=True)
+        good = all(done[name].result() for name in task.after) and again(file, task.one)
+        print(f"{task.one}: {'done' if good else 'FAILED'}, {time.monotonic() - begun:.0f} s", flush=True)
         return good
 
     with concurrent.futures.ThreadPoolExecutor(count, initializer=settle) as pool:
@@ -154,11 +154,12 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
 
 def flops(config: Any, number: int = 0) -> float:
     """Floating-point operations of a step of a phase, the first, see `costs.flops`."""
-    from jaxdog import costs, factory
+    from jaxdog import cost
+    from jaxdog.config import build
 
-    checked = factory.check(config)
-    phase = factory.phases(checked, factory.classes(checked.data))[number]
-    return costs.flops(phase, checked.data.store_size)
+    checked = build.check(config)
+    phase = build.phases(checked, build.classes(checked.data))[number]
+    return cost.flops(phase, checked.data.store_size)
 
 
 def rate(turn: Callable[[], Any], images: int, seconds: float) -> dict[str, float]:
@@ -180,16 +181,18 @@ def speed(config: Any, k: int, seconds: float) -> dict[str, float]:
     import jax
     import numpy as np
 
-    from jaxdog import devices, factory, program
+    from jaxdog import sharding
+    from jaxdog.config import build
     from jaxdog.data import batches
+    from jaxdog.training import train_step
 
-    over, phase = devices.mesh(), factory.phases(factory.check(config), 120)[-1]
+    over, phase = sharding.mesh(), build.phases(build.check(config), 120)[-1]
     rng, side = np.random.default_rng(0), config.data.store_size
     image = rng.integers(0, 256, (4096, side, side, 3), np.uint8)
     extent = rng.integers(64, 400, (4096, 2), np.int32)
     label, kind = rng.integers(0, 120, 4096, np.int32), rng.integers(0, 2, 4096, np.int32)
-    data = devices.put(batches.resident(image, label, extent, kind), devices.everywhere(over))
-    functions = program.compiled(phase, 0, k, over)
+    data = sharding.put(batches.resident(image, label, extent, kind), sharding.everywhere(over))
+    functions = train_step.compiled(phase, 0, k, over)
     state = functions.init(data)
 
     def turn() -> None:
@@ -218,76 +221,82 @@ class Trial:
     def __init__(self, config: Any, folder: pathlib.Path, scoring: bool = True):
         import jax
 
-        from jaxdog import factory, job, writers
+        from jaxdog import runs
+        from jaxdog.config import build
+        from jaxdog.training import writers
 
-        checked = factory.check(config)
+        checked = build.check(config)
         cache = pathlib.Path(checked.data.cache_dir).expanduser()
         jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")  # for init_from
         self.folder, self.seed = folder, checked.seed
-        self.job = job.make(checked, folder, cache, training=True, scoring=scoring)
+        self.job = runs.make(checked, folder, cache, training=True, scoring=scoring)
         self.writer = writers.Writer(folder, step=0)
-        self.run = job.training(self.job, self.writer)
+        self.run = runs.training(self.job, self.writer)
         self.phase, self.state = self.job.phases[0], None
 
     def begin(self) -> None:
         """The state before the first step; `train` makes its own."""
-        from jaxdog import program
+        from jaxdog.training import train_step
 
-        self.state = program.compiled(self.phase, self.seed, 1, self.job.over).init(self.run.data)
+        self.state = train_step.compiled(self.phase, self.seed, 1, self.job.over).init(self.run.data)
         if self.run.begin:
             self.state = self.run.begin(self.state)
 
     def score(self, samples: int, phase: Any = None) -> dict[str, Any]:
         """MiFID, precision, recall and their kin of so many pictures; `phase`: as another one draws them."""
-        from jaxdog import job, program
+        from jaxdog import runs
+        from jaxdog.training import train_step
 
         phase = phase or self.phase
-        key = program.key_for(self.seed, program.EVALUATE)
-        label = job.labels(self.job, samples, program.EVALUATE, phase, self.state)
-        size = job.batch_size(self.job)
+        key = train_step.key_for(self.seed, train_step.EVALUATE)
+        label = runs.labels(self.job, samples, train_step.EVALUATE, phase, self.state)
+        size = runs.batch_size(self.job)
         evaluator = self.job.evaluator()
         return evaluator.score_system(phase.system, self.state, key, label, ("mifid", "prdc"), size)
 
     def reconstruct(self, samples: int) -> dict[str, Any]:
         """How well training pictures come back from an autoencoder; of other systems nothing."""
-        from jaxdog import job, program, reconstruct
+        from jaxdog import runs
+        from jaxdog.evaluation import reconstruction
+        from jaxdog.training import train_step
 
         drawn = self.phase.system
         if drawn.reconstruct is None:
             return {}
-        extractor, key = self.job.evaluator().extractor, program.key_for(self.seed, program.RECONSTRUCT)
-        crops = job.resident(self.job.crops)
-        return reconstruct.reconstruct(extractor, drawn, self.state, key, crops, samples).scores
+        extractor, key = self.job.evaluator().extractor, train_step.key_for(self.seed, train_step.RECONSTRUCT)
+        crops = runs.resident(self.job.crops)
+        return reconstruction.reconstruct(extractor, drawn, self.state, key, crops, samples).scores
 
     def train(self) -> dict[str, Any]:
         """To the end of the budget; what it was and took."""
         import jax
         import numpy as np
 
-        from jaxdog import program, system, train, writers
+        from jaxdog import types
+        from jaxdog.training import loop, train_step, writers
 
         self.state = None  # the run makes its own
-        outcome = train.train(self.run)
+        outcome = loop.train(self.run)
         self.writer.close()
-        self.phase = self.job.phases[program.phase_at(self.job.phases, outcome.step)]
+        self.phase = self.job.phases[train_step.phase_at(self.job.phases, outcome.step)]
         self.state = outcome.state
         lines = writers.read_jsonl(self.folder / writers.LOG)
         return {
             "seconds": outcome.seconds,
             "steps": outcome.step,
-            "images": program.images_at(self.job.phases, outcome.step),
+            "images": train_step.images_at(self.job.phases, outcome.step),
             "images_per_second": float(np.median([line["images_per_second"] for line in lines])),
-            "memory_gb": train.memory_gb(),
+            "memory_gb": loop.memory_gb(),
             "losses": [
                 {k: v for k, v in line.items() if k == "step" or k.startswith(KEPT)} for line in lines
             ],
             "parameters": {
                 player: sum(x.size for x in jax.tree.leaves(net.params))
                 for player, net in vars(outcome.state).items()
-                if isinstance(net, system.Net)
+                if isinstance(net, types.Net)
             },
             "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
             "jax": jax.__version__,
@@ -298,10 +307,13 @@ class Trial:
         """A sheet of pictures as a PNG."""
         import PIL.Image
 
-        from jaxdog import evaluate, job, plots, program
+        from jaxdog import runs
+        from jaxdog.evaluation import evaluate
+        from jaxdog.training import train_step
+        from jaxdog.utils import plots
 
-        key, size = program.key_for(self.seed, program.EVALUATE), job.batch_size(self.job)
-        label = job.labels(self.job, max(images, size), program.EVALUATE, self.phase, self.state)
+        key, size = train_step.key_for(self.seed, train_step.EVALUATE), runs.batch_size(self.job)
+        label = runs.labels(self.job, max(images, size), train_step.EVALUATE, self.phase, self.state)
         few = evaluate.generate(self.phase.system, self.state, key, label, self.job.over, size)
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(plots.grid(few[:images], columns=12)).save(path)

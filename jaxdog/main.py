@@ -13,7 +13,7 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxdog.data import clean
+from jaxdog.cleaning import filters
 
 MODES = ("train", "evaluate", "sample", "submit", "report", "clean", "label", "fit")
 
@@ -39,7 +39,7 @@ DEFINE = {
 }
 CLEAN = {
     name: DEFINE[type(value)](f"clean.{name}", value, "Mode clean, see README: Cleaning the photos.")
-    for name, value in clean.Settings()._asdict().items()
+    for name, value in filters.Settings()._asdict().items()
 }
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the config, the networks' sizes and costs, and stop.")
 DETERMINISTIC = flags.DEFINE_bool(
@@ -73,20 +73,20 @@ def main(argv: list[str]) -> None:
 
     if DETERMINISTIC.value:
         os.environ["XLA_FLAGS"] = same_bits(os.environ.get("XLA_FLAGS", ""))
-    from jaxdog import modes  # JAX is imported here, when the flags are known to be right
+    from jaxdog import commands  # JAX is imported here, when the flags are known to be right
 
-    modes.distributed(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    commands.distributed(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     try:
-        modes.run(
+        commands.run(
             MODE.value,
             CONFIG.value,
             WORKDIR.value,
             dry_run=DRY_RUN.value,
             count=COUNT.value,
-            settings=clean.Settings(**{name: flag.value for name, flag in CLEAN.items()}),
+            settings=filters.Settings(**{name: flag.value for name, flag in CLEAN.items()}),
             port=PORT.value,
         )
-    except modes.EXPECTED as error:
+    except commands.EXPECTED as error:
         print(f"\njaxdog: {error}", file=sys.stderr)
         sys.exit(1)
 

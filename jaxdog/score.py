@@ -51,11 +51,12 @@ def main(argv: list[str]) -> None:
     if REAL.value is None or FAKE.value is None:
         raise app.UsageError("--real and --fake are both needed: what is scored against what?")
 
-    from jaxdog import scorer, writers  # JAX is imported here, when the flags are known to be right
+    from jaxdog.evaluation import score_files  # JAX is imported here, when the flags are known to be right
+    from jaxdog.training import writers  # JAX is imported here, when the flags are known to be right
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.getLogger("jaxdog").addHandler(logging.StreamHandler())
-    options = scorer.Options(
+    options = score_files.Options(
         network=NETWORK.value,
         weights=WEIGHTS.value,
         size=SIZE.value,
@@ -69,13 +70,13 @@ def main(argv: list[str]) -> None:
         save_fake=SAVE_FAKE.value,
     )
     try:
-        found = scorer.score(REAL.value, FAKE.value, options)
+        found = score_files.score(REAL.value, FAKE.value, options)
         if OUT.value is not None:
             pathlib.Path(OUT.value).write_text(json.dumps(writers.to_json(found), indent=2) + "\n")
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"\njaxdog-score: {error}", file=sys.stderr)
         sys.exit(1)
-    print(scorer.table(found))
+    print(score_files.table(found))
 
 
 def run() -> None:

@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from jaxdog import writers
+from jaxdog.training import writers
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNSCORED = ("--config.eval.every_kimg=0", "--config.eval.final=()", "--config.sample.sweep={}")

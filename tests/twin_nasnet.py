@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from jaxdog.metrics import nasnet
+from jaxdog.metrics.backbones import nasnet
 
 # (operations, which states they take, whether a state is used up), two operations for every sum.
 NORMAL = (

@@ -152,7 +152,7 @@ def row_at(question: str, arm: str, seed: int) -> pathlib.Path:
 
 def one(question: str, arm: str, seed: int, args: argparse.Namespace) -> None:
     """Trains and scores an arm; an entry as it is, also as the questions of its sampling draw it."""
-    from jaxdog import factory
+    from jaxdog.config import build
 
     config, told = config_of(question, arm, seed, args)
     name, asked = f"{name_of(question, arm)}-{seed}", QUESTIONS[question]
@@ -165,7 +165,7 @@ def one(question: str, arm: str, seed: int, args: argparse.Namespace) -> None:
     for other in (x for x in alike if QUESTIONS[x].sampling):
         drawn = next(x for x, changes in QUESTIONS[other].arms.items() if changes)
         config, told = config_of(other, drawn, seed, args)
-        phase = factory.phases(factory.check(config), config.data.classes)[-1]
+        phase = build.phases(build.check(config), config.data.classes)[-1]
         path, score = row_at(other, drawn, seed), tried.score(args.samples, phase)
         trial.write(path, {"name": path.stem, **row, "after": score, "changes": told})
 

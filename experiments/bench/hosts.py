@@ -22,7 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 from experiments import trial  # noqa: E402
-from jaxdog import writers  # noqa: E402
+from jaxdog.training import writers  # noqa: E402
 
 STEPS, EARLY = 40, 5  # of the log's lines, each of 2 steps: before small differences have grown
 # Compiled quickly and kept: this is about what comes out.

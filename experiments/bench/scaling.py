@@ -67,18 +67,19 @@ def compiled(config: Any, platform: str, devices_used: int) -> dict[str, Any]:
     import numpy as np
     from jax.sharding import Mesh
 
-    from jaxdog import costs, devices, factory, system
+    from jaxdog import cost, sharding, types
+    from jaxdog.config import build
 
     side = config.data.store_size
-    operations = costs.flops(factory.phases(factory.check(config), CLASSES)[-1], side)
+    operations = cost.flops(build.phases(build.check(config), CLASSES)[-1], side)
     config.game.batch_size = config.game.batch_size * devices_used  # weak scaling
-    checked = factory.check(config)
-    phase = factory.phases(checked, CLASSES)[-1]
+    checked = build.check(config)
+    phase = build.phases(checked, CLASSES)[-1]
     with contextlib.nullcontext() if platform == "cpu" else absent.present(platform, devices_used):
-        over = Mesh(np.array(jax.devices()[:devices_used]), (devices.AXIS,))
-        state, step = costs.lowered(phase, side, over, checked.devices.deal_state)
+        over = Mesh(np.array(jax.devices()[:devices_used]), (sharding.AXIS,))
+        state, step = cost.lowered(phase, side, over, checked.devices.deal_state)
         made = step.compile()
-    nets = [net for net in vars(state).values() if isinstance(net, system.Net)]
+    nets = [net for net in vars(state).values() if isinstance(net, types.Net)]
     return {
         "devices": devices_used,
         "flops_of_each": operations,

@@ -64,27 +64,28 @@ def pictures(side: int, n: int = PICTURES) -> Any:
     """Random pictures, as many and as large as the real ones, on the devices."""
     import numpy as np
 
-    from jaxdog import devices
+    from jaxdog import sharding
     from jaxdog.data import batches
 
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (n, side, side, 3), np.uint8)
     label = rng.integers(0, CLASSES, n, np.int32)
-    return devices.put(batches.resident(image, label), devices.everywhere(devices.mesh()))
+    return sharding.put(batches.resident(image, label), sharding.everywhere(sharding.mesh()))
 
 
 def last(config: Any) -> Any:
     """A config's last phase."""
-    from jaxdog import factory
+    from jaxdog.config import build
 
-    return factory.phases(factory.check(config), CLASSES)[-1]
+    return build.phases(build.check(config), CLASSES)[-1]
 
 
 def begun(config: Any, data: Any, k: int) -> tuple[Any, Any]:
     """The functions of a config's last phase, and its first state."""
-    from jaxdog import devices, program
+    from jaxdog import sharding
+    from jaxdog.training import train_step
 
-    functions = program.compiled(last(config), 0, k, devices.mesh())
+    functions = train_step.compiled(last(config), 0, k, sharding.mesh())
     return functions, functions.init(data)
 
 
@@ -120,12 +121,14 @@ def drawer(config: Any, state: Any, k: int) -> Turn:
     import jax
     import numpy as np
 
-    from jaxdog import devices, evaluate, program
+    from jaxdog import sharding
+    from jaxdog.evaluation import evaluate
+    from jaxdog.training import train_step
 
-    drawn, over, label = last(config).system, devices.mesh(), np.arange(k * config.game.batch_size) % CLASSES
-    key = program.key_for(0, program.SUBMIT)
+    drawn, over, label = last(config).system, sharding.mesh(), np.arange(k * config.game.batch_size) % CLASSES
+    key = train_step.key_for(0, train_step.SUBMIT)
     ready = jax.block_until_ready(evaluate.prepared(drawn, jax.tree.map(lambda x: x.copy(), state), key))
-    make = evaluate.painter(drawn, devices.everywhere(over))
+    make = evaluate.painter(drawn, sharding.everywhere(over))
 
     def draw() -> None:
         for index, breed in evaluate.draws(label.astype(np.int32), config.game.batch_size, over):
@@ -139,14 +142,14 @@ def inputs_only(data: Any, b: int, k: int) -> Turn:
     import jax
     import numpy as np
 
-    from jaxdog import augment
+    from jaxdog.augment import transforms
     from jaxdog.data import batches
 
     @jax.jit
     def one(data: batches.Data, i: jax.Array) -> jax.Array:
         key = jax.random.key(0)
         batch = batches.batch(data, key, i, b)
-        return augment.flip(jax.random.fold_in(key, i), batch).image
+        return transforms.flip(jax.random.fold_in(key, i), batch).image
 
     def turn() -> None:
         for i in range(k):
@@ -160,7 +163,7 @@ def line_only(scalars: Any, folder: str) -> Turn:
     import jax
     import numpy as np
 
-    from jaxdog import writers
+    from jaxdog.training import writers
 
     writer, steps = writers.Writer(folder), itertools.count(1)
 

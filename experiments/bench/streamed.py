@@ -44,15 +44,18 @@ def turns(data: Any, config: Any, rounds: int) -> dict[str, list[float]]:
     """Seconds of each turn of K steps, streamed and resident alternating."""
     import jax
 
-    from jaxdog import devices, factory, program, stream
+    from jaxdog import sharding
+    from jaxdog.config import build
+    from jaxdog.data import host_loader
+    from jaxdog.training import train_step
 
-    over, phase = devices.mesh(), factory.phases(factory.check(config), bench.CLASSES)[-1]
+    over, phase = sharding.mesh(), build.phases(build.check(config), bench.CLASSES)[-1]
     few = bench.pictures(SIDE, 4096)
-    key = program.key_for(0, program.DATA)
-    ahead = stream.dispatches(data, key, range((rounds + 1) * K), K, phase.batch_size, over)
+    key = train_step.key_for(0, train_step.DATA)
+    ahead = host_loader.dispatches(data, key, range((rounds + 1) * K), K, phase.batch_size, over)
     sides: dict[str, Any] = {"streamed": ahead, "resident": itertools.repeat(few)}
     times: dict[str, list[float]] = {name: [] for name in sides}
-    made = {name: program.compiled(phase, 0, K, over, False, name == "streamed") for name in sides}
+    made = {name: train_step.compiled(phase, 0, K, over, False, name == "streamed") for name in sides}
     states = {name: made["resident"].init(few) for name in sides}
     for i in range(rounds + 1):  # the first one compiles
         for name, source in sides.items():
@@ -68,11 +71,17 @@ def goes_on(data: Any, batch_size: int) -> bool:
     """Whether the pictures of step 100 are the same in a run that begins there."""
     import numpy as np
 
-    from jaxdog import devices, program, stream
+    from jaxdog import sharding
+    from jaxdog.data import host_loader
+    from jaxdog.training import train_step
 
-    key, over = program.key_for(0, program.DATA), devices.mesh()
+    key, over = train_step.key_for(0, train_step.DATA), sharding.mesh()
     seen = [
-        next(itertools.islice(stream.dispatches(data, key, range(at, 100 + K), K, batch_size, over), i, None))
+        next(
+            itertools.islice(
+                host_loader.dispatches(data, key, range(at, 100 + K), K, batch_size, over), i, None
+            )
+        )
         for at, i in ((0, 100 // K), (100, 0))
     ]
     return all(np.array_equal(a, b) for a, b in zip(*seen, strict=True))
@@ -90,8 +99,8 @@ def main() -> None:
     import jax
     import numpy as np
 
-    from jaxdog import train
     from jaxdog.data import batches
+    from jaxdog.training import loop
 
     config = bench.config_of("biggan", args)
     with tempfile.TemporaryDirectory(dir=args.at) as place:
@@ -108,7 +117,7 @@ def main() -> None:
         "batch_size": config.game.batch_size,
         "seconds_per_step": medians,
         "streamed_over_resident": medians["streamed"] / medians["resident"],
-        "peak_memory_gb": train.memory_gb(),
+        "peak_memory_gb": loop.memory_gb(),
         "goes_on_with_the_same_pictures": same,
         "device": jax.devices()[0].device_kind,
     }

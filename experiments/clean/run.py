@@ -28,8 +28,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jaxdog import devices, evaluate, networks  # noqa: E402  (the package beside this folder)
-from jaxdog.data import clean, clusters, dogs, photos, recipes, segment, toy  # noqa: E402
+from jaxdog import sharding  # noqa: E402  (the package beside this folder)
+from jaxdog.cleaning import clusters, filters, segment  # noqa: E402
+from jaxdog.data import cropped_boxes, photos, sources, toy  # noqa: E402
+from jaxdog.evaluation import evaluate  # noqa: E402  (the package beside this folder)
+from jaxdog.metrics.backbones import networks  # noqa: E402  (the package beside this folder)
 
 SIZE, SMALL, COMPONENTS = 64, 32, 64  # of crops, of what pixels and segments look at; principal components
 MIDDLE = (0.08, 0.25, 0.58, 0.75)  # top, left, bottom, right of the part that stays of a near photo
@@ -63,7 +66,7 @@ def drawn(args: argparse.Namespace) -> tuple[photos.Source, None]:
 def real(args: argparse.Namespace) -> tuple[photos.Source, np.ndarray]:
     """Photos spread evenly over all breeds, and which of them were cut to be near."""
     data = pathlib.Path(os.environ.get("JAXDOG_DATA", ROOT.parent / "shared" / "data"))
-    whole = dogs.tfds(archives=data / "stanford_dogs")
+    whole = sources.tfds(archives=data / "stanford_dogs")
     chosen = np.linspace(0, len(whole.photos) - 1, args.n).round().astype(int)
     near = np.random.default_rng(args.seed).permutation(args.n) % 2 == 0
 
@@ -72,7 +75,7 @@ def real(args: argparse.Namespace) -> tuple[photos.Source, np.ndarray]:
         read = functools.partial(middle, found.read) if near[i] else found.read
         return found._replace(boxes=(), read=read)
 
-    return whole._replace(key=f"{whole.key}, framed", photos=dogs.Lazy(args.n, photo)), near
+    return whole._replace(key=f"{whole.key}, framed", photos=sources.Lazy(args.n, photo)), near
 
 
 def middle(read) -> np.ndarray:
@@ -98,13 +101,13 @@ def one_cluster(near: np.ndarray) -> float:
     return float(max(near.mean(), 1 - near.mean()))
 
 
-def vectors(args: argparse.Namespace, crops: photos.Crops, facts: clean.Facts) -> dict[str, Any]:
+def vectors(args: argparse.Namespace, crops: photos.Crops, facts: filters.Facts) -> dict[str, Any]:
     """Method -> () -> float32 [n, d]."""
     data = pathlib.Path(os.environ.get("JAXDOG_DATA", ROOT.parent / "shared" / "data"))
 
     def inception() -> np.ndarray:
         weights = networks.load("inception", str(data / "inception"), pathlib.Path.home())
-        extractor = evaluate.Extractor("inception", weights, devices.mesh(), args.batch)
+        extractor = evaluate.Extractor("inception", weights, sharding.mesh(), args.batch)
         return extractor.of_images(crops.image)["pool_3"]
 
     return {
@@ -117,11 +120,11 @@ def vectors(args: argparse.Namespace, crops: photos.Crops, facts: clean.Facts) -
 def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """One set: its framing, and how well each method's clusters agree with it."""
     source, cut = {"drawn": drawn, "real": real}[name](args)
-    crops = photos.crops(source, functools.partial(recipes.box, size=SIZE), "box", None)
+    crops = photos.crops(source, functools.partial(cropped_boxes.box, size=SIZE), "box", None)
     begun = time.monotonic()
-    facts = clean.survey(source, crops, functools.partial(segment.cut_out, size=SMALL))
+    facts = filters.survey(source, crops, functools.partial(segment.cut_out, size=SMALL))
     seconds = {"cutting out": round(time.monotonic() - begun, 1)}
-    share = clean.shares(facts)
+    share = filters.shares(facts)
     by_box = share >= args.near
     near = by_box if cut is None else cut[crops.photo]
     methods: dict[str, Any] = {}

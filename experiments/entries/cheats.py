@@ -21,7 +21,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jaxdog import modes, writers  # noqa: E402  (the configs are found beside the package)
+from jaxdog import commands  # noqa: E402  (the configs are found beside the package)
+from jaxdog.training import writers  # noqa: E402  (the configs are found beside the package)
 
 # Row -> its config, what is changed, and whether its generator is slow.
 ENTRIES: dict[str, tuple[str, dict[str, Any], bool]] = {
@@ -100,7 +101,7 @@ def measured(row: str, args: argparse.Namespace) -> dict[str, Any]:
     """Trains, submits and scores one entry."""
     folder, begun = pathlib.Path(args.runs) / f"{row}_{args.n}", time.monotonic()
     config = config_of(row, args)
-    modes.run("train", config, str(folder))
+    commands.run("train", config, str(folder))
     score = [line for line in writers.read_jsonl(folder / writers.SCORES) if line["final"]][-1]
     log = writers.read_jsonl(folder / writers.LOG)[-1]
     assert score["cheat"]

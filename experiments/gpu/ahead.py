@@ -27,8 +27,9 @@ from jax.experimental import serialize_executable  # noqa: E402
 from experiments import absent  # noqa: E402
 from experiments.bench import operations, step  # noqa: E402
 from experiments.gpu import speed, worker  # noqa: E402
-from jaxdog import devices, program  # noqa: E402
+from jaxdog import sharding  # noqa: E402
 from jaxdog.data import batches  # noqa: E402
+from jaxdog.training import train_step  # noqa: E402
 
 FREE = ("parameter", "get-tuple-element", "tuple", "bitcast", "constant")  # no kernels
 
@@ -93,18 +94,18 @@ def blank(side: int) -> Any:
 def compiled(job: dict[str, Any], out: pathlib.Path, only_init: bool) -> str:
     """The text of a step's program; leaves it and the first state's program."""
     with absent.present("cuda", 1):
-        config, over = worker.config_of(job), devices.mesh()
-        functions = program.compiled(step.last(config), 0, job["k"], over)
-        data = devices.described(jax.eval_shape(lambda: blank(config.data.store_size)), over)
+        config, over = worker.config_of(job), sharding.mesh()
+        functions = train_step.compiled(step.last(config), 0, job["k"], over)
+        data = sharding.described(jax.eval_shape(lambda: blank(config.data.store_size)), over)
         shape = jax.eval_shape(functions.first, data)
-        first = jax.jit(functions.first, out_shardings=devices.placed(shape, over, False))
+        first = jax.jit(functions.first, out_shardings=sharding.placed(shape, over, False))
         made, _, _ = serialize_executable.serialize(first.lower(data).compile())
         out.mkdir(parents=True, exist_ok=True)
         (at := out / speed.first_state(job)).write_bytes(made)
         print(f"{at}: {len(made) / 2**20:.1f} MiB")
         if only_init:
             return ""
-        state = devices.described(shape, over)
+        state = sharding.described(shape, over)
         dispatch = functions.dispatch.lower(state, data, 0.0).compile()
         print(f"working memory: {dispatch.memory_analysis().temp_size_in_bytes / 1e9:.2f} GB")
         at.with_suffix(".txt").write_text(text := dispatch.as_text())

@@ -23,7 +23,7 @@ import jax.numpy as jnp  # noqa: E402
 from jax import lax  # noqa: E402
 
 from experiments import trial  # noqa: E402
-from jaxdog.models import convolution  # noqa: E402
+from jaxdog.ops import conv  # noqa: E402
 
 Form = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -36,7 +36,7 @@ def plain(x: jax.Array, kernel: jax.Array, **more: Any) -> jax.Array:
 
 def phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A transposed convolution as four of 2x2."""
-    return convolution._phases(x, kernel)  # pyright: ignore[reportPrivateUsage]
+    return conv._phases(x, kernel)  # pyright: ignore[reportPrivateUsage]
 
 
 def more_inputs(x: jax.Array, kernel: jax.Array, to: int) -> jax.Array:
@@ -59,19 +59,19 @@ def half(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """One product with all taps, then shifts."""
-    return convolution._shifted(x, kernel, (convolution.same(3),) * 2)  # pyright: ignore[reportPrivateUsage]
+    return conv._shifted(x, kernel, (conv.same(3),) * 2)  # pyright: ignore[reportPrivateUsage]
 
 
 FORMS: dict[str, dict[str, Form]] = {
     "up": {
-        "upsampled, then 3x3": lambda x, k: plain(convolution.upsample_nearest(x), k),
-        "4x4, transposed": lambda x, k: convolution.conv(x, k, "up"),
+        "upsampled, then 3x3": lambda x, k: plain(conv.upsample_nearest(x), k),
+        "4x4, transposed": lambda x, k: conv.conv2d(x, k, "up"),
     },
     "down": {
-        "3x3, then pooled": lambda x, k: convolution.avg_pool(plain(x, k)),
-        "4x4 of stride 2": lambda x, k: convolution.conv(x, k, "down"),
+        "3x3, then pooled": lambda x, k: conv.avg_pool(plain(x, k)),
+        "4x4 of stride 2": lambda x, k: conv.conv2d(x, k, "down"),
     },
-    "transposed": {"four of 2x2": phases, "transposed": convolution.transposed},
+    "transposed": {"four of 2x2": phases, "transposed": conv.transposed},
     "from pictures": {
         "3 channels": plain,
         "4 channels": functools.partial(more_inputs, to=4),

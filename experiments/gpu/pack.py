@@ -17,8 +17,8 @@ from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent))
 
-from jaxdog import factory  # noqa: E402
-from jaxdog.data import crop, photos  # noqa: E402
+from jaxdog.config import build  # noqa: E402
+from jaxdog.data import cropping, photos  # noqa: E402
 
 
 def main() -> None:
@@ -33,11 +33,11 @@ def main() -> None:
     args = parser.parse_args()
     config = importlib.import_module(f"configs.{args.config}").get_config()
     config.data.archives = args.archives
-    data = factory.check(config).data
-    source, recipe = factory.source(data), factory.recipe(data)
+    data = build.check(config).data
+    source, recipe = build.source(data), build.recipe(data)
     cache = pathlib.Path(data.cache_dir).expanduser() / "crops"
-    crops = photos.crops(source, recipe, crop.key(recipe), cache, data.workers or None)
-    crops = factory.curated(data)(crops)
+    crops = photos.crops(source, recipe, cropping.key(recipe), cache, data.workers or None)
+    crops = build.curated(data)(crops)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(args.out, "w", zipfile.ZIP_STORED) as packed:
         for i, (image, label) in enumerate(zip(crops.image, crops.label, strict=True)):

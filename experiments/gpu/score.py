@@ -17,7 +17,8 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent))
 
 from experiments import trial  # noqa: E402
-from jaxdog import ema, modes  # noqa: E402
+from jaxdog import commands  # noqa: E402
+from jaxdog.optim import ema  # noqa: E402
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--from", type=pathlib.Path, required=True, dest="folder")
     parser.add_argument("--track", type=int, default=0, help="of the averages that were handed out")
     args = parser.parse_args()
-    config = modes.saved(args.folder)
+    config = commands.saved(args.folder)
     arm = json.loads((args.folder / "plan.json").read_text())["arm"]
     with config.unlocked():  # the photos are here, where packed crops were there
         config.data = importlib.import_module(f"configs.{arm}").get_config().data

@@ -42,13 +42,14 @@ def jaxdogs(job: dict[str, Any]) -> Ready:
     """Turns of k training steps and of drawing, what they cost to compile, and how a turn is traced."""
     import jax
 
-    from jaxdog import devices, program
+    from jaxdog import sharding
+    from jaxdog.training import train_step
 
-    config, k, over = config_of(job), job["k"], devices.mesh()
+    config, k, over = config_of(job), job["k"], sharding.mesh()
     images = k * config.game.batch_size
     data = step.pictures(config.data.store_size)
-    functions = program.compiled(step.last(config), 0, k, over)
-    first = devices.described(jax.eval_shape(functions.first, data), over)
+    functions = train_step.compiled(step.last(config), 0, k, over)
+    first = sharding.described(jax.eval_shape(functions.first, data), over)
     lowered = functions.dispatch.lower(first, data, 0.0)
     init = beginning(job, functions, data)
     wait_for_turn()

@@ -33,10 +33,10 @@ def changed(arm: str, ran: dict[str, Any]) -> dict[str, Any]:
 
     None: the field is gone.
     """
-    from jaxdog import modes
+    from jaxdog import commands
 
     config = importlib.import_module(f"configs.{arm}").get_config()
-    told, now = modes.flat(json.loads(config.to_json_best_effort())), modes.flat(ran)
+    told, now = commands.flat(json.loads(config.to_json_best_effort())), commands.flat(ran)
     return {
         name: now.get(name)
         for name in sorted(told.keys() | now.keys())
@@ -49,7 +49,7 @@ def attempt(folder: pathlib.Path, whole: bool = True) -> dict[str, Any]:
 
     whole: it must have come to its end; else its first score is what counts.
     """
-    from jaxdog import writers
+    from jaxdog.training import writers
 
     plan = json.loads((folder / "plan.json").read_text())
     seconds = {line["step"]: line["seconds"] for line in writers.read_jsonl(folder / writers.LOG)}

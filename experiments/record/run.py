@@ -107,10 +107,10 @@ def plan(config: Any, folder: pathlib.Path, args: argparse.Namespace) -> dict[st
 
 def lengthen(config: Any, steps: int, args: argparse.Namespace) -> Any:
     """Stretches what the config says in steps to the plan's."""
-    from jaxdog import factory
+    from jaxdog.config import build
 
     every = max(round(steps / max(args.evaluations, 1) / UNIT), 1) * UNIT
-    pictures = factory.phases(factory.check(config), 120)[0].batch_size  # of a step
+    pictures = build.phases(build.check(config), 120)[0].batch_size  # of a step
     changes = {
         "train.steps": steps,
         "train.max_hours": 0.0,
@@ -132,19 +132,21 @@ def piece(config: Any, folder: pathlib.Path, minutes: float, scoring: bool) -> t
     """Trains for so many minutes more, or to the end; the job, and how it stands."""
     import jax
 
-    from jaxdog import factory, job, train, writers
+    from jaxdog import runs
+    from jaxdog.config import build
+    from jaxdog.training import loop, writers
 
-    checked = factory.check(config)
+    checked = build.check(config)
     cache = pathlib.Path(checked.data.cache_dir).expanduser()
     jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
-    made = job.make(checked, folder, cache, training=True, scoring=scoring)
+    made = runs.make(checked, folder, cache, training=True, scoring=scoring)
     latest = made.checkpoints.latest() or 0
     lines = writers.read_jsonl(folder / writers.LOG) if latest else []
     before = lines[-1]["seconds"] if lines else 0.0
     hours = (before / 60.0 + minutes) / 60.0 if minutes else 0.0
     made = made._replace(config=checked._replace(train=checked.train._replace(max_hours=hours)))
     with writers.Writer(folder, step=latest) as writer:
-        return made, train.train(job.training(made, writer))
+        return made, loop.train(runs.training(made, writer))
 
 
 def hand_out(state: Any, folder: pathlib.Path, args: argparse.Namespace) -> None:
@@ -180,7 +182,7 @@ def copy(folder: pathlib.Path, out: pathlib.Path) -> None:
 def main() -> None:
     """One piece of the attempt, and its end if it is the last."""
     args = parse()
-    from jaxdog import modes
+    from jaxdog import commands
 
     folder = pathlib.Path(args.runs) / args.arm
     config = config_of(args)
@@ -192,7 +194,7 @@ def main() -> None:
         hand_out(outcome.state, folder, args)
     made.checkpoints.close()
     if outcome.step >= config.train.steps and args.weights:
-        modes.run("submit", config, str(folder))
+        commands.run("submit", config, str(folder))
         if args.out:
             copy(folder, args.out)
 

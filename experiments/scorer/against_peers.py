@@ -96,25 +96,27 @@ def peer(name: str, real: np.ndarray, fake: np.ndarray) -> list[float]:
 
 
 def pictures_ours(images: np.ndarray, weights_folder: str, _: int) -> list[float]:
-    from jaxdog import scorer
+    from jaxdog.evaluation import score_files
 
     with tempfile.TemporaryDirectory() as cache:
-        options = scorer.Options(weights=weights_folder, metrics=("mifid",), cache_dir=cache)
-        return [scorer.score(images[::2], images[1::2], options)["fid2048_approx"]]
+        options = score_files.Options(weights=weights_folder, metrics=("mifid",), cache_dir=cache)
+        return [score_files.score(images[::2], images[1::2], options)["fid2048_approx"]]
 
 
 def pictures_peer(images: np.ndarray, weights_folder: str, batch: int) -> list[float]:
     """torch-fidelity with the same kernels, batch norm that changes nothing beside them."""
-    from jaxdog.metrics import weights
+    from jaxdog.metrics.backbones import inception_weights
     from tests import oracles
 
     torch, extractor = oracles.torch_fidelity("feature_extractor_inceptionv3")
     _, metric = oracles.torch_fidelity("metric_fid")
-    known, state = weights.load(weights_folder).params, {}
-    for unit, prefix in weights.torch_names().items():
+    known, state = inception_weights.load(weights_folder).params, {}
+    for unit, prefix in inception_weights.torch_names().items():
         kernel, bias = (torch.from_numpy(np.array(known[unit][leaf])) for leaf in ("kernel", "bias"))
         state[f"{prefix}.conv.weight"] = kernel.permute(3, 2, 0, 1).contiguous()
-        state[f"{prefix}.bn.weight"] = torch.full_like(bias, np.sqrt(1 + weights.BATCH_NORM_EPSILON))
+        state[f"{prefix}.bn.weight"] = torch.full_like(
+            bias, np.sqrt(1 + inception_weights.BATCH_NORM_EPSILON)
+        )
         state[f"{prefix}.bn.bias"] = bias
         state[f"{prefix}.bn.running_mean"] = torch.zeros_like(bias)
         state[f"{prefix}.bn.running_var"] = torch.ones_like(bias)

@@ -15,8 +15,10 @@ import tarfile
 import jax
 import numpy as np
 
-from jaxdog import devices, evaluate, networks
+from jaxdog import sharding
+from jaxdog.evaluation import evaluate
 from jaxdog.metrics import features, fid, inception_score, kid, prdc
+from jaxdog.metrics.backbones import networks
 
 SEED, LIMIT = 2020, 5000
 RECORD = 1 + 3 * 32 * 32  # bytes: class, then red, green and blue planes
@@ -49,7 +51,7 @@ def main() -> None:
     weights = networks.load("inception", options.weights, pathlib.Path("~/.cache/jaxdog").expanduser())
     if weights.kind != "published":
         sys.exit(f"the weights are of kind {weights.kind!r}; the numbers hold for the published ones")
-    extractor = evaluate.Extractor("inception", weights, devices.mesh(), 100)
+    extractor = evaluate.Extractor("inception", weights, sharding.mesh(), 100)
     one, two = extractor.of_images(train, "train"), extractor.of_images(test, "test")
     pool, other = one["pool_3"], two["pool_3"]
     logits = one[features.LOGITS][np.random.RandomState(SEED).permutation(LIMIT)]

@@ -17,9 +17,12 @@ import numpy as np
 import PIL.Image
 import PIL.ImageFilter
 
-from jaxdog import compare, devices, evaluate, examine, networks
-from jaxdog.data import cheats, crop, dogs, photos, pictures
+from jaxdog import sharding
+from jaxdog.data import cropping, image_files, photos, sources
+from jaxdog.evaluation import copies, evaluate, metric_suite
+from jaxdog.memorizers import baselines
 from jaxdog.metrics import features
+from jaxdog.metrics.backbones import networks
 
 SIZE = 64
 
@@ -59,8 +62,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=400)
     parser.add_argument("--out", default="experiments/scorer/sanity.json")
     options = parser.parse_args()
-    n, over = options.n, devices.mesh()
-    source = dogs.tfds()
+    n, over = options.n, sharding.mesh()
+    source = sources.tfds()
     order = np.random.RandomState(1).permutation(len(source.photos))  # breeds come in order
     train, held = np.sort(order[n:]), np.sort(order[:n])
     everything = features.load(options.real)
@@ -69,29 +72,29 @@ def main() -> None:
         label=None if everything.label is None else everything.label[train],
     )
     training = source._replace(photos=[source.photos[int(i)] for i in train])
-    held_out = np.stack([crop.squash(source.photos[int(i)].read(), size=SIZE)[0] for i in held])
+    held_out = np.stack([cropping.squash(source.photos[int(i)].read(), size=SIZE)[0] for i in held])
     sets = {f"held out, {name}": images for name, images in spoilt(held_out).items()}
-    for recipe in cheats.IMITATIONS:
-        sets[f"imitation, {recipe}"] = cheats.imitation(training, recipe, n, SIZE).image
-    for recipe in cheats.MEMORIZERS:
-        sets[f"memorizer, {recipe}"] = cheats.memorizer(training, recipe, n, SIZE).image
+    for recipe in baselines.IMITATIONS:
+        sets[f"imitation, {recipe}"] = baselines.imitation(training, recipe, n, SIZE).image
+    for recipe in baselines.MEMORIZERS:
+        sets[f"memorizer, {recipe}"] = baselines.memorizer(training, recipe, n, SIZE).image
     if options.gan:
-        made = photos.crops(pictures.source(options.gan), pictures.as_is, "", None).image
+        made = photos.crops(image_files.source(options.gan), image_files.as_is, "", None).image
         sets["a GAN's samples"] = made[np.linspace(0, len(made) - 1, n).astype(int)]
     extractor = evaluate.Extractor(
         "inception", networks.load("inception", options.weights, pathlib.Path.home()), over, 16
     )
-    comparer = compare.Comparer(real, over)
-    views = partial(pictures.whole_and_boxes, size=SIZE)
-    parts = photos.crops(training, views, crop.key(views), None)
+    comparer = metric_suite.Comparer(real, over)
+    views = partial(image_files.whole_and_boxes, size=SIZE)
+    parts = photos.crops(training, views, cropping.key(views), None)
     rows = {}
     for name, images in sets.items():
         found = extractor.of_images(images)
         fake = features.Features(found, extractor.about(f"{SIZE}x{SIZE}", "none", name))
         rows[name] = dict(comparer.scores(fake, ("mifid", "kid", "prdc")).scores)
         if not name.startswith("held out") or name.endswith("as they are"):
-            examined = examine.examine(images, parts.image, parts.photo, over, fake, real)
-            told = examine.facts(examined, parts)
+            examined = copies.examine(images, parts.image, parts.photo, over, fake, real)
+            told = copies.facts(examined, parts)
             del told["evidence"]
             rows[name]["forensics"] = told
         print(name, rows[name], flush=True)

@@ -50,22 +50,24 @@ def trained(name: str) -> Iterator[tuple[str, list[Part]]]:
     import jax
     import jax.numpy as jnp
 
-    from jaxdog import devices, factory, program
+    from jaxdog import sharding
+    from jaxdog.config import build
     from jaxdog.data import batches
+    from jaxdog.training import train_step
 
-    over = devices.mesh()
-    config = factory.check(importlib.import_module(f"configs.{name}").get_config("test"))
+    over = sharding.mesh()
+    config = build.check(importlib.import_module(f"configs.{name}").get_config("test"))
     shape = (40, config.data.store_size, config.data.store_size, 3)
-    data = devices.described(
+    data = sharding.described(
         jax.eval_shape(lambda: batches.resident(jnp.zeros(shape, jnp.uint8), jnp.zeros(40, jnp.int32))), over
     )
-    label = jax.ShapeDtypeStruct((8,), jnp.int32, sharding=devices.everywhere(over))
+    label = jax.ShapeDtypeStruct((8,), jnp.int32, sharding=sharding.everywhere(over))
     last: Any = None
-    for phase in factory.phases(config, CLASSES):
-        functions = program.compiled(phase, 0, 1, over)
+    for phase in build.phases(config, CLASSES):
+        functions = train_step.compiled(phase, 0, 1, over)
         begin, given = (functions.first, data) if phase.enter is None or last is None else (phase.enter, last)
-        last = devices.described(jax.eval_shape(begin, given), over)
-        where = devices.placed(last, over, False)
+        last = sharding.described(jax.eval_shape(begin, given), over)
+        where = sharding.placed(last, over, False)
         first = functools.partial(jax.jit(begin, out_shardings=where).lower, given)
         step = functools.partial(functions.dispatch.lower, last, data, 0.0)
         grid = functools.partial(functions.grid.lower, last, label)
@@ -77,29 +79,31 @@ def scored() -> list[Part]:
     import jax
     import jax.numpy as jnp
 
-    from jaxdog import compare, devices
-    from jaxdog.metrics import features, inception, kid, prdc
+    from jaxdog import sharding
+    from jaxdog.evaluation import metric_suite
+    from jaxdog.metrics import features, kid, prdc
+    from jaxdog.metrics.backbones import inception
 
-    over = devices.mesh()
-    rows, whole = devices.by_rows(over), devices.everywhere(over)
+    over = sharding.mesh()
+    rows, whole = sharding.by_rows(over), sharding.everywhere(over)
     width = inception.WIDTH["pool_3"]
 
     def array(shape: tuple[int, ...], where: Any, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
-    def side(n: int) -> compare.Rows:
-        n = devices.rounded(n, over)
-        return compare.Rows(array((n, width), rows), array((n,), rows))
+    def side(n: int) -> metric_suite.Rows:
+        n = sharding.rounded(n, over)
+        return metric_suite.Rows(array((n, width), rows), array((n,), rows))
 
     params = jax.eval_shape(
         lambda: inception.Inception(head=False).init(jax.random.key(0), jnp.zeros((1, 299, 299, 3)))
     )["params"]
-    params = devices.described(params, over)
+    params = sharding.described(params, over)
     radius = array((side(REAL).weight.shape[0],), whole)
     found = {
-        "memorization distance": (compare._memorization, (side(FAKE), side(REAL)), ()),
-        "radius": (compare._radius, (side(REAL), prdc.K), (1,)),
-        "precision and recall": (compare._prdc, (side(REAL), radius, side(FAKE), prdc.K), (3,)),
+        "memorization distance": (metric_suite._memorization, (side(FAKE), side(REAL)), ()),
+        "radius": (metric_suite._radius, (side(REAL), prdc.K), (1,)),
+        "precision and recall": (metric_suite._prdc, (side(REAL), radius, side(FAKE), prdc.K), (3,)),
         "KID": (
             kid.kid,
             (array((REAL, width), whole), array((FAKE, width), whole), kid.draw(REAL, FAKE)),
@@ -108,7 +112,7 @@ def scored() -> list[Part]:
         "Inception": (features.features, (params, array((BATCH, 64, 64, 3), rows, jnp.uint8)), ()),
     }
     return [
-        (name, functools.partial(devices.compiled(function, over, *static).lower, *given))
+        (name, functools.partial(sharding.compiled(function, over, *static).lower, *given))
         for name, (function, given, static) in found.items()
     ]
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdog import system
-from jaxdog.system import Array, Key
+from jaxdog import types
+from jaxdog.types import Array, Key
 
 ROUNDS = 8  # Feistel rounds; the small factors of a small n mix slowly
 
@@ -33,7 +33,7 @@ def resident(image: Any, label: Any, extent: Any = None, kind: Any = None) -> Da
     return Data(image, label, extent, np.zeros(n, np.int32) if kind is None else kind)
 
 
-def batch(data: Data, key: Key, i: Array | int, batch_size: int, hours: Array | float = 0.0) -> system.Batch:
+def batch(data: Data, key: Key, i: Array | int, batch_size: int, hours: Array | float = 0.0) -> types.Batch:
     """Batch i: position p = i * batch_size + j of an endless sequence of epochs, each a permutation.
 
     Args:
@@ -51,11 +51,11 @@ def batch(data: Data, key: Key, i: Array | int, batch_size: int, hours: Array | 
     return seen(rows, hours)
 
 
-def seen(rows: Data, hours: Array | float = 0.0) -> system.Batch:
+def seen(rows: Data, hours: Array | float = 0.0) -> types.Batch:
     """Rows of a training set as a system sees them, the pictures as float32 = x / 127.5 - 1."""
     image = (rows.image.astype(jnp.float32) - 127.5) / 127.5  # x / 127.5 - 1 could come out as 1.0000001
     now = jnp.full(rows.label.shape, hours, jnp.float32)
-    return system.Batch(image, rows.label, rows.extent, rows.kind, now)
+    return types.Batch(image, rows.label, rows.extent, rows.kind, now)
 
 
 def indices(n: int, key: Key, i: Array | int, batch_size: int) -> Array:
@@ -68,7 +68,7 @@ def at(n: int, key: Key, first: Array | int, count: int) -> Array:
     """[count] int32: which of the n pictures are at positions `first`, first + 1, ... of all epochs."""
     position = jnp.asarray(first).astype(jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
     epoch, within = position // np.uint32(n), position % np.uint32(n)
-    return system.known_to_all(permute(within, n, key, epoch).astype(jnp.int32))
+    return types.known_to_all(permute(within, n, key, epoch).astype(jnp.int32))
 
 
 def permute(i: Array, n: int, key: Key, epoch: Array | int = 0) -> Array:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxdog.data import crop, photos
+from jaxdog.data import cropping, photos
 
 PLAIN, TURNED, MOVED = 0, 1, 2
 LIGHT, MEDIUM = 0.08, 0.12  # how much wider and higher the boxes of MOVED crops and of a dog's last crops are
@@ -22,7 +22,7 @@ LIGHT, MEDIUM = 0.08, 0.12  # how much wider and higher the boxes of MOVED crops
 
 def multicrop(
     photo: np.ndarray,
-    boxes: Sequence[crop.Box],
+    boxes: Sequence[cropping.Box],
     *,
     size: int,
     both_sides: bool = False,
@@ -51,12 +51,12 @@ def multicrop(
             f"multicrop keeps pictures of two scales, and size {size} has no half; take an even size"
         )
     h, w, _ = photo.shape
-    inside = [crop.clip(box, h, w) for box in crop.select(boxes, h, w, "all")]
+    inside = [cropping.clip(box, h, w) for box in cropping.select(boxes, h, w, "all")]
     dogs = [box for box in inside if box[0] < box[2] and box[1] < box[3]]
     return [kept for box in dogs for kept in _of_dog(photo, box, size, Cuts(both_sides, resampler))]
 
 
-def region(box: crop.Box, h: int, w: int, zoom: float = 0.0, grow: bool = True) -> crop.Box:
+def region(box: cropping.Box, h: int, w: int, zoom: float = 0.0, grow: bool = True) -> cropping.Box:
     """The box widened by the share `zoom` of its sides then grown to a square, both within h x w.
 
     The short side grows by half of what it lacks at either end; what then still lacks, because the photo
@@ -78,7 +78,7 @@ def _widened(low: float, high: float, margin: float, end: int) -> tuple[float, f
     return max(0, low - margin), min(end, high + margin)
 
 
-def _of_dog(photo: np.ndarray, box: crop.Box, size: int, cuts: "Cuts") -> list[photos.Kept]:
+def _of_dog(photo: np.ndarray, box: cropping.Box, size: int, cuts: "Cuts") -> list[photos.Kept]:
     h, w, _ = photo.shape
     made: list[photos.Kept] = []
 
@@ -88,16 +88,16 @@ def _of_dog(photo: np.ndarray, box: crop.Box, size: int, cuts: "Cuts") -> list[p
             stored = doubled(image) if kind == PLAIN else image
             made.append(photos.Kept(np.ascontiguousarray(stored), extent, kind))
 
-    add(cuts.large(crop.take(photo, region(box, h, w, LIGHT)), size), MOVED)
+    add(cuts.large(cropping.take(photo, region(box, h, w, LIGHT)), size), MOVED)
     grown = region(box, h, w)
-    image = crop.take(photo, grown)
+    image = cropping.take(photo, grown)
     if min(image.shape[:2]) < size // 2:
         return made
     add(cuts.plain(image, size // 2), PLAIN)
     add(cuts.large(image, size), TURNED)
 
     loose = region(box, h, w, MEDIUM, grow=False)
-    image = crop.take(photo, loose)
+    image = cropping.take(photo, loose)
     if loose != grown and min(image.shape[:2]) >= size:
         images = cuts.plain_loose(image, size // 2)
         add(images, PLAIN)
@@ -154,15 +154,15 @@ class Cuts(NamedTuple):
         return [self._top(image, side)] if 1.0 < tall < 1.6 else []
 
     def _whole(self, image: np.ndarray, side: int) -> np.ndarray:
-        return crop.resize(image, side, side, self.resampler)
+        return cropping.resize(image, side, side, self.resampler)
 
     def _middle(self, image: np.ndarray, side: int) -> np.ndarray:
-        return crop.fit_center(image, side, self.resampler)
+        return cropping.fit_center(image, side, self.resampler)
 
     def _mirrored(self, image: np.ndarray, side: int) -> np.ndarray:
         """A square on the long side; beyond the box stands its own mirror image, not what the photo has."""
         h, w, _ = image.shape
-        return self._whole(crop.take(image, crop.square((0, 0, w, h)), "reflect"), side)
+        return self._whole(cropping.take(image, cropping.square((0, 0, w, h)), "reflect"), side)
 
     def _top(self, image: np.ndarray, side: int) -> np.ndarray:
         short = min(image.shape[:2])
@@ -170,7 +170,7 @@ class Cuts(NamedTuple):
 
     def _ends(self, image: np.ndarray, side: int) -> list[np.ndarray]:
         """The left and the right square of a wide box."""
-        image = crop.fit_short(image, side, self.resampler)
+        image = cropping.fit_short(image, side, self.resampler)
         return [image[:, :side], image[:, -side:]]
 
     def _plain_ends(self, image: np.ndarray, side: int) -> list[np.ndarray]:

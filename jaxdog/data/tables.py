@@ -8,13 +8,13 @@ import csv
 import io
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdog.data import photos
+from jaxdog.utils import files
 
 COLUMNS = (
     *("file", "photo", "crop", "xmin", "ymin", "xmax", "ymax"),
@@ -57,21 +57,7 @@ def write(path: str | os.PathLike, rows: Table) -> None:
             [rows.file[i], int(rows.photo[i]), int(rows.crop[i]), *rows.box[i].tolist()]
             + [f"{rows.share[i]:.4f}", int(rows.keep[i]), cluster, rows.reasons[i]]
         )
-    replace(path, out.getvalue())
-
-
-def replace(path: str | os.PathLike, text: str) -> None:
-    """A text file, whole or not at all."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        pathlib.Path(temporary).unlink(missing_ok=True)
+    files.replace(path, out.getvalue())
 
 
 def read(path: str | os.PathLike) -> Table:

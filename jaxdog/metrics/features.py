@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdog.metrics import archives, inception, nasnet
+from jaxdog.metrics.backbones import inception, nasnet
+from jaxdog.utils import files
 
 Array = jax.Array
 
@@ -196,7 +197,7 @@ def load(path: str | pathlib.Path) -> Features:
             raise ValueError("it holds features that are not finite")
     except FileNotFoundError:
         raise
-    except (*archives.DAMAGED, ValueError, TypeError) as error:
+    except (*files.DAMAGED, ValueError, TypeError) as error:
         raise ValueError(f"{path} is no whole file of features: {error}") from error
     return Features(found, about, label, tuple(header["breeds"]))
 
@@ -206,7 +207,7 @@ def is_file(path: str | pathlib.Path) -> bool:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return "metadata" in stored.files
-    except (*archives.DAMAGED, ValueError):
+    except (*files.DAMAGED, ValueError):
         return False
 
 
@@ -239,7 +240,7 @@ def derived(side: Features, name: str) -> dict[str, np.ndarray] | None:
             return dict(stored)
     except FileNotFoundError:
         return None
-    except (*archives.DAMAGED, ValueError) as error:
+    except (*files.DAMAGED, ValueError) as error:
         log.warning("%s is damaged (%s) and is made again.", path, error)
         return None
 

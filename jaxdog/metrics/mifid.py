@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdog.metrics import neighbours
+from jaxdog.metrics import neighbors
 
 Array = jax.Array
 
@@ -28,7 +28,7 @@ class Memorization(NamedTuple):
 def memorization(
     fake: Array,
     real: Array,
-    block: int = neighbours.BLOCK,
+    block: int = neighbors.BLOCK,
     fake_weight: Array | None = None,
     real_weight: Array | None = None,
 ) -> Memorization:
@@ -37,14 +37,14 @@ def memorization(
     Rows that sum to exactly 0 are dropped on both sides, as the official code does, and so are rows whose
     weight ([n], [m]) is 0. Generated rows may stay sharded.
     """
-    best = neighbours.nearest(fake, real, "cosine", block, reference_weight=_counts(real, real_weight))
+    best = neighbors.nearest(fake, real, "cosine", block, reference_weight=_counts(real, real_weight))
     return Memorization(best.distance, best.index, _counts(fake, fake_weight))
 
 
 def memorization_distance(
     fake: Array,
     real: Array,
-    block: int = neighbours.BLOCK,
+    block: int = neighbors.BLOCK,
     fake_weight: Array | None = None,
     real_weight: Array | None = None,
 ) -> Array:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdog.metrics import neighbours
+from jaxdog.metrics import neighbors
 
 Array = jax.Array
 
@@ -32,7 +32,7 @@ def prdc(
     fake: Array,
     k: int = K,
     closed: bool = True,
-    block: int = neighbours.BLOCK,
+    block: int = neighbors.BLOCK,
     real_weight: Array | None = None,
     fake_weight: Array | None = None,
     real_radius: Array | None = None,
@@ -51,9 +51,9 @@ def prdc(
         )
     here = [jnp.ones(len(x)) if w is None else w for x, w in ((real, real_weight), (fake, fake_weight))]
     if real_radius is None:
-        real_radius = neighbours.kth(real, k, block=block, weight=here[0])
-    fake_radius = neighbours.kth(fake, k, block=block, weight=here[1])
-    within = partial(neighbours.within, closed=closed, block=block)
+        real_radius = neighbors.kth(real, k, block=block, weight=here[0])
+    fake_radius = neighbors.kth(fake, k, block=block, weight=here[1])
+    within = partial(neighbors.within, closed=closed, block=block)
     about_real = within(fake, real, real_radius, query_weight=here[1], reference_weight=here[0])
     about_fake = within(real, fake, fake_radius, query_weight=here[0], reference_weight=here[1])
     return PRDC(

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdog import system
+from jaxdog import types
 from jaxdog.models import heads, layers
 
 Array = jax.Array
@@ -273,7 +273,7 @@ class Discriminator(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
+    def __call__(self, x: Array, label: Array, train: bool) -> types.Verdict:
         h = self.features(x, train).astype(jnp.float32).sum((1, 2))
         linear = partial(layers.Dense, bias=self.head_bias)
         embed = partial(layers.Embed, spectral=self.embed_spectral)

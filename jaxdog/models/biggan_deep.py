@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdog import system
+from jaxdog import types
 from jaxdog.models import heads, layers
 
 Array = jax.Array
@@ -165,7 +165,7 @@ class Discriminator(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
+    def __call__(self, x: Array, label: Array, train: bool) -> types.Verdict:
         shape = shape_of(self.size)
         first, *widths = (multiple * self.channels for multiple in shape.d)
         halved = [i < shape.halvings for i in range(len(widths))]

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdog import system
+from jaxdog import types
 from jaxdog.models import layers
 
 Array = jax.Array
@@ -123,13 +123,13 @@ class Discriminator(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
+    def __call__(self, x: Array, label: Array, train: bool) -> types.Verdict:
         planes = self.variable(PLANES, "sign", self._signs).value
         h = self.features(jnp.concatenate([x, planes[label][..., None]], -1), train)
         h = layers.MinibatchStd()(h.astype(jnp.float32))
         start = layers.TorchDefault().kernel
         head = layers.Conv(1, h.shape[1], False, resample="collapse", kernel_init=start, name="head")
-        return system.Verdict(head(h, train)[:, 0, 0, 0])
+        return types.Verdict(head(h, train)[:, 0, 0, 0])
 
     def _signs(self) -> Array:
         shape = (self.classes, self.size, self.size)

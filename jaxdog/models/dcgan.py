@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdog import system
+from jaxdog import types
 from jaxdog.models import heads, layers
 
 Array = jax.Array
@@ -215,7 +215,7 @@ class Discriminator(Trunk, kw_only=True):
     start: str = "torch"  # a key of STARTS
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
+    def __call__(self, x: Array, label: Array, train: bool) -> types.Verdict:
         h = self.features(x, train, self.start, self.dropout).astype(jnp.float32)
         if self.minibatch_std:
             h = layers.MinibatchStd()(h)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdog import system
+from jaxdog import types
 from jaxdog.models import layers
 
 Array = jax.Array
@@ -26,7 +26,7 @@ def verdict(
     embed: Layer | None = None,
     told: Array | float = 1.0,
     score: str = "linear",
-) -> system.Verdict:
+) -> types.Verdict:
     """The last layers of a discriminator, made in whose `__call__` this is called.
 
     Args:
@@ -57,18 +57,18 @@ def verdict(
     if breed_head == "linear_and_fake":
         logits = last(classes + 1, "breeds")
         own = jnp.take_along_axis(logits, label[:, None], 1)[:, 0]
-        return system.Verdict(own - logits[:, -1], logits)
+        return types.Verdict(own - logits[:, -1], logits)
     logit, width = last(1, score)[:, 0], h.shape[-1]
     if embed is not None:
         logit = logit + told * jnp.sum(embed(classes, width, name="embed")(label, train) * h, -1)
     if breed_head == "none":
-        return system.Verdict(logit)
+        return types.Verdict(logit)
     if breed_head == "linear":
-        return system.Verdict(logit, last(classes, "breeds"))
+        return types.Verdict(logit, last(classes, "breeds"))
     point = unit(last(width, "embedding"))
     proxies = layers.Embed(classes, width, False, nn.initializers.normal(1.0), name="proxies")
     breeds = unit(proxies(jnp.arange(classes), train))
-    return system.Verdict(logit, jnp.einsum("bk,ck->bc", point, breeds), point)
+    return types.Verdict(logit, jnp.einsum("bk,ck->bc", point, breeds), point)
 
 
 def unit(x: Array) -> Array:

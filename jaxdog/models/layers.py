@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxdog.models import convolution, initial, products
+from jaxdog.models import initializers
+from jaxdog.ops import conv, matmul
 
 Array = jax.Array
 Dtype = Any
@@ -29,12 +30,10 @@ HIGHEST = lax.Precision.HIGHEST
 RELU_GAIN = math.sqrt(2.0)  # a ReLU halves the variance
 
 # Other networks need this file only.
-orthogonal, zero_bias = initial.orthogonal, initial.zero_bias
-TorchDefault = initial.TorchDefault
-conv = convolution.conv
-matmul, turned = products.matmul, products.turned
-blur, upsample_nearest = convolution.blur, convolution.upsample_nearest
-avg_pool, max_pool = convolution.avg_pool, convolution.max_pool
+orthogonal, zero_bias = initializers.orthogonal, initializers.zero_bias
+TorchDefault = initializers.TorchDefault
+blur, upsample_nearest = conv.blur, conv.upsample_nearest
+avg_pool, max_pool = conv.avg_pool, conv.max_pool
 
 # What `jax.checkpoint` may keep of a network, everything within its blocks being made again.
 handed = partial(checkpoint_name, name=BLOCK)
@@ -128,7 +127,7 @@ class Conv(nn.Module):
             kernel = kernel * (self.gain / math.sqrt(inputs))
         if self.spectral:
             kernel = spectral_normed(self, kernel, kernel.reshape(-1, self.features), train, self.eps)
-        y = RESAMPLED.get(self.resample, partial(conv, resample=self.resample))(
+        y = RESAMPLED.get(self.resample, partial(conv.conv2d, resample=self.resample))(
             x.astype(self.dtype), kernel.astype(self.dtype)
         )
         if self.bias:
@@ -152,8 +151,8 @@ def _collapse(x: Array, kernel: Array) -> Array:
 
 
 RESAMPLED: dict[str, Callable[[Array, Array], Array]] = {
-    "strided": convolution.strided,
-    "transposed": convolution.transposed,
+    "strided": conv.strided,
+    "transposed": conv.transposed,
     "expand": _expand,
     "collapse": _collapse,
 }
@@ -416,9 +415,9 @@ class SelfAttention(nn.Module):
         query = project(x, c // self.key_ratio, "query").reshape(b, h * w, -1)
         key = max_pool(project(x, c // self.key_ratio, "key")).reshape(b, h * w // 4, -1)
         value = max_pool(project(x, c // 2, "value")).reshape(b, h * w // 4, -1)
-        logit = matmul(query, turned(key)).astype(jnp.float32)
+        logit = matmul.matmul(query, matmul.turned(key)).astype(jnp.float32)
         weight = jnp.exp(logit - lax.stop_gradient(logit.max(-1, keepdims=True)))
-        seen = matmul(weight.astype(self.dtype), value)
+        seen = matmul.matmul(weight.astype(self.dtype), value)
         # The softmax's division comes after the product, on c / 2 numbers per pixel instead of h * w / 4.
         seen = (seen / weight.sum(-1, keepdims=True).astype(self.dtype)).reshape(b, h, w, c // 2)
         gain = self.param("gain", nn.initializers.zeros_init(), ())

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdog.models import layers
+from jaxdog.ops import conv
 
 Array = jax.Array
 Dtype = Any
@@ -39,7 +40,7 @@ class Masked(nn.Module):
         start = nn.initializers.normal(1.0 / math.sqrt(seen))
         kernel = self.param("kernel", start, (3, 3, x.shape[-1], self.features)) * self.mask
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(self.dtype)
-        return layers.conv(x.astype(self.dtype), kernel.astype(self.dtype)) + bias[None, None, None, :]
+        return conv.conv2d(x.astype(self.dtype), kernel.astype(self.dtype)) + bias[None, None, None, :]
 
 
 def shifted(x: Array, down: int, right: int) -> Array:

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdog import system
+from jaxdog import types
 from jaxdog.models import layers
 
 Array = jax.Array
@@ -135,7 +135,7 @@ class Discriminator(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
+    def __call__(self, x: Array, label: Array, train: bool) -> types.Verdict:
         h = self._features(x, self.size, train)
         for size in reversed(sizes_to(self.size)[1:]):
             block = DiscriminatorBlock(width(self.channels, size // 2), self.dtype, name=f"block{size}")
@@ -148,7 +148,7 @@ class Discriminator(nn.Module):
         h = _act(collapse(h, train)).astype(jnp.float32)
         score = _act(_conv(1, size=1, name="score")(h, train))[:, 0, 0, 0]
         embed = layers.Embed(self.classes, self.channels, False, kernel_init=short_rows, name="embed")
-        return system.Verdict(score + jnp.sum(embed(label, train) * h[:, 0, 0], -1))
+        return types.Verdict(score + jnp.sum(embed(label, train) * h[:, 0, 0], -1))
 
     def _features(self, x: Array, size: int, train: bool) -> Array:
         return _conv(width(self.channels, size), size=1, dtype=self.dtype, name=f"rgb{size}")(x, train)

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdog import system
+from jaxdog import types
 from jaxdog.models import layers
+from jaxdog.ops import conv
 
 Array = jax.Array
 BOTTOM = 4  # height of the smallest map
@@ -50,7 +51,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", started(self.gain), shape).astype(self.dtype)
         x = x.astype(self.dtype)
         if inputs == c:
-            return layers.conv(x, kernel)
+            return conv.conv2d(x, kernel)
         numbers, groups = ("NHWC", "HWIO", "NHWC"), c // inputs
         return lax.conv_general_dilated(
             x, kernel, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=groups
@@ -167,7 +168,7 @@ class Discriminator(nn.Module):
     dtype: layers.Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, image: Array, label: Array, train: bool) -> system.Verdict:
+    def __call__(self, image: Array, label: Array, train: bool) -> types.Verdict:
         count = heights(self.size, self.widths) * self.blocks
         x = Conv(self.widths[0], 1, 1.0, dtype=self.dtype, name="rgb")(image)
         for i, width in enumerate(self.widths):
@@ -185,4 +186,4 @@ class Discriminator(nn.Module):
             init = nn.initializers.normal(1.0 / math.sqrt(self.embed_dim))
             breeds = layers.Embed(self.classes, self.embed_dim, False, init, name="embed")
             out = out * breeds(label, train)
-        return system.Verdict(jnp.sum(out, -1))
+        return types.Verdict(jnp.sum(out, -1))

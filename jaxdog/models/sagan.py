@@ -12,8 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdog import system
+from jaxdog import types
 from jaxdog.models import heads, layers
+from jaxdog.ops import matmul
 
 Array = jax.Array
 Dtype = Any
@@ -49,8 +50,8 @@ class WholeAttention(nn.Module):
             return conv(x, train).reshape(b, h * w, features)
 
         query, key = project(c // self.key_ratio, "query"), project(c // self.key_ratio, "key")
-        weight = jax.nn.softmax(layers.matmul(query, layers.turned(key)).astype(jnp.float32), -1)
-        seen = layers.matmul(weight.astype(self.dtype), project(c, "value")).reshape(x.shape)
+        weight = jax.nn.softmax(matmul.matmul(query, matmul.turned(key)).astype(jnp.float32), -1)
+        seen = matmul.matmul(weight.astype(self.dtype), project(c, "value")).reshape(x.shape)
         return x + self.param("gain", nn.initializers.zeros_init(), ()).astype(x.dtype) * seen
 
 
@@ -197,7 +198,7 @@ class Discriminator(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
+    def __call__(self, x: Array, label: Array, train: bool) -> types.Verdict:
         h = nn.relu(self.features(x, train)).astype(jnp.float32).sum((1, 2))
         linear = partial(layers.Dense, bias=self.head_bias, kernel_init=glorot)
         embed = partial(layers.Embed, kernel_init=glorot)

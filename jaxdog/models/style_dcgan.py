@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxdog import system
+from jaxdog import types
 from jaxdog.models import layers
 
 Array = jax.Array
@@ -97,7 +97,7 @@ class Discriminator(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
+    def __call__(self, x: Array, label: Array, train: bool) -> types.Verdict:
         _bottom(self.size, self.widths)
         act = layers.activation("leaky_relu", self.slope)
         h = x
@@ -107,7 +107,7 @@ class Discriminator(nn.Module):
             h = layers.handed(act(_conv(width, "none", self.dtype, f"conv{i}")(h, train)))
         h = h.reshape(h.shape[0], -1).astype(jnp.float32)
         head = layers.Dense(1, bias=False, kernel_init=layers.TorchDefault().kernel, name="head")
-        return system.Verdict(head(h, train)[:, 0])
+        return types.Verdict(head(h, train)[:, 0])
 
 
 def _conv(width: int, resample: str, dtype: Dtype, name: str) -> layers.Conv:

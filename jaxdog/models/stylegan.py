@@ -23,8 +23,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdog import system
+from jaxdog import types
 from jaxdog.models import layers
+from jaxdog.ops import conv
 
 Array = jax.Array
 Dtype = Any
@@ -145,7 +146,7 @@ class ModulatedConv(nn.Module):
         kernel = self.param("kernel", _normal, (self.size, self.size, c, self.features))
         kernel = kernel / math.sqrt(self.size**2 * c)
         x = (x * scale[:, None, None, :]).astype(self.dtype)
-        y = layers.conv(x, kernel.astype(self.dtype), self.resample)
+        y = conv.conv2d(x, kernel.astype(self.dtype), self.resample)
         if self.demodulate:
             squares = jnp.square(scale) @ jnp.square(kernel).sum((0, 1))  # [b, features]
             y = y * lax.rsqrt(squares + self.eps)[:, None, None, :].astype(self.dtype)
@@ -354,7 +355,7 @@ class Discriminator(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> system.Verdict:
+    def __call__(self, x: Array, label: Array, train: bool) -> types.Verdict:
         gains = LATE if self.residual else EARLY
         wide = widths(self.channels, self.size, self.wide_to)
         conv = partial(_conv, gain=gains.kernel, dtype=self.dtype)
@@ -376,4 +377,4 @@ class Discriminator(nn.Module):
         if self.projection:
             embed = layers.Embed(self.classes, self.channels, False, kernel_init=_normal, name="embed")
             logit = logit + jnp.sum(embed(label, train) * h, -1) / math.sqrt(self.channels)
-        return system.Verdict(logit)
+        return types.Verdict(logit)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
-from jaxdog import system
+from jaxdog import types
 from jaxdog.models import layers
 
 Array = jax.Array
@@ -52,7 +52,7 @@ class Told(NamedTuple):
     restarted: Array  # [] float32, codes that were set anew
 
 
-def codebook(key: system.Key, codes: int, dim: int) -> Codebook:
+def codebook(key: types.Key, codes: int, dim: int) -> Codebook:
     """A codebook of N(0, 1 / dim), all of it as if it had been used on average."""
     code = jax.random.normal(key, (codes, dim)) * dim**-0.5
     return Codebook(code=code, use=jnp.ones(codes), total=jnp.copy(code))
@@ -69,7 +69,7 @@ def quantise(z: Array, code: Array) -> Quantised:
 
 
 def moved(
-    book: Codebook, z: Array, index: Array, decay: float, restart: float, key: system.Key
+    book: Codebook, z: Array, index: Array, decay: float, restart: float, key: types.Key
 ) -> tuple[Codebook, Told]:
     """The codebook after a batch of z [..., d], nearest to the codes `index` [...].
 

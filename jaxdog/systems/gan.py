@@ -13,12 +13,17 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from jaxdog import augment, breeds, curves, diffaugment, ema, losses, optim, penalties, sampling, system
+from jaxdog import types
+from jaxdog.augment import diffaugment, transforms
+from jaxdog.losses import adversarial, class_loss, regularizers
 from jaxdog.models import layers
+from jaxdog.ops import ramps
+from jaxdog.optim import ema, optimizers
+from jaxdog.systems import sampling
 
-Array = system.Array
-Key = system.Key
-PyTree = system.PyTree
+Array = types.Array
+Key = types.Key
+PyTree = types.PyTree
 Average = ema.Average
 
 DiffAugment = Callable[[Key, Array, Array], Array]  # (key, image, p) -> image
@@ -36,8 +41,8 @@ class State:
     """Everything that training changes."""
 
     step: Array  # [] int32, steps done
-    g: system.Net
-    d: system.Net
+    g: types.Net
+    d: types.Net
     ema: Average  # of the generator
     tracks: tuple[Average, ...]  # further ones
 
@@ -51,12 +56,12 @@ class Game(NamedTuple):
     discriminator: nn.Module  # (image, label [b], train) -> system.Verdict; may draw numbers called "dropout"
     latent_dim: int
     classes: int
-    loss: losses.Loss
+    loss: adversarial.Loss
     g_optimizer: optax.GradientTransformationExtraArgs
     d_optimizer: optax.GradientTransformationExtraArgs
-    augment: Sequence[system.Augment]  # applied to the real pictures, in order
-    d_penalties: penalties.Penalties
-    g_penalties: penalties.Penalties
+    augment: Sequence[types.Augment]  # applied to the real pictures, in order
+    d_penalties: regularizers.Penalties
+    g_penalties: regularizers.Penalties
     changes: Sequence[DiffAugment]  # applied to what the discriminator sees of either kind, in order
     control: diffaugment.Control  # of its probability
     d_steps: int  # discriminator steps per generator step
@@ -65,7 +70,7 @@ class Game(NamedTuple):
     fakes: str  # the generator learns from "fresh" latents or "reused" ones of the discriminator's last step
     fake_labels: str  # breeds of generated pictures: "uniform", or those of the "real" ones beside them
     g_reals: bool  # a relativistic generator step gets real pictures of its own
-    breed_loss: breeds.BreedLoss | None  # what breeds teach both players, beside that
+    breed_loss: class_loss.BreedLoss | None  # what breeds teach both players, beside that
     average: ema.Rule  # of the generator
     tracks: tuple[float, ...]  # decays of further averages
     label_ramp: tuple[float, float]  # shares of the run between which breeds come in
@@ -89,7 +94,7 @@ class _Keys(NamedTuple):
     penalty: Key
 
 
-def gan(game: Game) -> system.System:
+def gan(game: Game) -> types.System:
     """The game as pure functions. One `step` takes `batches(game)` real batches at once."""
     for name, choices in CHOICES.items():
         if getattr(game, name) not in choices:
@@ -99,7 +104,7 @@ def gan(game: Game) -> system.System:
             raise ValueError(f"game.{name} is {count}, and must be at least 1")
     _check_ramp(game)
     prepare = partial(_refresh, game) if game.sample_norm == "refreshed" else None
-    return system.System(
+    return types.System(
         partial(_init, game),
         partial(_step, game),
         partial(_sample, game),
@@ -125,12 +130,12 @@ def batches(game: Game) -> int:
     return (game.d_steps + (game.loss.relative and game.g_reals)) * game.accumulate
 
 
-def _init(game: Game, key: Key, batch: system.Batch) -> State:
+def _init(game: Game, key: Key, batch: types.Batch) -> State:
     g_key, d_key, augment_key = jax.random.split(key, 3)
-    few = augment.applied(game.augment, augment_key, jax.tree.map(lambda x: x[:2], batch))
+    few = transforms.applied(game.augment, augment_key, jax.tree.map(lambda x: x[:2], batch))
     z, keys = jnp.zeros((few.label.shape[0], game.latent_dim)), jax.random.split(key, few.label.shape[0])
-    g_memory = {"paid": penalties.start(game.g_penalties)}
-    d_memory = {"paid": penalties.start(game.d_penalties), "p": game.control.memory}
+    g_memory = {"paid": regularizers.start(game.g_penalties)}
+    d_memory = {"paid": regularizers.start(game.d_penalties), "p": game.control.memory}
     g = game.generator.init(g_key, z, few.label, train=False, key=keys)
     d = game.discriminator.init(d_key, few.image, few.label, train=False)
     g, d = _net(g, game.g_optimizer, g_memory), _net(d, game.d_optimizer, d_memory)
@@ -138,9 +143,9 @@ def _init(game: Game, key: Key, batch: system.Batch) -> State:
     return State(step=jnp.zeros((), jnp.int32), g=g, d=d, ema=averages[0], tracks=tuple(averages[1:]))
 
 
-def _net(variables: PyTree, optimizer: optax.GradientTransformation, memory: PyTree) -> system.Net:
+def _net(variables: PyTree, optimizer: optax.GradientTransformation, memory: PyTree) -> types.Net:
     stats = {name: tree for name, tree in variables.items() if name != "params"}
-    return system.Net(variables["params"], stats, optimizer.init(variables["params"]), memory)
+    return types.Net(variables["params"], stats, optimizer.init(variables["params"]), memory)
 
 
 def _forward(
@@ -156,7 +161,7 @@ def _forward(
 
 
 def _fakes(
-    game: Game, net: system.Net, params: PyTree, key: Key, real: system.Batch, update: bool
+    game: Game, net: types.Net, params: PyTree, key: Key, real: types.Batch, update: bool
 ) -> tuple[Array, Array, PyTree]:
     """As many generated pictures as real ones, their breeds [b], and the generator's statistics after it."""
     z, label, keys = _drawn(game, key, real)
@@ -164,7 +169,7 @@ def _fakes(
     return image, label, stats
 
 
-def _once(game: Game, net: system.Net, key: Key, real: system.Batch) -> Draw:
+def _once(game: Game, net: types.Net, key: Key, real: types.Batch) -> Draw:
     """`_fakes` that are made now: the pass that made them is the one that the generator learns through."""
 
     def forward(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
@@ -177,29 +182,29 @@ def _once(game: Game, net: system.Net, key: Key, real: system.Batch) -> Draw:
     return lambda params, key, real: (again(params), *rest)
 
 
-def _drawn(game: Game, key: Key, real: system.Batch) -> tuple[Array, Array, Array]:
+def _drawn(game: Game, key: Key, real: types.Batch) -> tuple[Array, Array, Array]:
     """What generated pictures are made of: latents [b, latent_dim], breeds [b], keys [b]."""
     z_key, label_key, noise_key = jax.random.split(key, 3)
     b = real.label.shape[0]
     z = jax.random.normal(z_key, (b, game.latent_dim))
     label = jax.random.randint(label_key, (b,), 0, game.classes)
     label = real.label if game.fake_labels == "real" else label
-    return system.shared_out((z, label, jax.random.split(noise_key, b)))
+    return types.shared_out((z, label, jax.random.split(noise_key, b)))
 
 
-def _made(game: Game, net: system.Net, params: PyTree, key: Key, real: system.Batch) -> penalties.Made:
+def _made(game: Game, net: types.Net, params: PyTree, key: Key, real: types.Batch) -> regularizers.Made:
     """The pictures of `_fakes` once more, as a function of their latents, or of the styles made of these."""
     z, label, keys = _drawn(game, key, real)
     passed = partial(_forward, game, game.generator, params, net.stats, update=False, key=keys)
     if not hasattr(game.generator, "paint"):
-        return penalties.Made(lambda z: passed(z, label)[0], z, params)
+        return regularizers.Made(lambda z: passed(z, label)[0], z, params)
     styles, _ = passed(z, label, method="styles")
-    return penalties.Made(lambda styles: passed(styles, method="paint")[0], styles, params)
+    return regularizers.Made(lambda styles: passed(styles, method="paint")[0], styles, params)
 
 
 def _verdict(
     game: Game, params: PyTree, stats: PyTree, image: Array, label: Array, key: Key, update: bool
-) -> tuple[system.Verdict, PyTree]:
+) -> tuple[types.Verdict, PyTree]:
     """What the discriminator says in training; `key` is for the features that it drops, if it does."""
     rngs = {"dropout": key}
     return _forward(game, game.discriminator, params, stats, image, label, update=update, rngs=rngs)
@@ -207,7 +212,7 @@ def _verdict(
 
 def _judge(
     game: Game, params: PyTree, stats: PyTree, real: tuple[Array, Array], fake: tuple[Array, Array], key: Key
-) -> tuple[system.Verdict, system.Verdict, PyTree]:
+) -> tuple[types.Verdict, types.Verdict, PyTree]:
     """Verdicts on (image, label) of both kinds, and the discriminator's statistics after them."""
     if game.judge == "apart":
         keys = jax.random.split(key)
@@ -215,15 +220,15 @@ def _judge(
         of_fake, stats = _verdict(game, params, stats, *fake, keys[1], update=True)
         return of_real, of_fake, stats
     # One call on both kinds: spectral norm iterates once per discriminator step.
-    image, label = (system.in_turn(*pair) for pair in zip(real, fake, strict=True))
+    image, label = (types.in_turn(*pair) for pair in zip(real, fake, strict=True))
     verdict, stats = _verdict(game, params, stats, image, label, key, update=True)
-    of_real, of_fake = (jax.tree.map(lambda x, i=i: system.every_other(x)[i], verdict) for i in range(2))
+    of_real, of_fake = (jax.tree.map(lambda x, i=i: types.every_other(x)[i], verdict) for i in range(2))
     return of_real, of_fake, stats
 
 
 def _breed_loss(
-    game: Game, verdict: system.Verdict, label: Array, kind: str
-) -> tuple[Array | float, system.Scalars]:
+    game: Game, verdict: types.Verdict, label: Array, kind: str
+) -> tuple[Array | float, types.Scalars]:
     """What breeds teach, weighted, and what there is to report of it; kind: "real" | "fake" pictures."""
     loss = game.breed_loss
     if loss is None:
@@ -235,13 +240,13 @@ def _breed_loss(
 
 
 def _d_step(
-    game: Game, draw: Draw, d: system.Net, batch: system.Batch, keys: _Keys, step: Array, i: int
-) -> tuple[system.Net, system.Scalars]:
+    game: Game, draw: Draw, d: types.Net, batch: types.Batch, keys: _Keys, step: Array, i: int
+) -> tuple[types.Net, types.Scalars]:
     """Its step number i learns from `batch` [accumulate, b, ...] and what is drawn: (key, batch) -> fakes."""
 
-    def loss(params: PyTree, inputs: tuple[system.Batch, _Keys]) -> tuple[Array, optim.Aux]:
+    def loss(params: PyTree, inputs: tuple[types.Batch, _Keys]) -> tuple[Array, optimizers.Aux]:
         batch, keys = inputs
-        batch = augment.applied(game.augment, keys.augment, batch)
+        batch = transforms.applied(game.augment, keys.augment, batch)
         image, label, _ = draw(keys.noise, batch)
         real = _changed(game, d, keys.change, 0, step, batch.image), batch.label
         fake = _changed(game, d, keys.change, 1, step, jax.lax.stop_gradient(image)), label
@@ -251,10 +256,10 @@ def _d_step(
             drop = jax.random.fold_in(keys.drop, 2)  # 0 and 1 are those of a split
             return _verdict(game, params, stats, image, label, drop, update=False)[0].logit
 
-        judged = penalties.Judged(logit, real, fake, of_real.logit, of_fake.logit, params)
+        judged = regularizers.Judged(logit, real, fake, of_real.logit, of_fake.logit, params)
         turn = step * game.d_steps + i
         owing = game.d_penalties, keys.penalty, turn, judged, d.memory["paid"]
-        due, paid, owed = penalties.pay(*owing, step / game.steps)
+        due, paid, owed = regularizers.pay(*owing, step / game.steps)
         memory = {"paid": paid, "p": game.control.after(d.memory["p"], of_real.logit)}
         terms = game.loss.d(keys.loss, of_real.logit, of_fake.logit)
         real_loss, fake_loss = (jnp.mean(term) for term in terms)
@@ -275,21 +280,21 @@ def _d_step(
         }
         return total, (stats, memory, scalars)
 
-    d, scalars = optim.learn(
+    d, scalars = optimizers.learn(
         d, game.d_optimizer, loss, (batch, keys), game.accumulate, jnp.max(batch.hours), game.axis
     )
     return d, {_named(name, "d"): value for name, value in scalars.items()}
 
 
 def _g_step(
-    game: Game, g: system.Net, draw: Draw, d: system.Net, batch: system.Batch, keys: _Keys, step: Array
-) -> tuple[system.Net, system.Scalars]:
+    game: Game, g: types.Net, draw: Draw, d: types.Net, batch: types.Batch, keys: _Keys, step: Array
+) -> tuple[types.Net, types.Scalars]:
     """The generator learns from the discriminator, whose spectral norm stays as the last step left it."""
 
-    def loss(params: PyTree, inputs: tuple[system.Batch, _Keys]) -> tuple[Array, optim.Aux]:
+    def loss(params: PyTree, inputs: tuple[types.Batch, _Keys]) -> tuple[Array, optimizers.Aux]:
         real, keys = inputs
 
-        def logit(kind: int, image: Array, label: Array) -> system.Verdict:
+        def logit(kind: int, image: Array, label: Array) -> types.Verdict:
             image = _changed(game, d, keys.change, kind, step, image)
             drop = jax.random.fold_in(keys.drop, kind)
             return _verdict(game, d.params, d.stats, image, label, drop, update=False)[0]
@@ -298,14 +303,14 @@ def _g_step(
         verdict = logit(1, image, label)
         of_real = verdict.logit
         if game.loss.relative:
-            real = augment.applied(game.augment, keys.augment, real)
+            real = transforms.applied(game.augment, keys.augment, real)
             of_real = logit(0, real.image, real.label).logit
-        adversarial = jnp.mean(game.loss.g(keys.loss, of_real, verdict.logit))
+        adversarial_loss = jnp.mean(game.loss.g(keys.loss, of_real, verdict.logit))
         breed_loss, told = _breed_loss(game, verdict, label, "fake")
         made = _made(game, g, params, keys.noise, real)
         owing = game.g_penalties, keys.penalty, step, made, g.memory["paid"]
-        due, paid, owed = penalties.pay(*owing, step / game.steps)
-        total = adversarial + breed_loss + due
+        due, paid, owed = regularizers.pay(*owing, step / game.steps)
+        total = adversarial_loss + breed_loss + due
         scalars = {
             "loss/g": total,
             **told,
@@ -313,7 +318,7 @@ def _g_step(
         }
         return total, (stats, {"paid": paid}, scalars)
 
-    g, scalars = optim.learn(
+    g, scalars = optimizers.learn(
         g, game.g_optimizer, loss, (batch, keys), game.accumulate, jnp.max(batch.hours), game.axis
     )
     return g, {_named(name, "g"): value for name, value in scalars.items()}
@@ -323,7 +328,7 @@ def _named(scalar: str, player: str) -> str:
     return f"grad_norm/{player}" if scalar == "grad_norm" else scalar
 
 
-def _changed(game: Game, d: system.Net, key: Key, kind: int, step: Array, image: Array) -> Array:
+def _changed(game: Game, d: types.Net, key: Key, kind: int, step: Array, image: Array) -> Array:
     """Pictures as the discriminator sees them; kind 0: real, 1: generated."""
     p = game.control.p(step, d.memory["p"])
     for i, change in enumerate(game.changes):
@@ -331,7 +336,7 @@ def _changed(game: Game, d: system.Net, key: Key, kind: int, step: Array, image:
     return image
 
 
-def _step(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[State, system.Scalars]:
+def _step(game: Game, state: State, batch: types.Batch, key: Key) -> tuple[State, types.Scalars]:
     """`d_steps` discriminator steps, one generator step, one update of the average."""
     game = _told(game, state.step)
     key = key if game.axis is None else jax.random.fold_in(key, jax.lax.axis_index(game.axis))
@@ -370,7 +375,7 @@ def _told(game: Game, step: Array) -> Game:
     begin, end = game.label_ramp
     if end == 0.0:
         return game
-    told = curves.ramp(begin, end, step / game.steps)
+    told = ramps.ramp(begin, end, step / game.steps)
     return game._replace(
         generator=game.generator.clone(told=told), discriminator=game.discriminator.clone(told=told)
     )
@@ -383,7 +388,7 @@ def _keys(game: Game, key: Key) -> _Keys:
     )
 
 
-def _parts(batch: system.Batch, steps: int, accumulate: int) -> system.Batch:
+def _parts(batch: types.Batch, steps: int, accumulate: int) -> types.Batch:
     """[steps * accumulate * b, ...] -> [steps, accumulate, b, ...].
 
     Neighbours go to different parts, so that a batch sharded over devices stays sharded along b.

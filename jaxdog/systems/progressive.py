@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdog import system
+from jaxdog import types
 
-Array = system.Array
-Key = system.Key
-PyTree = system.PyTree
+Array = types.Array
+Key = types.Key
+PyTree = types.PyTree
 
 BORN = 1000  # what the run's key is folded with for parameters that come later
 
@@ -37,12 +37,12 @@ class Moment(NamedTuple):
     decay: Array | float  # of the averaged generator
 
 
-Play = Callable[[Stage, Moment], system.System]
+Play = Callable[[Stage, Moment], types.System]
 
 
 def phases(
     stages: Sequence[Stage], play: Play, batch_size: int, side: int, seed: int
-) -> tuple[system.Phase, ...]:
+) -> tuple[types.Phase, ...]:
     """The stages in order.
 
     Args:
@@ -56,7 +56,7 @@ def phases(
     for i, stage in enumerate(stages):
         played = growing(stage, play, begin)
         enter = None if i == 0 else entering(played, side, seed)
-        made.append(system.Phase(f"{stage.size}x{stage.size}", played, stage.steps, batch_size, enter))
+        made.append(types.Phase(f"{stage.size}x{stage.size}", played, stage.steps, batch_size, enter))
         begin += stage.steps
     return tuple(made)
 
@@ -90,18 +90,18 @@ def stages(
     return [Stage(*row) for row in zip(sizes, steps, fade, decay, ends, strict=True)]
 
 
-def growing(stage: Stage, play: Play, begin: int) -> system.System:
+def growing(stage: Stage, play: Play, begin: int) -> types.System:
     """The system of a stage that begins after `begin` steps of the run."""
     still = play(stage, Moment(1.0 if stage.fade else None, stage.decay))
 
-    def now(step: Array) -> system.System:
+    def now(step: Array) -> types.System:
         return play(stage, moment(stage, step - begin))
 
     def prepare(state: Any, key: Key) -> Any:
         prepare = now(state.step).prepare
         return state if prepare is None else prepare(state, key)
 
-    return system.System(
+    return types.System(
         init=still.init,
         step=lambda state, batch, key: now(state.step + 1).step(state, batch, key),
         sample=lambda state, key, label: now(state.step).sample(state, key, label),
@@ -123,7 +123,7 @@ def moment(stage: Stage, step: Array) -> Moment:
 # ------------------------------------------------------------------ pictures of another size
 
 
-def shrink(key: Key, batch: system.Batch, size: int, alpha: Array | float | None) -> system.Batch:
+def shrink(key: Key, batch: types.Batch, size: int, alpha: Array | float | None) -> types.Batch:
     """Real pictures as a stage sees them: cells averaged; a share 1 - alpha of them at half that sharpness.
 
     It has the form of an augmentation, and is the last one.
@@ -155,13 +155,13 @@ def enlarged(image: Array, size: int) -> Array:
 # ------------------------------------------------------------------ from one stage to the next
 
 
-def entering(played: system.System, side: int, seed: int) -> Callable[[Any], Any]:
+def entering(played: types.System, side: int, seed: int) -> Callable[[Any], Any]:
     """The state of the stage before -> the first state of `played`; see `carried`."""
 
     def enter(before: Any) -> Any:
         key = jax.random.fold_in(jax.random.key(seed), BORN)
         zeros = jnp.zeros(2, jnp.int32)
-        blank = system.Batch(
+        blank = types.Batch(
             jnp.zeros((2, side, side, 3)), zeros, jnp.full((2, 2), side, jnp.int32), zeros, jnp.zeros(2)
         )
         return carried(before, played.init(key, blank))

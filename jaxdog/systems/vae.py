@@ -14,11 +14,13 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from jaxdog import augment, optim, system
+from jaxdog import types
+from jaxdog.augment import transforms
+from jaxdog.optim import optimizers
 
-Array = system.Array
-Key = system.Key
-PyTree = system.PyTree
+Array = types.Array
+Key = types.Key
+PyTree = types.PyTree
 
 EPS = 1e-6  # probabilities are kept so far from 0 and 1 before their logarithm is taken
 
@@ -28,8 +30,8 @@ class State:
     """Everything that training changes."""
 
     step: Array  # [] int32, steps done
-    encoder: system.Net
-    g: system.Net  # the decoder
+    encoder: types.Net
+    g: types.Net  # the decoder
 
 
 class Game(NamedTuple):
@@ -42,12 +44,12 @@ class Game(NamedTuple):
     kl_weight: float
     encoder_optimizer: optax.GradientTransformationExtraArgs
     g_optimizer: optax.GradientTransformationExtraArgs
-    augment: Sequence[system.Augment]  # applied to the real pictures, in order
+    augment: Sequence[types.Augment]  # applied to the real pictures, in order
     latent: Callable[[Array], Array]  # key [b] -> z [b, latent_dim], for sampling
     finish: Callable[[Array], Array]  # what happens to a generated picture when it is sampled
 
 
-def vae(game: Game) -> system.System:
+def vae(game: Game) -> types.System:
     """The game as pure functions."""
     if game.likelihood not in LIKELIHOODS:
         raise ValueError(
@@ -55,7 +57,7 @@ def vae(game: Game) -> system.System:
         )
     if not game.kl_weight >= 0.0:
         raise ValueError(f"game.kl_weight is {game.kl_weight}, and must not be negative")
-    return system.System(
+    return types.System(
         partial(_init, game),
         partial(_step, game),
         partial(_sample, game),
@@ -92,9 +94,9 @@ def divergence(mean: Array, logvar: Array) -> Array:
 # ------------------------------------------------------------------ one step
 
 
-def _init(game: Game, key: Key, batch: system.Batch) -> State:
+def _init(game: Game, key: Key, batch: types.Batch) -> State:
     encoder_key, g_key, augment_key = jax.random.split(key, 3)
-    few = augment.applied(game.augment, augment_key, jax.tree.map(lambda x: x[:2], batch))
+    few = transforms.applied(game.augment, augment_key, jax.tree.map(lambda x: x[:2], batch))
     z, keys = jnp.zeros((few.label.shape[0], game.latent_dim)), jax.random.split(key, few.label.shape[0])
     encoder = game.encoder.init(encoder_key, few.image, train=False)
     g = game.decoder.init(g_key, z, few.label, train=False, key=keys)
@@ -105,18 +107,18 @@ def _init(game: Game, key: Key, batch: system.Batch) -> State:
     )
 
 
-def _net(variables: PyTree, optimizer: optax.GradientTransformation) -> system.Net:
+def _net(variables: PyTree, optimizer: optax.GradientTransformation) -> types.Net:
     stats = {name: tree for name, tree in variables.items() if name != "params"}
-    return system.Net(params=variables["params"], stats=stats, opt=optimizer.init(variables["params"]))
+    return types.Net(params=variables["params"], stats=stats, opt=optimizer.init(variables["params"]))
 
 
-def _step(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[State, system.Scalars]:
+def _step(game: Game, state: State, batch: types.Batch, key: Key) -> tuple[State, types.Scalars]:
     """Both players go down the same loss, which is minus the evidence's lower bound if kl_weight is 1."""
     augment_key, z_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
-    batch = augment.applied(game.augment, augment_key, batch)
+    batch = transforms.applied(game.augment, augment_key, batch)
     b = batch.label.shape[0]
 
-    def loss(params: tuple[PyTree, PyTree]) -> tuple[Array, tuple[PyTree, PyTree, system.Scalars]]:
+    def loss(params: tuple[PyTree, PyTree]) -> tuple[Array, tuple[PyTree, PyTree, types.Scalars]]:
         (mean, logvar), encoder_stats = _forward(game.encoder, params[0], state.encoder.stats, batch.image)
         z = mean + jnp.exp(0.5 * logvar) * jax.random.normal(z_key, mean.shape)
         keys = jax.random.split(noise_key, b)
@@ -135,8 +137,8 @@ def _step(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[Stat
     grad = jax.value_and_grad(loss, has_aux=True)
     (_, (encoder_stats, g_stats, scalars)), pull = grad((state.encoder.params, state.g.params))
     hours = jnp.max(batch.hours)
-    encoder = optim.moved(state.encoder, pull[0], encoder_stats, game.encoder_optimizer, hours)
-    g = optim.moved(state.g, pull[1], g_stats, game.g_optimizer, hours)
+    encoder = optimizers.moved(state.encoder, pull[0], encoder_stats, game.encoder_optimizer, hours)
+    g = optimizers.moved(state.g, pull[1], g_stats, game.g_optimizer, hours)
     norms = {"grad_norm/encoder": optax.tree.norm(pull[0]), "grad_norm/g": optax.tree.norm(pull[1])}
     return State(step=state.step + 1, encoder=encoder, g=g), {**scalars, **norms}
 
@@ -154,15 +156,15 @@ def _sample(game: Game, state: State, key: Array, label: Array) -> Array:
     return game.finish(_picture(game, state.g, game.latent(key), label, key))
 
 
-def _picture(game: Game, g: system.Net, z: Array, label: Array, key: Array) -> Array:
+def _picture(game: Game, g: types.Net, z: Array, label: Array, key: Array) -> Array:
     picture: Any = game.decoder.apply({"params": g.params, **g.stats}, z, label, train=False, key=key)
     return picture
 
 
-def _reconstruct(game: Game, state: State, batch: system.Batch, key: Key) -> tuple[Array, Array]:
+def _reconstruct(game: Game, state: State, batch: types.Batch, key: Key) -> tuple[Array, Array]:
     """Pictures as the encoder sees them, and those of the means it says, both [b, h, w, c] in [-1, 1]."""
     augment_key, noise_key = jax.random.split(key)
-    batch = augment.applied(game.augment, augment_key, batch)
+    batch = transforms.applied(game.augment, augment_key, batch)
     net = state.encoder
     said: Any = game.encoder.apply({"params": net.params, **net.stats}, batch.image, train=False)
     keys = jax.random.split(noise_key, batch.label.shape[0])

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxdog import augment, optim, system
-from jaxdog.models import priors, vqvae
+from jaxdog import types
+from jaxdog.augment import transforms
+from jaxdog.models import transformer_prior, vqvae
+from jaxdog.optim import optimizers
 
-Array = system.Array
-Key = system.Key
+Array = types.Array
+Key = types.Key
 
 LEVELS = "top", "bottom"
 PRIOR = 2000  # what the run's key is folded with for the prior's parameters
@@ -37,7 +39,7 @@ class Game(NamedTuple):
     temperature: float  # of drawn codes
     optimizer: optax.GradientTransformationExtraArgs  # of the autoencoder
     prior_optimizer: optax.GradientTransformationExtraArgs
-    augment: Sequence[system.Augment]  # applied to the real pictures, in order
+    augment: Sequence[types.Augment]  # applied to the real pictures, in order
     finish: Callable[[Array], Array]  # what happens to a generated picture when it is sampled
 
 
@@ -46,14 +48,14 @@ def sides(size: int) -> tuple[int, ...]:
     return tuple(size // shrunk for shrunk in vqvae.SHRUNK)
 
 
-def autoencoder(game: Game) -> system.System:
+def autoencoder(game: Game) -> types.System:
     """The first phase. Its samples are codes drawn each on its own, as often as it is used, and decoded."""
     if game.size % vqvae.SHRUNK[0]:
         raise ValueError(f"game.size is {game.size}, and must be a multiple of {vqvae.SHRUNK[0]}")
     for name, share in (("game.decay", game.decay), ("game.restart", game.restart)):
         if not 0.0 <= share < 1.0:
             raise ValueError(f"{name} is {share}, and must lie in [0, 1)")
-    return system.System(
+    return types.System(
         partial(_init, game),
         partial(_step, game),
         partial(_sample, game),
@@ -61,11 +63,11 @@ def autoencoder(game: Game) -> system.System:
     )
 
 
-def prior(game: Game) -> system.System:
+def prior(game: Game) -> types.System:
     """The second phase."""
     if not game.temperature > 0.0:
         raise ValueError(f"game.temperature is {game.temperature}, and must be above 0")
-    return system.System(
+    return types.System(
         partial(_prior_init, game),
         partial(_prior_step, game),
         partial(_prior_sample, game),
@@ -88,34 +90,34 @@ class Coding:
     """What the first phase changes."""
 
     step: Array  # [] int32, steps done
-    autoencoder: system.Net  # its stats: {"top", "bottom"}: vqvae.Codebook
+    autoencoder: types.Net  # its stats: {"top", "bottom"}: vqvae.Codebook
 
 
-def _parts(net: system.Net) -> tuple[system.PyTree, system.PyTree]:
+def _parts(net: types.Net) -> tuple[types.PyTree, types.PyTree]:
     return net.params, net.stats
 
 
-def _init(game: Game, key: Key, batch: system.Batch) -> Coding:
+def _init(game: Game, key: Key, batch: types.Batch) -> Coding:
     augment_key, net_key, *book_keys = jax.random.split(key, 4)
-    few = augment.applied(game.augment, augment_key, jax.tree.map(lambda x: x[:2], batch))
+    few = transforms.applied(game.augment, augment_key, jax.tree.map(lambda x: x[:2], batch))
     dim = game.autoencoder.code_dim
     books = {x: vqvae.codebook(k, game.codes, dim) for x, k in zip(LEVELS, book_keys, strict=True)}
     params = game.autoencoder.init(net_key, few.image, *_codes(books))["params"]
-    net = system.Net(params=params, stats=books, opt=game.optimizer.init(params))
+    net = types.Net(params=params, stats=books, opt=game.optimizer.init(params))
     return Coding(step=jnp.zeros((), jnp.int32), autoencoder=net)
 
 
-def _codes(books: system.PyTree) -> list[Array]:
+def _codes(books: types.PyTree) -> list[Array]:
     return [books[level].code for level in LEVELS]
 
 
-def _step(game: Game, state: Coding, batch: system.Batch, key: Key) -> tuple[Coding, system.Scalars]:
+def _step(game: Game, state: Coding, batch: types.Batch, key: Key) -> tuple[Coding, types.Scalars]:
     """One step of the autoencoder on squared errors and commitment, one of the codebooks' averages."""
     augment_key, *book_keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
-    image = augment.applied(game.augment, augment_key, batch).image
+    image = transforms.applied(game.augment, augment_key, batch).image
     net = state.autoencoder
 
-    def loss(params: system.PyTree) -> tuple[Array, tuple[vqvae.Coded, system.Scalars]]:
+    def loss(params: types.PyTree) -> tuple[Array, tuple[vqvae.Coded, types.Scalars]]:
         coded: Any = game.autoencoder.apply({"params": params}, image, *_codes(net.stats))
         error = jnp.mean(jnp.square(coded.picture - image))
         levels = {"top": coded.top, "bottom": coded.bottom}
@@ -132,7 +134,7 @@ def _step(game: Game, state: Coding, batch: system.Batch, key: Key) -> tuple[Cod
         )
         scalars |= {f"{name}/{level}": x for name, x in told._asdict().items()}
     scalars["grad_norm/autoencoder"] = optax.tree.norm(gradient)
-    net = optim.moved(net, gradient, books, game.optimizer, jnp.max(batch.hours))
+    net = optimizers.moved(net, gradient, books, game.optimizer, jnp.max(batch.hours))
     return Coding(step=state.step + 1, autoencoder=net), scalars
 
 
@@ -151,7 +153,7 @@ def _sample(game: Game, state: Coding, key: Array, label: Array) -> Array:
     return game.finish(_decoded(game, params, books, jax.vmap(one)(key)))
 
 
-def _decoded(game: Game, params: system.PyTree, books: system.PyTree, code: Array) -> Array:
+def _decoded(game: Game, params: types.PyTree, books: types.PyTree, code: Array) -> Array:
     """Codes [b, n], top before bottom, row by row -> pictures [b, s, s, 3] in [-1, 1]."""
     parts = jnp.split(code, [sides(game.size)[0] ** 2], 1)
     maps = [
@@ -163,10 +165,10 @@ def _decoded(game: Game, params: system.PyTree, books: system.PyTree, code: Arra
 
 
 def _reconstruct(
-    game: Game, params: system.PyTree, books: system.PyTree, batch: system.Batch, key: Key
+    game: Game, params: types.PyTree, books: types.PyTree, batch: types.Batch, key: Key
 ) -> tuple[Array, Array]:
     """Pictures as the encoder sees them, and what comes back, both [b, s, s, 3] in [-1, 1]."""
-    image = augment.applied(game.augment, key, batch).image
+    image = transforms.applied(game.augment, key, batch).image
     coded: Any = game.autoencoder.apply({"params": params}, image, *_codes(books))
     return image, jnp.clip(coded.picture, -1.0, 1.0)
 
@@ -179,41 +181,41 @@ class Predicting:
     """What the second phase changes, and the autoencoder, which it does not."""
 
     step: Array  # [] int32, steps done, those of the first phase too
-    prior: system.Net
-    params: system.PyTree  # of the autoencoder
-    books: system.PyTree
+    prior: types.Net
+    params: types.PyTree  # of the autoencoder
+    books: types.PyTree
 
 
-def _prior_net(game: Game, key: Key) -> system.Net:
+def _prior_net(game: Game, key: Key) -> types.Net:
     code, label = jnp.zeros((1, sum(game.prior.lengths)), jnp.int32), jnp.zeros(1, jnp.int32)
     params = game.prior.init(key, code, label, False)["params"]
-    return system.Net(params=params, stats={}, opt=game.prior_optimizer.init(params))
+    return types.Net(params=params, stats={}, opt=game.prior_optimizer.init(params))
 
 
-def _prior_init(game: Game, key: Key, batch: system.Batch) -> Predicting:
+def _prior_init(game: Game, key: Key, batch: types.Batch) -> Predicting:
     before = _init(game, key, batch)
     params, books = _parts(before.autoencoder)
     return Predicting(step=before.step, prior=_prior_net(game, key), params=params, books=books)
 
 
-def sequence(game: Game, params: system.PyTree, books: system.PyTree, image: Array) -> Array:
+def sequence(game: Game, params: types.PyTree, books: types.PyTree, image: Array) -> Array:
     """Pictures [b, s, s, 3] -> their codes [b, n] int32: the top map's row by row, then the bottom's."""
     seen: Any = game.autoencoder.apply({"params": params}, image, *_codes(books), method="encode")
     return jnp.concatenate([x.index.reshape(image.shape[0], -1) for x in seen], 1)
 
 
 def _prior_step(
-    game: Game, state: Predicting, batch: system.Batch, key: Key
-) -> tuple[Predicting, system.Scalars]:
+    game: Game, state: Predicting, batch: types.Batch, key: Key
+) -> tuple[Predicting, types.Scalars]:
     """One step on the codes' log-likelihood; bits are those of one code, log2(codes) if nothing is known."""
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    image = augment.applied(game.augment, augment_key, batch).image
+    image = transforms.applied(game.augment, augment_key, batch).image
     code = jax.lax.stop_gradient(sequence(game, state.params, state.books, image))
 
-    def loss(params: system.PyTree) -> tuple[Array, system.Scalars]:
+    def loss(params: types.PyTree) -> tuple[Array, types.Scalars]:
         rngs = {"dropout": dropout_key}
         logits: Any = game.prior.apply({"params": params}, code, batch.label, True, rngs=rngs)
-        nats = priors.nats(logits, code)
+        nats = transformer_prior.nats(logits, code)
         mean = jnp.mean(nats)
         bits = nats / jnp.log(2.0)
         parts = jnp.split(bits, [sides(game.size)[0] ** 2], 1)
@@ -223,11 +225,11 @@ def _prior_step(
 
     (_, scalars), gradient = jax.value_and_grad(loss, has_aux=True)(state.prior.params)
     scalars["grad_norm/prior"] = optax.tree.norm(gradient)
-    net = optim.moved(state.prior, gradient, {}, game.prior_optimizer, jnp.max(batch.hours))
+    net = optimizers.moved(state.prior, gradient, {}, game.prior_optimizer, jnp.max(batch.hours))
     return Predicting(step=state.step + 1, prior=net, params=state.params, books=state.books), scalars
 
 
 def _prior_sample(game: Game, state: Predicting, key: Array, label: Array) -> Array:
     """Pictures [b, h, w, c], one key [b] and one breed [b] each."""
-    code = priors.draw(game.prior, state.prior.params, key, label, game.temperature)
+    code = transformer_prior.draw(game.prior, state.prior.params, key, label, game.temperature)
     return game.finish(_decoded(game, state.params, state.books, code))

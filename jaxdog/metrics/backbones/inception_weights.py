@@ -1,0 +1,313 @@
+"""Weights of the Inception network: from the published files, from folded kernels, or random.
+
+What a score may be called depends on where the weights came from, so each set knows its kind:
+
+  "published"  a file whose sha256 is that of a published one: the official network
+  "fitted"     folded kernels, some of them fitted, which a file tells by "fitted" in its name: pool_3 is
+               approximate
+  "other"      complete, but not a published file byte for byte: perhaps the official network, perhaps not
+  "random"     no weights at all, a fixed random network
+"""
+
+import hashlib
+import os
+import pathlib
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tqdm
+
+from jaxdog.metrics.backbones import inception, weight_files
+from jaxdog.utils import files
+
+BATCH_NORM_EPSILON = 1e-3
+GRAPH_NAME = "classify_image_graph_def.pb"
+GRAPH_SHA256 = "009d6814d1bc560d4e7b236e170e9b2d5ca6f4b57bd8037f6db05776204415c6"
+
+
+class Remote(NamedTuple):
+    """A file that can be downloaded and checked."""
+
+    url: str
+    name: str
+    size: int  # bytes
+    sha256: str
+
+
+PUBLISHED = Remote(
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+    "pt_inception-2015-12-05-6726825d.pth",
+    95_628_359,
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+)
+
+ACCEPTED = (
+    f"Accepted are the published state dict ({PUBLISHED.name}, sha256 {PUBLISHED.sha256}), the published "
+    f"graph ({GRAPH_NAME}, sha256 {GRAPH_SHA256}), others of the same layout, and .npz files of kernels and "
+    "biases with batch norm folded in (one, or a folder of them), with entries such as 'conv/kernel' "
+    "(3, 3, 3, 32) and 'conv/bias' (32,)."
+)
+
+# The state dict's names of the units, in the order of the graph.
+_TORCH_35 = "branch1x1 branch5x5_1 branch5x5_2 branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3 branch_pool"
+_TORCH_17 = (
+    "branch1x1 branch7x7_1 branch7x7_2 branch7x7_3 "
+    "branch7x7dbl_1 branch7x7dbl_2 branch7x7dbl_3 branch7x7dbl_4 branch7x7dbl_5 branch_pool"
+)
+_TORCH_8 = (
+    "branch1x1 branch3x3_1 branch3x3_2a branch3x3_2b "
+    "branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3a branch3x3dbl_3b branch_pool"
+)
+_TORCH_STEM = "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 Conv2d_3b_1x1 Conv2d_4a_3x3"
+_TORCH_BLOCKS = {
+    **dict.fromkeys(("Mixed_5b", "Mixed_5c", "Mixed_5d"), _TORCH_35),
+    "Mixed_6a": "branch3x3 branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3",
+    **dict.fromkeys(("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"), _TORCH_17),
+    "Mixed_7a": "branch3x3_1 branch3x3_2 branch7x7x3_1 branch7x7x3_2 branch7x7x3_3 branch7x7x3_4",
+    **dict.fromkeys(("Mixed_7b", "Mixed_7c"), _TORCH_8),
+}
+
+
+class Weights(NamedTuple):
+    """A network's parameters and what is known of their origin."""
+
+    params: dict[str, Any]  # unit's name in the graph -> {"kernel": [kh, kw, in, out], "bias": [out]} float32
+    kind: str  # "published" | "fitted" | "other" | "random"
+    sha256: str  # of the file; of the files' hashes, sorted by file name, where there are several
+    source: str  # where they came from, for people
+
+
+class DownloadError(RuntimeError):
+    """The published weights could not be had."""
+
+
+def load(path: str | pathlib.Path) -> Weights:
+    """Weights from a file, or from a folder of .npz files (else of one .pth or .pb), recognised by content.
+
+    A file laid out like a published one, but with another sha256, loads as kind "other".
+
+    Raises FileNotFoundError, or ValueError naming the first missing or wrong tensor and what is accepted.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"No Inception weights at {path}: there is no such file or folder. {ACCEPTED}"
+        )
+    files = _files(path) if path.is_dir() else [path]
+    try:
+        params = _params([_read(file) for file in files])
+    except weight_files.ArchiveError as error:
+        raise ValueError(f"{path} cannot be used as Inception weights: {error}. {ACCEPTED}") from error
+    hashes = [file_sha256(file) for file in files]
+    sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    kind = "published" if sha256 in (PUBLISHED.sha256, GRAPH_SHA256) else "other"
+    kind = "fitted" if any("fitted" in file.stem for file in files if file.suffix == ".npz") else kind
+    return Weights(params, kind, sha256, str(path))
+
+
+def random(seed: int = 20151205) -> Weights:
+    """The same random network everywhere: He-normal kernels from numpy's PCG64, biases 0, no head.
+
+    Features of a random network tell pictures apart, so their Frechet distance orders generators, but it is
+    no FID and is never called so.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    digest, flat = hashlib.sha256(), {}
+    for name, shape in inception.shapes().items():
+        flat[name] = np.zeros(shape, np.float32)
+        if name.endswith("/kernel"):
+            scale = np.sqrt(2 / np.prod(shape[:-1]), dtype=np.float32)
+            flat[name] = generator.standard_normal(shape, np.float32) * scale
+        digest.update(flat[name].tobytes())
+    return Weights(nested(flat), "random", digest.hexdigest(), f"random network, seed {seed}")
+
+
+def download(cache_dir: str | pathlib.Path, remote: Remote = PUBLISHED) -> pathlib.Path:
+    """The path of the published state dict, fetched into `cache_dir` unless it is there, and checked.
+
+    Raises DownloadError when it cannot be fetched or has another size or sha256; nothing half stays behind.
+    """
+    target = pathlib.Path(cache_dir) / remote.name
+    if target.is_file() and target.stat().st_size == remote.size and file_sha256(target) == remote.sha256:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{remote.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            size, sha256 = _fetch(remote, file)
+        if (size, sha256) != (remote.size, remote.sha256):
+            problem = f"what came has {size} bytes and sha256 {sha256}, so it is not the published file"
+            raise DownloadError(_undownloaded(remote, problem))
+        os.replace(temporary, target)
+    except (urllib.error.URLError, OSError) as error:
+        raise DownloadError(_undownloaded(remote, str(getattr(error, "reason", error)))) from error
+    finally:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+    return target
+
+
+def _fetch(remote: Remote, file: Any) -> tuple[int, str]:
+    """Copies the remote file under a progress bar; its size and sha256."""
+    digest, size = hashlib.sha256(), 0
+    with (
+        urllib.request.urlopen(remote.url, timeout=30) as response,
+        tqdm.tqdm(total=remote.size, desc=remote.name, unit="B", unit_scale=True, disable=None) as bar,
+    ):
+        while chunk := response.read(1 << 20):
+            size += len(chunk)
+            if size > remote.size:
+                break
+            digest.update(chunk)
+            file.write(chunk)
+            bar.update(len(chunk))
+    return size, digest.hexdigest()
+
+
+def _undownloaded(remote: Remote, problem: str) -> str:
+    return (
+        f"The published Inception weights could not be downloaded from {remote.url}: {problem}. Without "
+        f"network, fetch that file elsewhere ({remote.size:,} bytes, sha256 {remote.sha256}) and name its "
+        "path as config.eval.weights, or name there a folder of .npz files of folded kernels and biases."
+    )
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files of weights in a folder; other .npz files may lie beside them."""
+    known = inception.shapes(head=True)
+    npz = [file for file in sorted(folder.glob("*.npz")) if any(name in known for name in _npz_names(file))]
+    published = sorted([*folder.glob("*.pth"), *folder.glob("*.pb")])
+    if not npz and len(published) != 1:
+        held = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
+        problem = f"it should hold .npz files of kernels and biases, or one .pth or .pb, and holds {held}"
+        raise ValueError(f"The folder {folder} cannot be used as Inception weights: {problem}. {ACCEPTED}")
+    return npz or published
+
+
+def _npz_names(path: pathlib.Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    except files.DAMAGED:
+        return []  # no zip archive at all, mostly
+
+
+def file_sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: pathlib.Path) -> weight_files.Tensors:
+    """The parameters in one file, by name, batch norm folded; all of them, except from .npz."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if _npz_names(path):
+        return _read_npz(path)
+    if start == b"PK" or start[:1] == b"\x80":
+        return _fold(_from_torch(weight_files.read_torch(path)))
+    return _fold(weight_files.read_graph(path))
+
+
+def _read_npz(path: pathlib.Path) -> weight_files.Tensors:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (*files.DAMAGED, ValueError) as error:
+        raise weight_files.ArchiveError(f"{path.name} is a damaged .npz file ({error})") from error
+
+
+def _units() -> Iterator[tuple[str, tuple[int, ...]]]:
+    """(name in the graph, shape of the kernel) of the 94 convolutions, in the graph's order."""
+    for name, shape in inception.shapes().items():
+        if name.endswith("/kernel"):
+            yield name.removesuffix("/kernel"), shape
+
+
+def torch_names() -> dict[str, str]:
+    """A unit's name in the graph -> its prefix in the state dict."""
+    prefixes = _TORCH_STEM.split()
+    for block, names in _TORCH_BLOCKS.items():
+        prefixes += [f"{block}.{name}" for name in names.split()]
+    return {unit: prefix for (unit, _), prefix in zip(_units(), prefixes, strict=True)}
+
+
+def _from_torch(found: weight_files.Tensors) -> weight_files.Tensors:
+    """A state dict's tensors under the graph's names and layout."""
+    leaves = {
+        "weight": "gamma",
+        "bias": "beta",
+        "running_mean": "moving_mean",
+        "running_var": "moving_variance",
+    }
+    kernels = dict(_units())
+    named: weight_files.Tensors = {}
+    for unit, prefix in torch_names().items():
+        kh, kw, c_in, c_out = kernels[unit]
+        kernel = checked(found, f"{prefix}.conv.weight", (c_out, c_in, kh, kw))
+        named[f"{unit}/conv2d_params"] = kernel.transpose(2, 3, 1, 0)
+        for leaf, node in leaves.items():
+            named[f"{unit}/batchnorm/{node}"] = checked(found, f"{prefix}.bn.{leaf}", (c_out,))
+    named["softmax/weights"] = checked(found, "fc.weight", (inception.CLASSES, inception.WIDTH["pool_3"])).T
+    named["softmax/biases"] = checked(found, "fc.bias", (inception.CLASSES,))
+    return named
+
+
+def _fold(found: weight_files.Tensors) -> weight_files.Tensors:
+    """The graph's constants -> kernels and biases with batch norm in them, and the head.
+
+    gamma always counts: both published converters apply it, whatever the graph's node flag says.
+    """
+    flat: weight_files.Tensors = {}
+    for unit, shape in _units():
+        kernel = checked(found, f"{unit}/conv2d_params", shape)
+        scale, bias = batch_norm(found, f"{unit}/batchnorm", shape[-1])
+        flat[f"{unit}/kernel"] = (kernel * scale[None, None, None, :]).astype(np.float32)
+        flat[f"{unit}/bias"] = bias.astype(np.float32)
+    for name in ("softmax/weights", "softmax/biases"):
+        flat[name] = checked(found, name, inception.shapes(head=True)[name]).astype(np.float32)
+    return flat
+
+
+def batch_norm(found: weight_files.Tensors, name: str, c: int) -> tuple[np.ndarray, np.ndarray]:
+    """The scale [c] and the bias [c] that a batch norm of c channels comes to at inference, as float64."""
+    leaves = ("gamma", "beta", "moving_mean", "moving_variance")
+    gamma, beta, mean, variance = (checked(found, f"{name}/{leaf}", (c,)) for leaf in leaves)
+    if variance.min() < 0:
+        raise weight_files.ArchiveError(f"its tensor {f'{name}/moving_variance'!r} has negative variances")
+    scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
+    return scale, beta - mean * scale
+
+
+def checked(found: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor as float64, in which folding loses nothing; what has another shape is not even read."""
+    if name not in found:
+        raise weight_files.ArchiveError(
+            f"it has no tensor {name!r} of shape {shape}, and holds {len(found)} tensors"
+        )
+    if found[name].shape != shape:
+        raise weight_files.ArchiveError(
+            f"its tensor {name!r} has shape {found[name].shape}, expected {shape}"
+        )
+    values = np.asarray(found[name])
+    if values.dtype.kind != "f" or not np.isfinite(values).all():
+        raise weight_files.ArchiveError(f"its tensor {name!r} holds something else than finite floats")
+    return values.astype(np.float64)
+
+
+def _params(parts: list[weight_files.Tensors]) -> dict[str, Any]:
+    """The parameters of all files together, checked one by one against the network."""
+    found = {name: tensor for part in parts for name, tensor in part.items()}
+    wanted = inception.shapes(head="softmax/weights" in found or "softmax/biases" in found)
+    return nested({name: checked(found, name, shape).astype(np.float32) for name, shape in wanted.items()})
+
+
+def nested(flat: weight_files.Tensors) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for name, tensor in flat.items():
+        unit, leaf = name.rsplit("/", 1)
+        params.setdefault(unit, {})[leaf] = tensor
+    return params

@@ -1,0 +1,199 @@
+"""Weights of NASNet-A-Large: from the published frozen graph, from Keras' file, or random.
+
+Kinds are those of `metrics.weights`, "fitted" excepted: a file is "published" when its md5 is one of those by
+which Keras itself checks what it downloads. No hash of a frozen graph was published: such a file is "other".
+"""
+
+import hashlib
+import itertools
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxdog.metrics.backbones import inception_weights, nasnet, weight_files
+
+# From keras/src/applications/nasnet.py, Keras 3.15: NASNet-large-no-top.h5 and NASNet-large.h5 below
+# https://storage.googleapis.com/tensorflow/keras-applications/nasnet/. By their maker's account they are
+# converted from TF-slim's checkpoint (titu1994/Keras-NASNet, weight_translation; keras pull request 10209).
+PUBLISHED_MD5 = {
+    "d81d89dc07e6e56530c4e77faddd61b5": "NASNet-large-no-top.h5",
+    "11577c9a518f0070763c2b964a382f17": "NASNet-large.h5",
+}
+
+ACCEPTED = (
+    "Accepted are the frozen TF-slim graph of NASNet-A-Large (.pb, with constants such as 'conv0/weights' "
+    "(3, 3, 3, 96) and 'conv0_bn/gamma' (96,)) and Keras' weights of NASNetLarge in HDF5: the published "
+    + " and ".join(f"{name} (md5 {md5})" for md5, name in PUBLISHED_MD5.items())
+    + ", or one written by model.save('net.h5') or model.save_weights('net.weights.h5'). The classifier is "
+    "ignored."
+)
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+NORM_LEAVES = ("gamma", "beta", "moving_mean", "moving_variance")
+KERAS_LEAVES = {
+    "weights": "kernel",
+    "depthwise_weights": "depthwise_kernel",
+    "pointwise_weights": "pointwise_kernel",
+}
+# Names in .weights.h5 files are numbers; how many a layer has tells which layer it is.
+KERAS_NUMBERED = {1: ("kernel",), 2: ("depthwise_kernel", "pointwise_kernel"), 4: NORM_LEAVES}
+# Part of a cell -> its layer in Keras, where "{}" is "normal" or "reduction".
+KERAS_PARTS = {
+    "1x1": "{}_conv_1",
+    "beginning_bn": "{}_bn_1",
+    "prev_1x1": "adjust_conv_projection",
+    "prev_bn": "adjust_bn",
+    "path1_conv": "adjust_conv_1",
+    "path2_conv": "adjust_conv_2",
+    "final_path_bn": "adjust_bn",
+}
+
+
+def load(path: str | pathlib.Path, plan: nasnet.Plan = nasnet.LARGE) -> inception_weights.Weights:
+    """Weights from a frozen graph or from Keras' HDF5 file, recognised by content, batch norm folded in.
+
+    Raises FileNotFoundError, ImportError for HDF5 without h5py, or ValueError naming the first missing or
+    wrong tensor and what is accepted.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No NASNet weights at {path}: there is no such file. {ACCEPTED}")
+    with path.open("rb") as file:
+        hdf5 = file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
+        file.seek(0)
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)) if hdf5 else None
+    try:
+        params = _fold(_read_keras(path, plan) if hdf5 else weight_files.read_graph(path), plan)
+    except weight_files.ArchiveError as error:
+        raise ValueError(f"{path} cannot be used as NASNet weights: {error}. {ACCEPTED}") from error
+    kind = "published" if md5 is not None and md5.hexdigest() in PUBLISHED_MD5 else "other"
+    return inception_weights.Weights(params, kind, inception_weights.file_sha256(path), str(path))
+
+
+def random(seed: int = 20171004, plan: nasnet.Plan = nasnet.LARGE) -> inception_weights.Weights:
+    """The same random network everywhere: normal kernels from numpy's PCG64, biases 0.
+
+    Variances are those of He et al. where a relu comes before, and half that where none does and two
+    branches are about to be summed, so that the features neither vanish nor explode.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    digest, flat = hashlib.sha256(), {}
+    for name, shape in nasnet.shapes(plan).items():
+        leaf = name.rsplit("/", 1)[1]
+        flat[name] = np.zeros(shape, np.float32)
+        if leaf != "biases":
+            fan = np.prod(shape[:2]) if leaf == "depthwise_weights" else np.prod(shape[:3])
+            scale = np.sqrt((1 if leaf == "pointwise_weights" else 2) / fan, dtype=np.float32)
+            flat[name] = generator.standard_normal(shape, np.float32) * scale
+        digest.update(flat[name].tobytes())
+    return inception_weights.Weights(
+        inception_weights.nested(flat), "random", digest.hexdigest(), f"random NASNet, seed {seed}"
+    )
+
+
+def _normed(plan: nasnet.Plan) -> Iterator[tuple[str, int, list[nasnet.Unit]]]:
+    """(name of a batch norm, its channels, the convolutions joined before it), in the order of the graph."""
+    for norm, group in itertools.groupby(nasnet.units(plan), key=lambda unit: unit.norm):
+        units = list(group)
+        yield norm, sum(unit.c_out for unit in units), units
+
+
+def _fold(found: weight_files.Tensors, plan: nasnet.Plan) -> dict[str, Any]:
+    """The graph's constants -> the parameters, with batch norm in them."""
+    flat: weight_files.Tensors = {}
+    for norm, c, units in _normed(plan):
+        scale, bias = inception_weights.batch_norm(found, norm, c)
+        at = 0
+        for unit in units:
+            part = slice(at, at := at + unit.c_out)
+            for leaf, shape in unit.shapes().items():
+                name = f"{unit.name}/{leaf}"
+                if leaf == "biases":
+                    flat[name] = bias[part].astype(np.float32)
+                    continue
+                kernel = inception_weights.checked(found, name, shape)
+                scaled = kernel if leaf == "depthwise_weights" else kernel * scale[part]
+                flat[name] = scaled.astype(np.float32)
+    return inception_weights.nested(flat)
+
+
+# --- Keras -----------------------------------------------------------------------------------------------
+
+
+def keras_layer(name: str, plan: nasnet.Plan = nasnet.LARGE) -> str:
+    """Keras' name for a convolution or a batch norm of the graph."""
+    if "/" not in name:
+        return {"conv0": "stem_conv1", "conv0_bn": "stem_bn1"}[name]
+    cell, part = name.split("/", 1)
+    stem, number = cell.rsplit("_", 1)
+    kind = "normal" if stem == "cell" else "reduction"
+    block = {
+        "cell_stem": f"stem_{int(number) + 1}",
+        "reduction_cell": f"reduce_{plan.cells * (int(number) + 1)}",
+        "cell": str(int(number) + (int(number) >= plan.cells)),  # the first reduction takes a number too
+    }[stem]
+    if part in KERAS_PARTS:
+        return f"{KERAS_PARTS[part].format(kind)}_{block}"
+    combination, side, operation = part.split("/")
+    row = int(combination.removeprefix("comb_iter_")) + 1
+    row = 4 if (kind, row) == ("reduction", 5) else row  # as Keras counts them
+    bn = "bn_" if operation.startswith("bn_") else ""
+    return f"separable_conv_{operation[-1]}_{bn}{kind}_{side}{row}_{block}"
+
+
+def _read_keras(path: pathlib.Path, plan: nasnet.Plan) -> weight_files.Tensors:
+    """The tensors of Keras' file under the graph's names."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError(
+            f"{path} is an HDF5 file, and reading it needs h5py: pip install 'jaxdog[nasnet]'"
+        ) from error
+    try:
+        with h5py.File(path, "r") as file:
+            return _from_keras(_datasets(file, h5py.Dataset), plan)
+    except weight_files.ArchiveError:
+        raise
+    except Exception as error:  # a damaged file makes h5py raise almost anything
+        raise weight_files.ArchiveError(
+            f"its HDF5 is damaged or cut off ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _datasets(file: Any, dataset: type) -> dict[str, Any]:
+    """Layer/tensor -> what holds it, for all float32 tensors; nothing is read.
+
+    A visit follows no links out of the file; tensors that refer to other files are left out.
+    """
+    found: dict[str, Any] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if not isinstance(item, dataset) or item.dtype != np.float32 or item.is_virtual or item.external:
+            return
+        parts = name.removeprefix("model_weights/").split("/")
+        if parts[0] != "layers":
+            found[f"{parts[0]}/{parts[-1].split(':')[0]}"] = item
+            return
+        leaves = KERAS_NUMBERED.get(len(item.parent), ())
+        if parts[-1].isdigit() and int(parts[-1]) < len(leaves) and "name" in item.parent.attrs:
+            found[f"{item.parent.attrs['name']}/{leaves[int(parts[-1])]}"] = item
+
+    file.visititems(visit)
+    return found
+
+
+def _from_keras(stored: Mapping[str, Any], plan: nasnet.Plan) -> weight_files.Tensors:
+    found: weight_files.Tensors = {}
+    for norm, c, units in _normed(plan):
+        for unit in units:
+            for leaf, shape in unit.shapes().items():
+                if leaf in KERAS_LEAVES:
+                    theirs = f"{keras_layer(unit.name, plan)}/{KERAS_LEAVES[leaf]}"
+                    found[f"{unit.name}/{leaf}"] = inception_weights.checked(stored, theirs, shape)
+        for leaf in NORM_LEAVES:
+            found[f"{norm}/{leaf}"] = inception_weights.checked(
+                stored, f"{keras_layer(norm, plan)}/{leaf}", (c,)
+            )
+    return found

@@ -1,0 +1,311 @@
+"""Labels by hand: the file of answers, the page over plain HTTP and in a browser, and who may answer."""
+
+import csv
+import http.client
+import io
+import json
+import os
+import pathlib
+import threading
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from jaxdog.cleaning import label_page, labels
+from jaxdog.data import photos
+from tests import browser
+
+
+def crops(n: int = 6) -> photos.Crops:
+    """Two boxes of each photo; crop i is of grey level 10 i."""
+    image = np.repeat(np.arange(n, dtype=np.uint8) * 10, 16 * 16 * 3).reshape(n, 16, 16, 3)
+    zeros, photo = np.zeros(n, np.int32), np.arange(n, dtype=np.int32) // 2
+    box = np.stack([zeros, zeros, zeros + 9, 5 + np.arange(n, dtype=np.int32) % 2], 1)
+    names = tuple(f"folder, {i}/a.jpg" for i in range(n))
+    return photos.Crops(image, zeros, photo, np.full((n, 2), 16), zeros, names, ("dog",), (), box)
+
+
+def lines(path: pathlib.Path) -> list[tuple[str, str, str]]:
+    """(file, ymax, label) of each row."""
+    return [(row["file"], row["ymax"], row["label"]) for row in csv.DictReader(io.StringIO(path.read_text()))]
+
+
+def row(i: int, given: str) -> tuple[str, str, str]:
+    return (f"folder, {i // 2}/a.jpg", str(5 + i % 2), given)
+
+
+# ------------------------------------------------------------------ the file
+
+
+def test_what_was_answered_is_read_again(tmp_path):
+    keys = labels.keys(crops())
+    assert keys[3] == ("folder, 1/a.jpg", (0, 0, 9, 6), 0) and len(set(keys)) == 6
+    log = labels.Log(tmp_path / "new" / "labels.csv")
+    log.append(keys[1], "near")
+    log.append(keys[4], "far")
+    log.append(keys[0], "skip")
+    log.append(keys[4], labels.UNDO)
+    log.close()
+    read = labels.read(tmp_path / "new" / "labels.csv")
+    assert read.label == {keys[1]: "near", keys[0]: "skip"} and read.order == (keys[1], keys[0])
+
+
+def test_a_second_crop_of_a_box_has_a_number_of_its_own():
+    twice = photos.chosen(crops(), np.array([0, 1, 0]))
+    assert [key[2] for key in labels.keys(twice)] == [0, 0, 1]
+    with pytest.raises(ValueError, match="do not know which boxes"):
+        labels.keys(crops()._replace(box=None))
+
+
+def test_a_torn_last_row_does_not_count_and_is_cut_off(tmp_path):
+    path, keys = tmp_path / "labels.csv", labels.keys(crops())
+    log = labels.Log(path)
+    log.append(keys[0], "near")
+    log.append(keys[1], "far")
+    log.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])  # killed while it was written
+    assert labels.read(path).label == {keys[0]: "near"}
+    log = labels.Log(path)
+    log.append(keys[1], "far")
+    log.close()
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "has no column 'file'; it needs: file, xmin"),
+        ("{head}a.jpg,0,0,9,9,0,close\n", "line 2: the label is 'close'; choices: near, far, skip, or undo"),
+        ("{head}a.jpg,0,0,9,9,0,undo\n", "line 2: the label is 'undo'"),
+        ("{head}a.jpg,0,0,9,nine,0,near\n", "line 2: invalid literal"),
+        ("{head}a.jpg,0,0\n", "line 2: it has not as many cells"),
+        ("no table", "has no column 'file'"),
+    ],
+)
+def test_a_file_of_something_else_is_named_and_left_alone(tmp_path, text, message):
+    path = tmp_path / "labels.csv"
+    path.write_text(text.format(head=",".join(labels.COLUMNS) + "\n"))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=message):
+        labels.Log(path)
+    assert path.read_bytes() == before
+    with pytest.raises(FileNotFoundError, match="it should be a table of labels .mode label writes one"):
+        labels.read(tmp_path / "none.csv")
+
+
+def test_a_full_disk_is_an_error_and_no_label(tmp_path, monkeypatch):
+    desk = label_page.Desk(crops(), tmp_path / "labels.csv", 0)
+    first = desk.question().crop
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda file, data: len(data) - 1)
+        with pytest.raises(OSError, match="is the disk full"):
+            desk.answer(first, "near")
+    assert desk.question().crop == first and desk.question().done == 0
+    desk.close()
+
+
+# ------------------------------------------------------------------ questions
+
+
+def test_every_crop_is_asked_once_in_an_order_that_the_seed_draws(tmp_path):
+    orders = []
+    for seed, name in [(0, "a"), (0, "b"), (1, "c")]:
+        desk, order = label_page.Desk(crops(), tmp_path / name, seed), []
+        while (asked := desk.question()).crop is not None:
+            assert asked.done == len(order) and asked.total == 6
+            assert asked.name == crops().names[asked.crop // 2]
+            order.append(asked.crop)
+            desk.answer(asked.crop, "far")
+        assert desk.question() == label_page.Question(None, "", 6, 6, {"near": 0, "far": 6, "skip": 0})
+        desk.close()
+        orders.append(order)
+    assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == list(range(6))
+
+
+def test_begun_again_it_goes_on_and_takes_back(tmp_path):
+    path = tmp_path / "labels.csv"
+    desk = label_page.Desk(crops(), path, 0)
+    order = [desk.question().crop]
+    order.append(desk.answer(order[0], "near").crop)
+    order.append(desk.answer(order[1], "far").crop)
+    desk.close()
+    desk = label_page.Desk(crops(), path, 0)
+    assert desk.question().crop == order[2] and desk.question().counts == {"near": 1, "far": 1, "skip": 0}
+    assert desk.undo().crop == order[1] and desk.undo().crop == order[0]
+    assert desk.undo() == desk.question()  # nothing left to take back
+    desk.answer(order[0], "skip")
+    desk.close()
+    assert lines(path) == [
+        *(row(order[0], "near"), row(order[1], "far"), row(order[1], "undo"), row(order[0], "undo")),
+        row(order[0], "skip"),
+    ]
+
+
+def test_labels_of_other_crops_stay_and_do_not_count(tmp_path):
+    path = tmp_path / "labels.csv"
+    desk = label_page.Desk(crops(), path, 0)
+    for i in range(6):
+        desk.answer(i, "near")
+    desk.close()
+    fewer = photos.chosen(crops(), np.array([0, 5]))._replace(names=tuple("x" * i for i in range(1, 7)))
+    desk = label_page.Desk(fewer, path, 0)
+    assert desk.question().done == 0 and desk.undo().done == 0
+    desk.close()
+    assert len(lines(path)) == 6
+
+
+def test_wrong_answers_are_refused(tmp_path):
+    desk = label_page.Desk(crops(), tmp_path / "labels.csv", 0)
+    for crop, given in [(6, "near"), (-1, "near"), (0, "undo"), (0, "close")]:
+        with pytest.raises(ValueError, match=f"crop {crop}, label '{given}'; labels: near, far, skip"):
+            desk.answer(crop, given)
+    desk.answer(0, "near")
+    with pytest.raises(ValueError, match="crop 0 has its label already"):
+        desk.answer(0, "far")
+    desk.close()
+    assert lines(tmp_path / "labels.csv") == [row(0, "near")]
+
+
+# ------------------------------------------------------------------ the page
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A running server, and its file."""
+    desk = label_page.Desk(crops(), tmp_path / "labels.csv", 0)
+    server = label_page.Server(desk, 0)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server, tmp_path / "labels.csv"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    desk.close()
+
+
+def ask(server, method: str, path: str, body: str | bytes | None = None, **headers: str):
+    """(status, type, body) of one request."""
+    line = http.client.HTTPConnection(label_page.HOST, server.server_address[1], timeout=60)
+    line.request(method, path, body, headers)
+    reply = line.getresponse()
+    found = reply.status, reply.headers["Content-Type"], reply.read()
+    line.close()
+    return found
+
+
+def test_over_plain_http_each_answer_is_in_the_file_at_once(served):
+    server, path = served
+    status, kind, page = ask(server, "GET", "/")
+    assert status == 200 and kind.startswith("text/html") and b"near or far" in page.lower()
+    question = json.loads(ask(server, "GET", "/question")[2])
+    given = []
+    for word in ("near", "far", "skip"):
+        status, kind, data = ask(server, "GET", f"/crop/{question['crop']}.png")
+        assert (status, kind) == (200, "image/png")
+        shown = np.asarray(PIL.Image.open(io.BytesIO(data)))
+        np.testing.assert_array_equal(shown, crops().image[question["crop"]])
+        given.append(row(question["crop"], word))
+        status, _, reply = ask(
+            server, "POST", "/answer", json.dumps({"crop": question["crop"], "label": word})
+        )
+        assert status == 200 and lines(path) == given
+        question = json.loads(reply)
+    assert question["done"] == 3 and question["counts"] == {"near": 1, "far": 1, "skip": 1}
+    again = json.loads(ask(server, "POST", "/undo", "{}")[2])
+    assert lines(path) == [*given, (*given[-1][:2], "undo")] and again["done"] == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/crop/6.png", None, 404),
+        ("GET", "/crop/-1.png", None, 404),
+        ("GET", "/crop/../../etc/passwd", None, 404),
+        ("GET", "/labels.csv", None, 404),
+        ("POST", "/shutdown", "{}", 404),
+        ("POST", "/answer", '{"crop": 0, "label": "close"}', 400),
+        ("POST", "/answer", '{"crop": true, "label": "near"}', 400),
+        ("POST", "/answer", '{"crop": "0", "label": "near"}', 400),
+        ("POST", "/answer", '{"crop": 0}', 400),
+        ("POST", "/answer", "[]", 400),
+        ("POST", "/answer", "near", 400),
+        ("POST", "/answer", b"\xff\xfe", 400),
+        ("POST", "/answer", " " * 2000, 413),
+    ],
+)
+def test_other_requests_change_nothing(served, method, path, body, status):
+    server, file = served
+    assert ask(server, method, path, body)[0] == status
+    assert lines(file) == [] and ask(server, "GET", "/question")[0] == 200
+
+
+def test_other_pages_may_not_answer(served):
+    """A name that leads here (DNS rebinding) and a page from elsewhere are both refused."""
+    server, file = served
+    port, answer = server.server_address[1], '{"crop": 0, "label": "near"}'
+    assert server.server_address[0] == "127.0.0.1"
+    for headers in ({"Host": f"evil.example:{port}"}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
+        assert ask(server, "POST", "/answer", answer, **headers)[0] == 403
+        assert ask(server, "GET", "/question", **headers)[0] == 403
+    assert lines(file) == []
+    good = {"Host": f"localhost:{port}", "Origin": f"http://localhost:{port}"}
+    assert ask(server, "POST", "/answer", answer, **good)[0] == 200
+
+
+def test_a_port_that_is_taken_is_named(served, tmp_path):
+    port = served[0].server_address[1]
+    with pytest.raises(ValueError, match=f"--port={port} cannot be served at .*0 takes one that is free"):
+        label_page.serve(crops(), tmp_path / "other.csv", 0, port)
+
+
+def test_in_a_browser_keys_and_buttons_write_the_file(served, tmp_path):
+    server, path = served
+    order = np.random.default_rng(0).permutation(6).tolist()
+    with browser.Page(tmp_path / "profile") as page:
+        page.go(server.address)
+        shown = "document.getElementById('crop')"
+
+        def ready(done: int, crop: int) -> None:
+            page.until(f"!busy && question && question.done === {done}")
+            assert page.value(f"{shown}.getAttribute('src')") == f"/crop/{crop}.png"
+            assert page.value(f"{shown}.naturalWidth") == 16  # it is there, and the policy lets it in
+            assert page.value("document.getElementById('name').textContent") == crops().names[crop // 2]
+            told = page.value("document.getElementById('counts').textContent")
+            assert told.startswith(f"{done} of 6: near ")
+
+        page.until("document.readyState === 'complete' && typeof question === 'object'")
+        ready(0, order[0])
+        page.press("x")  # means nothing
+        for done, (key, word) in enumerate([("n", "near"), ("f", "far"), ("s", "skip")]):
+            page.press(key)
+            ready(done + 1, order[done + 1])
+            assert lines(path)[-1] == row(order[done], word)
+        page.press("u")
+        ready(2, order[2])
+        page.value("document.querySelector('button[data-key=n]').click()")
+        ready(3, order[3])
+        for done in (3, 4):
+            page.press("f")
+            ready(done + 1, order[done + 1])
+        page.press("F")  # the last one
+        page.until("!busy && question.crop === null")
+        assert page.value("!document.getElementById('done').hidden && " + f"{shown}.hidden") is True
+        page.press("n")  # nothing to label any more
+        page.go(server.address)  # loaded again, it is still done
+        page.until("typeof question === 'object' && question !== null && question.done === 6")
+    words = ["near", "far", "skip", "undo", "near", "far", "far", "far"]
+    rows = [0, 1, 2, 2, 2, 3, 4, 5]
+    assert lines(path) == [row(order[i], word) for i, word in zip(rows, words, strict=True)]
+
+
+def test_what_cannot_be_written_is_said_on_the_page(served, tmp_path, monkeypatch):
+    server, path = served
+    write = os.write
+    monkeypatch.setattr(
+        os, "write", lambda file, data: len(data) - 1 if b",near\n" in data else write(file, data)
+    )
+    answer = '{"crop": 0, "label": "near"}'
+    status, _, told = ask(server, "POST", "/answer", answer)
+    assert status == 500 and b"could not be written" in told

@@ -1,0 +1,136 @@
+"""Configs: every wrong field is named with its choices, every config file builds."""
+
+import importlib.util
+import pathlib
+from types import ModuleType
+from typing import Any
+
+import jax
+import ml_collections
+import pytest
+
+from jaxdog.config import build, registry, schema
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py"))
+
+
+def load(path: pathlib.Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def changed(path: str, value: Any) -> ml_collections.ConfigDict:
+    """The biggan test config with one field set; None takes it away."""
+    config = load(ROOT / "configs" / "biggan.py").get_config("test")
+    with config.unlocked():
+        *sections, field = path.split(".")
+        section = config
+        for name in sections:
+            section = section[name]
+        if field in section:
+            del section[field]  # a config refuses another type by itself, but a file can be written anyhow
+        if value is not None:
+            section[field] = value
+    return config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("variant", ["full", "test"])
+def test_every_config_builds(path: pathlib.Path, variant: str) -> None:
+    checked = build.check(load(path).get_config(variant))
+    assert checked.name == path.stem
+    assert sum(phase.steps for phase in build.phases(checked, 3)) == checked.train.steps
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_says_what_it_is_and_refuses_unknown_variants(path: pathlib.Path) -> None:
+    module = load(path)
+    assert module.__doc__ and f"--config configs/{path.name}" in module.__doc__
+    with pytest.raises(ValueError, match="'fast'; choices: 'full', 'test'"):
+        module.get_config("fast")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("trian", {}, "config.trian is no field of config; fields: name, seed, dtype"),
+        ("train.stepz", 4, "config.train.stepz is no field of config.train; fields: collapse, grid_every"),
+        ("generator.chanels", 4, "config.generator.chanels is no field .*channels"),
+        ("optimizer.g.schedule.warmup", 4, "config.optimizer.g.schedule.warmup is no field .*learning_rate"),
+        ("optimizer.e", {}, "config.optimizer.e is no field of config.optimizer; fields: d, g"),
+        ("augment.flip.q", 0.5, "config.augment.flip.q is no field of config.augment.flip; fields: p"),
+        ("data.crop.colour", "red", "config.data.crop.colour is no field .*margin"),
+        ("ema", None, "config.ema is missing; config needs"),
+        ("ema.decay", None, "config.ema.decay is missing; config.ema needs: decay, rampup, start"),
+        ("discriminator.name", None, "config.discriminator.name is missing; choices: biggan"),
+        ("discriminator.name", "vgg", "config.discriminator.name is 'vgg'; choices: biggan"),
+        ("game.name", "chess", "config.game.name is 'chess'; choices: gan"),
+        ("game.loss.name", "hing", "'hing'; choices: cross_entropy, hinge, least_squares, non_saturating"),
+        ("augment.spin", {"degrees": 3}, "config.augment.spin is 'spin'; choices: .*flip, .*_noise"),
+        ("data.source", "web", "config.data.source is 'web'; choices: folder, kaggle, tfds, toy"),
+        ("data.crop.name", "oval", "config.data.crop.name is 'oval'; choices: .*box_square"),
+        ("sample.method", "clip", "config.sample.method is 'clip'; choices: resample, threshold, truncnorm"),
+        ("dtype", "float16", "config.dtype is 'float16'; choices: bfloat16, float32"),
+        ("train.steps", "many", r"config.train.steps is 'many' \(str\), and must be of type int"),
+        ("train.steps", 2.5, r"config.train.steps is 2.5 \(float\), and must be of type int"),
+        ("generator.final_norm", 1, "config.generator.final_norm is 1 .* must be of type bool"),
+        ("generator.attention", 16, "config.generator.attention is 16 .* must be of type tuple"),
+        ("ema.decay", True, "config.ema.decay is True .* must be of type float"),
+        ("ema.stats", "mean", "config.ema.stats is 'mean'; choices: average, copy"),
+        ("sample.labels", "all", "config.sample.labels is 'all'; choices: balanced, uniform"),
+        ("eval.best", "is", "config.eval.best is 'is'; choices"),
+        ("eval.resampler", "cubic", "config.eval.resampler is 'cubic'; choices"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_choices(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build.check(changed(path, value))
+
+
+def test_an_int_is_good_where_a_float_is_asked() -> None:
+    assert build.check(changed("ema.decay", 0)).ema.decay == 0
+
+
+def test_classes_must_be_those_of_the_photos() -> None:
+    data = build.check(changed("data.classes", 7)).data
+    with pytest.raises(schema.ConfigError, match="is 7, .* have 10 classes .*--config.data.classes=10"):
+        build.source(data)
+
+
+def test_sample_counts_multiply_into_the_batch() -> None:
+    config = changed("game.d_steps", 3)
+    config.game.accumulate = 2
+    assert build.phases(build.check(config), 3)[0].batch_size == 8 * 3 * 2
+
+
+def test_schedules_see_the_updates_of_their_own_optimiser() -> None:
+    """Two discriminator steps per generator step: its schedule is twice as long."""
+    section = {
+        "name": "adam", "b1": 0.0, "b2": 0.9, "eps": 1e-8, "weight_decay": 0.0,
+        "schedule": {"name": "linear_end", "learning_rate": 1.0, "fraction": 1.0},
+    }  # fmt: skip
+    optimizer = registry.optimizer(section, "config.optimizer.g", steps=2)
+    params = jax.numpy.ones(1)
+    state = optimizer.init(params)
+    sizes = []
+    for _ in range(3):
+        updates, state = optimizer.update(jax.numpy.ones(1), state, params)
+        sizes.append(round(float(-updates[0]), 4))
+    assert sizes == [1.0, 0.5, 0.0]
+
+
+def test_finishing_goes_in_the_order_of_its_table_because_configs_sort_names() -> None:
+    """White is black after `quantise` and stays black; denoised first it would be 254 of 255."""
+    section = ml_collections.ConfigDict(
+        {
+            "quantise": {"levels_256": True, "wrap": True},
+            "non_local_means": {"luminance": 2.65, "colour": 1.0, "template": 7, "search": 11},
+        }
+    )
+    assert list(section) == ["non_local_means", "quantise"]
+    image = jax.jit(registry.finish(section))(jax.numpy.ones((1, 8, 8, 3)))
+    assert float(image.max()) < -0.9

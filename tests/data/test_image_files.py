@@ -1,0 +1,163 @@
+"""Collections of pictures in every form, damaged and hostile ones too."""
+
+import io
+import pathlib
+import zipfile
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from jaxdog.data import image_files, photos
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), np.uint8)
+
+
+def encoded(image: np.ndarray, form: str = "PNG", mode: str = "RGB") -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image).convert(mode).save(buffer, form)
+    return buffer.getvalue()
+
+
+def write_zip(path: pathlib.Path, files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> pathlib.Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def read(source: photos.Source) -> np.ndarray:
+    return photos.crops(source, image_files.as_is, "as is", None).image
+
+
+def test_folder_zip_and_arrays_hold_the_same(tmp_path):
+    folder = tmp_path / "dogs"
+    folder.mkdir()
+    files = {f"{i}.png": encoded(image) for i, image in enumerate(IMAGES)}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    np.save(tmp_path / "a.npy", IMAGES)
+    np.save(tmp_path / "first.npy", np.moveaxis(IMAGES, -1, 1))
+    np.savez(tmp_path / "b.npz", arr_0=IMAGES.astype(np.int64), arr_1=np.array([0, 2, 0, 1, 1]))
+    np.save(tmp_path / "float.npy", IMAGES.astype(np.float32))
+    packed = write_zip(tmp_path / "images.zip", {f"__MACOSX/._{n}": b"x" for n in files} | files)
+    for path in (folder, packed, *(tmp_path / n for n in ("a.npy", "first.npy", "b.npz", "float.npy"))):
+        np.testing.assert_array_equal(read(image_files.source(path)), IMAGES, err_msg=str(path))
+    labels = photos.crops(image_files.source(tmp_path / "b.npz"), image_files.as_is, "", None)
+    assert labels.label.tolist() == [0, 2, 0, 1, 1] and labels.breeds == ("0", "1", "2")
+
+
+def test_folders_in_a_zip_are_classes(tmp_path):
+    names = ("all/pug/1.png", "all/pug/deep/2.png", "all/collie/1.png")
+    source = image_files.source(write_zip(tmp_path / "z.zip", {name: encoded(IMAGES[0]) for name in names}))
+    assert source.breeds == ("collie", "pug")
+    assert [(photo.name, photo.label) for photo in source.photos] == [
+        ("all/collie/1.png", 0),
+        ("all/pug/1.png", 1),
+        ("all/pug/deep/2.png", 1),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA", "I;16"])
+def test_every_colour_mode_becomes_rgb(tmp_path, mode):
+    grey = np.repeat(IMAGES[..., :1], 3, axis=3)[0]
+    if mode == "I;16":
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(grey[..., 0].astype(np.uint16) * 257).save(buffer, "PNG")
+        data = buffer.getvalue()
+    else:
+        data = encoded(grey, mode=mode)
+    found = read(image_files.source(write_zip(tmp_path / "z.zip", {"a.png": data})))
+    assert found.shape == (1, 12, 12, 3) and found.dtype == np.uint8
+    if mode not in ("1", "P"):
+        np.testing.assert_array_equal(found[0], grey)
+
+
+def test_grey_arrays_and_sources_with_other_content_have_other_keys(tmp_path):
+    np.save(tmp_path / "g.npy", IMAGES[..., 0])
+    np.testing.assert_array_equal(read(image_files.source(tmp_path / "g.npy"))[..., 2], IMAGES[..., 0])
+    keys = {image_files.array("x", image).key for image in (IMAGES, IMAGES[::-1], IMAGES[:4])}
+    one = write_zip(tmp_path / "a.zip", {"a.png": encoded(IMAGES[0])})
+    keys.add(image_files.source(one).key)
+    keys.add(image_files.source(write_zip(one, {"a.png": encoded(IMAGES[1])})).key)
+    assert len(keys) == 5
+
+
+def test_a_zip_that_would_fill_the_memory_is_not_unpacked(tmp_path, monkeypatch):
+    bomb = write_zip(tmp_path / "bomb.zip", {"a.png": bytes(2 << 20)}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match="would unpack to 2,097,152 bytes, .* times its size; the limits"):
+        read(image_files.source(bomb))
+    many = write_zip(tmp_path / "many.zip", {f"{i}.png": b"" for i in range(4)})
+    monkeypatch.setattr(image_files, "MAX_ENTRIES", 3)
+    with pytest.raises(ValueError, match="many.zip would unpack to 4 files and 0 bytes; the limits are 3"):
+        image_files.source(many)
+    monkeypatch.undo()
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 100)
+    with pytest.raises(ValueError, match="12 x 12 pixels, the limit is 100"):
+        read(image_files.source(write_zip(tmp_path / "wide.zip", {"a.png": encoded(IMAGES[0])})))
+
+
+def test_names_that_climb_out_of_a_zip_write_nothing(tmp_path):
+    inner = tmp_path / "in"
+    inner.mkdir()
+    evil = write_zip(inner / "evil.zip", {"../../up.png": encoded(IMAGES[0]), "/abs.png": encoded(IMAGES[1])})
+    assert len(read(image_files.source(evil))) == 2
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["evil.zip", "in"]
+
+
+def test_truncated_pictures_are_left_out_with_a_warning_or_refused(tmp_path, caplog):
+    good = {f"{i:03}.png": encoded(IMAGES[i % 5]) for i in range(150)}
+    cut = encoded(IMAGES[0])[:60]
+    crops = photos.crops(
+        image_files.source(write_zip(tmp_path / "a.zip", good | {"cut.png": cut})),
+        image_files.as_is,
+        "",
+        None,
+    )
+    assert len(crops.image) == 150 and crops.broken[0].startswith("cut.png: ")
+    assert "Skipped a broken photo, cut.png" in caplog.text
+    with pytest.raises(ValueError, match="of the 2 photos .* are broken"):
+        read(image_files.source(write_zip(tmp_path / "b.zip", {"a.png": cut, "b.png": encoded(IMAGES[0])})))
+
+
+def test_mixed_sizes_are_said(tmp_path):
+    files = {"a.png": encoded(IMAGES[0]), "b.png": encoded(IMAGES[0, :7])}
+    with pytest.raises(ValueError, match="have 2 sizes, from 7x12 to 12x12"):
+        read(image_files.source(write_zip(tmp_path / "z.zip", files)))
+
+
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (np.zeros((3, 4)), r"has shape \(3, 4\), and should have \[n, h, w, 3\]"),
+        (np.zeros((0, 8, 8, 3), np.uint8), r"has shape \(0, 8, 8, 3\)"),
+        (np.full((2, 8, 8, 3), np.nan), "384 of its numbers are NaN or infinite"),
+        (np.linspace(-1, 1, 384).reshape(2, 8, 8, 3), "float64 from -1 to 1; save them as uint8"),
+        (np.ones((2, 8, 8, 3)), "float64 from 1 to 1; save them as uint8"),
+        (np.full((2, 8, 8, 3), 300), "int64 from 300 to 300"),
+        (np.full((2, 8, 8, 3), "a"), "of type <U1; pictures are uint8"),
+    ],
+)
+def test_arrays_that_are_no_pictures_are_said(tmp_path, array, message):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ValueError, match=message):
+        image_files.source(tmp_path / "a.npy")
+
+
+def test_what_is_no_collection_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.zip does not exist .* Accepted are a folder"):
+        image_files.source(tmp_path / "none.zip")
+    (tmp_path / "a.txt").write_text("dogs")
+    with pytest.raises(ValueError, match="a.txt is no collection of pictures. Accepted"):
+        image_files.source(tmp_path / "a.txt")
+    (tmp_path / "b.zip").write_text("dogs")
+    with pytest.raises(ValueError, match="b.zip is not a whole zip file"):
+        image_files.source(tmp_path / "b.zip")
+    with pytest.raises(ValueError, match="holds no pictures .* but a.txt"):
+        image_files.source(write_zip(tmp_path / "c.zip", {"a.txt": b""}))
+    np.save(tmp_path / "o.npy", np.array([object()]), allow_pickle=True)
+    with pytest.raises(ValueError, match="o.npy cannot be read as pictures: .*objects"):
+        image_files.source(tmp_path / "o.npy")
+    np.savez(tmp_path / "d.npz", a=IMAGES, b=IMAGES)
+    with pytest.raises(ValueError, match="its arrays are a, b; pictures are looked for under"):
+        image_files.source(tmp_path / "d.npz")

@@ -1,0 +1,106 @@
+"""Scores of files against files, as anybody would ask for them, through the command line too."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from absl import flags
+
+from jaxdog import score
+from jaxdog.data import cropping
+from jaxdog.evaluation import score_files
+from jaxdog.metrics import features
+from tests.data.test_image_files import encoded, write_zip
+
+GENERATOR = np.random.default_rng(0)
+PHOTOS = [GENERATOR.integers(0, 256, (20 + i, 30, 3), np.uint8) for i in range(6)]  # of many sizes
+FAKES = GENERATOR.integers(0, 256, (4, 16, 16, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("scorer")
+    (folder / "real").mkdir()
+    for i, photo in enumerate(PHOTOS):
+        (folder / "real" / f"{i}.png").write_bytes(encoded(photo))
+    write_zip(folder / "fake.zip", {f"{i}.png": encoded(image) for i, image in enumerate(FAKES)})
+    np.save(folder / "fake.npy", FAKES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(place: pathlib.Path) -> dict:
+    """Photos of many sizes in a folder against a zip, through the command line."""
+    command = [sys.executable, "-m", "jaxdog.score", "--real", str(place / "real")]
+    command += ["--fake", str(place / "fake.zip"), "--weights", "random", "--out", str(place / "s.json")]
+    command += ["--cache_dir", str(place / "cache"), "--save_real", str(place / "real.npz")]
+    command += ["--metric", "mifid", "--metric", "prdc"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((place / "s.json").read_text())
+    assert f"rfid2048               {scores['rfid2048']:,.6g}" in done.stdout
+    assert "note: 4 generated pictures are few" in done.stdout
+    return scores
+
+
+def test_numbers_say_what_they_are_and_how_they_were_made(found, place):
+    names = {"rfid768", "rfid2048", "rmifid", "memorization_distance"}
+    names |= {"rprecision", "rrecall", "rdensity", "rcoverage"}
+    assert names == {name for name, x in found.items() if isinstance(x, float)} - {"seconds"}
+    assert (found["samples"], found["real"], found["size"]) == (4, 6, "16x16")
+    assert found["resampler"] == "lanczos" and found["weights_kind"] == "random"
+    assert found["real_source"].startswith("folder-real") and "fake.zip" in found["generated_source"]
+
+
+def test_arrays_and_files_of_features_score_the_same(found, place):
+    """The array of the photos squashed by hand, and the features that the first call kept."""
+    squashed = np.stack([cropping.resize(photo, 16, 16, "lanczos") for photo in PHOTOS])
+    options = score_files.Options(weights="random", metrics=("mifid",), cache_dir=str(place / "other"))
+    for real, fake in ((squashed, FAKES), (place / "real.npz", str(place / "fake.npy"))):
+        again = score_files.score(real, fake, options)
+        for name in ("rfid768", "rfid2048", "memorization_distance"):
+            np.testing.assert_allclose(again[name], found[name], rtol=1e-4, atol=2e-6)
+
+
+def test_features_alone_need_no_network_and_must_agree(place, found):
+    same = score_files.score(
+        place / "real.npz", place / "real.npz", score_files.Options(weights="none/there")
+    )
+    assert same["rfid2048"] < 1e-3 and same["rprecision"] == 1
+    other = features.load(place / "real.npz")
+    features.save(place / "other.npz", other._replace(about=other.about._replace(size="32x32", source="b")))
+    with pytest.raises(
+        ValueError, match="cannot be compared with those of b.*size: 16x16 .real. against 32x32"
+    ):
+        score_files.score(place / "real.npz", place / "other.npz")
+
+
+def test_mistakes_are_one_paragraph(place, tmp_path):
+    with pytest.raises(ValueError, match=r"from 20x30 to 25x30.*Name a size .*\(--size\)"):
+        score_files.score(place / "real", place / "real", score_files.Options(weights="random"))
+    np.save(tmp_path / "wide.npy", np.zeros((3, 8, 9, 3), np.uint8))
+    with pytest.raises(ValueError, match="are 8 x 9 .height x width."):
+        score_files.score(place / "real", tmp_path / "wide.npy", score_files.Options(weights="random"))
+    with pytest.raises(ValueError, match="network is 'vgg'; choices: inception, nasnet"):
+        score_files.score(FAKES, FAKES, score_files.Options(network="vgg"))
+    with pytest.raises(ValueError, match="NASNet's published weights are not downloaded"):
+        score_files.score(FAKES, FAKES, score_files.Options(network="nasnet"))
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    command = [sys.executable, "-m", "jaxdog.score", "--real", str(place / "real")]
+    done = subprocess.run([*command, "--fake", str(tmp_path / "empty.zip")], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "jaxdog-score: " in done.stderr and "holds no pictures" in done.stderr
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "--real and --fake are both needed" in done.stderr + done.stdout
+
+
+def test_choices_of_flags_are_those_of_the_library():
+    """The command line names them without importing JAX."""
+    assert set(score.NETWORKS) == set(features.NETWORKS)
+    assert score.METRICS == features.METRICS
+    assert set(flags.FLAGS["resampler"].parser.enum_values) == set(cropping.RESAMPLERS)

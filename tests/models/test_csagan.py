@@ -1,0 +1,163 @@
+"""The conditional SAGAN of 2019 against torch networks with the same weights and dropped features."""
+
+import math
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdog.config import build, registry
+from jaxdog.models import csagan
+from tests.config import test_build
+from tests.models.test_biggan_entries import (
+    CLASSES,
+    KEY,
+    LATENT,
+    check_discriminator,
+    check_generator,
+    drawn,
+    inputs,
+    shapes,
+)
+
+G_WIDTHS, G_DROP = (7, 6, 8), (0.4, 0.3, 0.5)
+D_WIDTHS, D_DROP = (8, 6, 5), (0.0, 0.1, 0.5)
+
+
+def generator(**fields: Any) -> csagan.Generator:
+    given = dict(widths=G_WIDTHS, latent_dim=LATENT, classes=CLASSES, size=16, drop=G_DROP, attention=(16,))
+    return csagan.Generator(**{**given, **fields})
+
+
+def discriminator(**fields: Any) -> csagan.Discriminator:
+    given = dict(widths=D_WIDTHS, classes=CLASSES, size=32, drop=D_DROP, attention=(16,))
+    return csagan.Discriminator(**{**given, **fields})
+
+
+@pytest.fixture(scope="module")
+def twin() -> Any:
+    pytest.importorskip("torch", reason="torch is the oracle")
+    from tests import twin_sagan
+
+    return twin_sagan
+
+
+def test_generator_and_its_gradients_are_those_of_torch(twin: Any) -> None:
+    import torch
+
+    key = jax.random.split(jax.random.key(6), 5)
+    other = twin.ConvGenerator(G_WIDTHS, LATENT, CLASSES)
+    kept = [
+        csagan.drop_channels(jnp.ones((5, 1, 1, c)), key, i, rate)
+        for i, (c, rate) in enumerate(zip(G_WIDTHS, G_DROP, strict=True))
+    ]
+    assert all(0.0 < np.mean(np.asarray(x) == 0) < 0.8 for x in kept)
+    other.kept = [torch.tensor(np.asarray(x).transpose(0, 3, 1, 2).copy()) for x in kept]
+    check_generator(generator(), other, 5, key=key)
+
+
+def test_discriminator_and_its_gradients_are_those_of_torch(twin: Any) -> None:
+    """Which features were dropped is read off the net itself; shares are near those asked for."""
+    import torch
+
+    net, (_, image, label) = discriminator(), inputs(6, 32)
+    variables, rngs = drawn(net, image, label), {"dropout": jax.random.key(8)}
+    _, seen = net.apply(
+        variables, image, label, True, rngs=rngs, capture_intermediates=True, mutable=["intermediates"]
+    )
+    outputs = [seen["intermediates"][f"Dropout_{i}"]["__call__"][0] for i in range(2)]
+    for x, rate in zip(outputs, D_DROP[1:], strict=True):
+        assert abs(np.mean(np.asarray(x) == 0) - rate) < 0.05
+    other = twin.ConvDiscriminator(D_WIDTHS, 32)
+    masks = [np.asarray(x != 0) / (1 - rate) for x, rate in zip(outputs, D_DROP[1:], strict=True)]
+    other.kept = [None, *(torch.tensor(x.transpose(0, 3, 1, 2).astype(np.float32)) for x in masks)]
+    other.planes = 0.3 * torch.tensor(np.asarray(variables[csagan.PLANES]["sign"]))
+    check_discriminator(net, other, 6, rngs=rngs)
+
+
+def test_config_has_as_many_parameters_as_torchs_networks(twin: Any) -> None:
+    """The numbers are sums over the layers as the entry lists them, done by hand."""
+    import torch
+
+    config = build.check(test_build.load(test_build.ROOT / "configs" / "csagan.py").get_config())
+    g, d = registry.networks(config, 120)
+    label = jnp.zeros(2, jnp.int32)
+    ours = (
+        jax.eval_shape(lambda key: g.init(key, jnp.zeros((2, 128)), label, False), KEY),
+        jax.eval_shape(lambda key: d.init(key, jnp.zeros((2, 64, 64, 3)), label, False), KEY),
+    )
+    with torch.device("meta"):
+        theirs = (
+            twin.ConvGenerator(config.generator["widths"], 128, 120),
+            twin.ConvDiscriminator(config.discriminator["widths"], 64),
+        )
+    for net, other, expected in zip(ours, theirs, (15_838_672, 2_771_961), strict=True):
+        count = sum(math.prod(x.shape) for x in jax.tree.leaves(net["params"]))
+        assert count == sum(p.numel() for p in other.parameters()) == expected
+
+
+# Starts and options -----------------------------------------------------------------------------------------
+
+
+def test_weights_start_as_torchs_and_breeds_as_normal_numbers(twin: Any) -> None:
+    torch_twins = pytest.importorskip("tests.torch_twins")
+    z, image, label = inputs(2, 32)
+    net, judge = generator(drop=()), discriminator(drop=())
+    params = jax.jit(lambda key: net.init(key, z, label, False))(KEY)["params"]
+    other = twin.ConvGenerator(G_WIDTHS, LATENT, CLASSES)
+    norms = [x for x in params if "norm" in x]
+    assert len(norms) == 4 and not any(params[x]["gain_and_bias"]["kernel"].any() for x in norms)
+    embed = np.asarray(params.pop("embed")["kernel"])
+    assert abs(embed.std() - 1) < 0.2 and np.abs(embed).max() > 1.8
+    for name in norms:
+        params.pop(name)
+    assert torch_twins.starts_as_torch(params, other) == 3 + 7 + 2
+    variables = jax.jit(lambda key: judge.init(key, image, label, False))(KEY)
+    other = twin.ConvDiscriminator(D_WIDTHS, 32)
+    assert torch_twins.starts_as_torch(variables["params"], other) == 3 + 7 + 1
+    planes = np.asarray(variables[csagan.PLANES]["sign"])
+    assert set(np.unique(planes)) == {-1.0, 1.0} and abs(planes.mean()) < 0.05
+    assert not np.array_equal(planes[0], planes[1])
+
+
+def test_dropped_channels_depend_on_the_picture_and_the_place_alone() -> None:
+    key = jax.random.split(KEY, 300)
+    kept = csagan.drop_channels(jnp.ones((300, 2, 2, 40)), key, 1, 0.25)
+    assert set(np.unique(kept)) == {0.0, np.float32(1 / 0.75)}
+    assert abs(float(kept.mean()) - 1.0) < 0.02 and float(jnp.ptp(kept, axis=(1, 2)).max()) == 0.0
+    chex.assert_trees_all_equal(csagan.drop_channels(jnp.ones((2, 2, 2, 40)), key[5:7], 1, 0.25), kept[5:7])
+    other = csagan.drop_channels(jnp.ones((300, 2, 2, 40)), key, 2, 0.25)
+    assert abs(float(jnp.mean((kept == 0) & (other == 0))) - 0.0625) < 0.01
+
+
+def test_nothing_is_dropped_outside_training() -> None:
+    z, image, label = inputs(3, 32)
+    net, plain = generator(), generator(drop=())
+    variables = drawn(plain, z, label)
+    chex.assert_trees_all_equal(
+        net.apply(variables, z, label, False), plain.apply(variables, z, label, False)
+    )
+    judge, sober = discriminator(), discriminator(drop=())
+    variables = drawn(sober, image, label)
+    chex.assert_trees_all_equal(
+        judge.apply(variables, image, label, False), sober.apply(variables, image, label, False)
+    )
+
+
+def test_wrong_settings_are_named() -> None:
+    z, image, label = inputs(2, 32)
+    with pytest.raises(ValueError, match="3 widths need a size that is a multiple of 4, not 18"):
+        shapes(generator(size=18), z, label)
+    with pytest.raises(ValueError, match="drop has 2 shares for 3 widths; give one each, or none"):
+        shapes(generator(drop=(0.1, 0.2)), z, label)
+    with pytest.raises(ValueError, match="no map has attention height 64; heights: 4, 8, 16"):
+        shapes(generator(attention=(64,)), z, label)
+    with pytest.raises(ValueError, match="drops channels in training: it needs a key per picture"):
+        shapes(generator(), z, label)
+    with pytest.raises(ValueError, match="drop has 1 shares for 3 widths; give one each, or none"):
+        shapes(discriminator(drop=(0.1,)), image, label)
+    with pytest.raises(ValueError, match="no map has attention height 32; heights: 16, 8, 4"):
+        shapes(discriminator(attention=(32,)), image, label)

@@ -1,0 +1,286 @@
+"""The page shows what the workdir holds, needs nothing else, and is written from whatever is there."""
+
+import html.parser
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from jaxdog.evaluation import submission
+from jaxdog.report import report
+from jaxdog.training import writers
+from jaxdog.utils import plots
+
+HASH = "c8e26eaa68bcf65070283f380d6fc212d21803860f4eaea0e15ad23b89287e70"
+SCORE = {
+    "kimg": 0.64, "samples": 2000, "real": 18547, "fid768": 1.25, "fid2048_approx": 60.5,
+    "mifid_approx": 60.5, "memorization_distance": 0.21, "weights_sha256": HASH, "weights_kind": "fitted",
+    "resampler": "lanczos", "sampling": {"truncation": 0.5, "method": "resample"}, "final": False,
+}  # fmt: skip
+VOID = {"meta", "img", "br", "path", "use", "rect"}
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags balance; keeps text, headings, attributes and table rows."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict]] = []
+        self.texts: list[str] = []
+        self.rows: list[list[str]] = []
+        self.headings: list[str] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+        if "h2" in self.open:
+            self.headings.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+EXTRA = {
+    "kid": 0.0625,
+    "warnings": ["KID is made of few"],
+    "forensics": {
+        "verdict": "copies",
+        "reasons": ["30 of 100"],
+        "copied_share": 0.3,
+        "copied_share_of_real": 0.0125,
+    },
+    "per_class": {"pug": {"fid2048": 80.5}, "boxer": {"fid2048": None}, "collie": {"fid2048": 70.25}},
+}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "big & gan"
+    images = np.random.default_rng(0).integers(0, 256, (110, 64, 64, 3), dtype=np.uint8)
+    with writers.Writer(folder) as writer:
+        for step in range(10, 101, 10):
+            numbers = {"kimg": step * 0.032, "seconds": step * 36.0, "images_per_second": 50.0 + step}
+            writer.log(step, {**numbers, "loss/d": 1.0, "loss/g": 2.0, "grad_norm/d": 0.5})
+            writer.image("grid", step, plots.grid(images[:8], 4))
+        writer.scores(20, SCORE)
+        writer.scores(40, {**SCORE, "kimg": 1.28, "fid768": 1.0})
+        writer.scores(80, {**SCORE, "kimg": 2.56, "fid768": 1.125})
+        writer.scores(
+            40, {**SCORE, "kimg": 1.28, "samples": 10_000, "fid768": 0.9375, "final": True, **EXTRA}
+        )
+        writer.image("final", 40, plots.grid(images[:8], 4))
+        writer.image("suspects", 40, plots.grid(images[:4], 4))
+    (folder / "config.json").write_text(json.dumps({"name": "<script>alert(1)</script>", "seed": 7}))
+    submission.write_zip(folder / "images.zip", [images], count=110)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(workdir) -> Page:
+    path = report.write(workdir)
+    assert path == workdir / "report.html" and not list(workdir.glob("*.partial"))
+    return Page(path)
+
+
+def test_the_page_needs_nothing_else(page):
+    sources = [image["src"] for image in page.all("img")]
+    assert sources and all(source.startswith("data:image/") for source in sources)
+    assert not page.all("script") and not page.all("link") and not page.all("iframe")
+    assert "url(http" not in page.source and "@import" not in page.source
+
+
+def test_every_id_is_there_once(page):
+    ids = [attributes["id"] for _, attributes in page.found if "id" in attributes]
+    assert ids and len(ids) == len(set(ids))
+
+
+def test_the_summary_is_the_final_score_and_the_whole_run(page):
+    assert "fid768 0.9375 final, step 40, 10,000 samples" in page.text
+    assert "steps 100" in page.text and "training time 1.00 h" in page.text
+    assert "images/s 105.0 median" in page.text
+
+
+def test_the_table_has_every_evaluation_with_its_facts(page):
+    head, *rows = page.rows[:5]
+    assert head[:7] == ["step", "kimg", "samples", "real", "fid2048_approx", "fid768", "mifid_approx"]
+    assert [row[0] for row in rows] == ["20", "40", "40", "80"]
+    assert rows[2] == [
+        "40", "1.280", "10,000", "18,547", "60.50", "0.9375", "60.50", "0.2100",
+        f"fitted {HASH[:12]}", "lanczos", "truncation 0.5, method resample",
+    ]  # fmt: skip
+    assert {"title": HASH} in page.all("code")
+    assert [attributes.get("class") for attributes in page.all("tr")[:5]] == [None, None, None, "final", None]
+
+
+def test_the_page_says_that_kernels_were_fitted(page):
+    assert "some kernels were fitted" in page.text and "not comparable" not in page.text
+
+
+def test_curves_pictures_zip_and_config_are_there(page, workdir):
+    captions = [
+        "fid2048_approx",
+        "fid768",
+        "mifid_approx",
+        "memorization_distance",
+        "loss",
+        "grad_norm",
+        "images/s",
+    ]
+    assert [svg["aria-label"] for svg in page.all("svg")] == [
+        f"{name} over kimg" for name in [*captions[:-1], "images_per_second"]
+    ]
+    assert page.headings == [
+        "Final grid",
+        "Curves",
+        "Scores",
+        "The submitted pictures",
+        "Over time: grid",
+        "Submission",
+        "Configuration",
+    ]
+    assert "final, step 40, 1.280 kimg" in page.text
+    series = [image["alt"] for image in page.all("img") if image["alt"].startswith("grid, step")]
+    assert len(series) == report.TIMELINE
+    assert series[0].startswith("grid, step 10,") and series[-1].startswith("grid, step 100,")
+    assert (
+        "images.zip: 110 pictures" in page.text
+        and submission.check_zip(workdir / "images.zip", 110).sha256 in page.text
+    )
+    assert '"seed": 7' in page.text and "<script>alert(1)</script>" in page.text  # as text, see above
+    assert "big & gan" in page.text
+
+
+def test_the_final_grid_is_the_file_as_it_is(page, workdir):
+    assert report.png_uri(workdir / "grids" / "final_00000040.png") == page.all("img")[0]["src"]
+
+
+def test_a_random_network_is_named(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        writer.scores(1, {"kimg": 1.0, "samples": 16, "rfid768": 3.0, "rfid2048": 2.0, "rmifid": 2.0})
+    page = Page(report.write(tmp_path))
+    assert "not comparable with any FID" in page.text and "fitted" not in page.text
+    assert "rfid2048 2.000 best so far, step 1, 16 samples" in page.text
+
+
+def test_before_the_end_the_best_score_is_the_headline(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        for step, score in ((1, 3.0), (2, 1.5), (3, 2.0)):
+            writer.scores(step, {"kimg": step, "samples": 16, "fid768": score})
+    assert "fid768 1.500 best so far, step 2, 16 samples" in Page(report.write(tmp_path)).text
+
+
+def test_published_weights_need_no_note(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        writer.scores(1, {"kimg": 1.0, "samples": 10_000, "fid768": 3.0, "fid2048": 2.0, "mifid": 2.0})
+    assert not [a for a in Page(report.write(tmp_path)).all("p") if a.get("class") == "note"]
+
+
+def test_an_empty_folder_has_a_report(tmp_path):
+    page = Page(report.write(tmp_path))
+    assert "Nothing has been logged yet" in page.text and page.headings == []
+
+
+def test_a_run_that_has_just_begun_has_a_report(tmp_path):
+    (tmp_path / "log.jsonl").write_text(
+        '{"step": 1, "kimg": 0.1, "loss/d": null, "seconds": 3.0}\n{"step": 2, "ki'
+    )
+    with writers.Writer(tmp_path, step=None) as writer:
+        writer.image("grid", 1, np.zeros((64, 64, 3), np.uint8))
+    page = Page(report.write(tmp_path))
+    assert page.headings == ["Final grid"] and "training time 3 s" in page.text
+
+
+def test_scores_that_are_not_numbers_are_dashes(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        writer.scores(1, {"kimg": 1.0, "samples": 16, "fid768": float("nan")})
+    assert Page(report.write(tmp_path)).rows[1][4] == "–"
+
+
+def test_an_evaluation_that_was_done_again_is_shown_once():
+    again = {**SCORE, "step": 5, "fid768": 2.0}
+    assert report.unique([{**SCORE, "step": 5}, again, {**again, "samples": 50}]) == [
+        {**again, "samples": 50},
+        again,
+    ]
+
+
+def test_a_damaged_zip_is_reported_not_fatal(tmp_path):
+    (tmp_path / "images.zip").write_bytes(b"half a zip")
+    assert "images.zip cannot be read" in Page(report.write(tmp_path)).text
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("00000.png", b"no picture")
+    assert "images.zip cannot be read" in Page(report.write(tmp_path)).text
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        report.write(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (12345, "12,345"),
+        (1234.5, "1,234"),
+        (123.45, "123.5"),
+        (12.345, "12.35"),
+        (0.12345, "0.1235"),
+    ],
+)
+def test_numbers_are_short(value, text):
+    assert report.number(value) == text
+
+
+def test_the_submitted_pictures_have_every_score_and_each_breed_best_first(page):
+    assert "kid 0.0625" in page.text and "KID is made of few" in page.text
+    assert (
+        "Copies. 30 of 100. 30.00 % of the pictures" in page.text and "photos 1.250 % resemble" in page.text
+    )
+    assert "Suspects" in [image.get("alt") for image in page.all("img")]
+    assert "Over time: suspects" not in page.headings
+    breeds = page.text[page.text.index("Each breed alone") :]
+    assert "collie 70.25 pug 80.50 boxer –" in breeds
+
+
+def test_ways_to_draw_are_shown_best_first(tmp_path):
+    rows = [
+        {"setting": {"truncation": t, "track": k}, "samples": 5000, "fid2048": fid}
+        for t, k, fid in ((0.0, 0, 31.5), (0.0, 1, 29.25), (1.0, 0, 30.75))
+    ]
+    table = {"step": 4000, "metric": "fid2048", "best": rows[1]["setting"], "ways": rows}
+    (tmp_path / writers.SWEEP).write_text(json.dumps(table))
+    page = Page(report.write(tmp_path))
+    assert "Ways to draw" in page.headings and "Tried on step 4,000, with 5,000 pictures" in page.text
+    at = page.rows.index(["truncation", "track", "fid2048"])
+    assert page.rows[at + 1 : at + 4] == [
+        ["0.0000", "1", "29.25"],
+        ["1.000", "0", "30.75"],
+        ["0.0000", "0", "31.50"],
+    ]

@@ -1,0 +1,126 @@
+"""Checkpoints: what is kept, what comes back, and what happens when the disk or the files fail."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import SingleDeviceSharding
+
+from jaxdog.training import checkpoint
+
+
+def here(tree: Any) -> Any:
+    """Where each of its arrays is restored to."""
+    return jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), tree)
+
+
+def state(value: float = 1.0) -> dict[str, jax.Array]:
+    return {"w": jnp.full((64, 64), value), "step": jnp.int32(value)}
+
+
+def open_at(folder: pathlib.Path, keep_last: int = 2, keep_best: int = 1) -> checkpoint.Checkpoints:
+    return checkpoint.Checkpoints(folder, keep_last, keep_best, "fid768")
+
+
+def shapes() -> dict[str, jax.ShapeDtypeStruct]:
+    return jax.eval_shape(state)
+
+
+def test_round_trip_is_exact_and_keeps_the_record(tmp_path: pathlib.Path) -> None:
+    kept = open_at(tmp_path)
+    kept.save(3, state(0.1), {"seconds": 12.5})
+    kept.close()
+    restored, record = open_at(tmp_path).restore(3, shapes(), here(shapes()))
+    chex.assert_trees_all_equal(restored, state(0.1))
+    assert record == {"seconds": 12.5}
+
+
+def test_keeps_the_last_few_and_the_best(tmp_path: pathlib.Path) -> None:
+    kept = open_at(tmp_path)
+    scores = {1: None, 2: 5.0, 3: 9.0, 4: None, 5: 7.0, 6: None, 7: 8.0}
+    for step, score in scores.items():
+        kept.save(step, state(step), {}, score)
+    kept.wait()
+    assert kept.best() == 2 and kept.latest() == 7
+    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [2, 6, 7]
+    kept.close()
+    again = open_at(tmp_path)
+    assert (again.best(), again.latest()) == (2, 7)
+
+
+def test_best_is_the_latest_where_nothing_was_scored(tmp_path: pathlib.Path) -> None:
+    kept = open_at(tmp_path)
+    assert kept.best() is None and kept.latest() is None
+    kept.save(1, state(), {})
+    kept.save(2, state(), {})
+    kept.wait()
+    assert kept.best() == 2
+
+
+def test_truncated_checkpoint_names_the_one_to_go_on_from(tmp_path: pathlib.Path) -> None:
+    kept = open_at(tmp_path)
+    kept.save(1, state(1), {})
+    kept.save(2, state(2), {})
+    kept.close()
+    files = [path for path in (tmp_path / "2" / "state").rglob("*") if path.is_file()]
+    for path in files:
+        os.truncate(path, path.stat().st_size // 2)
+    damaged = open_at(tmp_path)
+    with pytest.raises(checkpoint.CheckpointError, match=r"step 2 .* damaged.*go on from step 1 instead"):
+        damaged.restore(2, shapes(), here(shapes()))
+    restored, _ = damaged.restore(1, shapes(), here(shapes()))
+    chex.assert_trees_all_equal(restored, state(1))
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path: pathlib.Path) -> None:
+    kept = open_at(tmp_path)
+    kept.save(1, state(), {})
+    kept.wait()
+    other = {"v": jax.ShapeDtypeStruct((3,), jnp.float32)}
+    with pytest.raises(checkpoint.CheckpointError, match="of another model.*There is no other checkpoint"):
+        kept.restore(1, other, here(other))
+
+
+def test_full_disk_is_said_before_anything_is_written(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = open_at(tmp_path)
+    kept.save(1, state(), {})
+    kept.wait()
+    usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(checkpoint.CheckpointError, match=r"0.0 MB are free.*step 1 is whole"):
+        kept.save(2, state(), {})
+    assert kept.latest() == 1
+
+
+def test_disk_that_fills_up_while_writing_loses_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real, tiny file system: the second checkpoint does not fit and the first one stays whole."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", tmp_path], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root on Linux")
+    try:
+        roomy = shutil.disk_usage("/")
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: roomy)  # the check before is tested above
+        kept = open_at(tmp_path)
+        small = {"w": jax.random.normal(jax.random.key(0), (64, 64))}
+        large = {"w": jax.random.normal(jax.random.key(0), (512, 512))}
+        kept.save(1, small, {})
+        kept.wait()
+        with pytest.raises(checkpoint.CheckpointError, match="could not be written.*Nothing else is lost"):
+            kept.save(2, large, {})
+            kept.wait()
+        restored, _ = open_at(tmp_path).restore(1, jax.eval_shape(lambda: small), here(small))
+        chex.assert_trees_all_equal(restored, small)
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)

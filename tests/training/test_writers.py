@@ -1,0 +1,152 @@
+"""The run's files: valid JSON at every moment, no step twice after a crash, nothing from other processes."""
+
+import json
+import math
+import struct
+
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from jaxdog.training import writers
+
+
+def events(workdir) -> list[Event]:
+    """All TensorBoard events, in order of file (TFRecord: length, crc, bytes, crc)."""
+    found = []
+    for path in sorted((workdir / "tensorboard").iterdir()):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            (length,) = struct.unpack("<Q", data[at : at + 8])
+            found.append(Event.FromString(data[at + 12 : at + 12 + length]))
+            at += length + 16
+    return found
+
+
+def test_every_line_is_on_disk_at_once(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        writer.log(10, {"kimg": 0.5, "loss/d": np.float32(1.5), "loss/g": jnp.array(2.0)})
+        text = (tmp_path / "log.jsonl").read_text()
+    assert text == '{"step": 10, "kimg": 0.5, "loss/d": 1.5, "loss/g": 2.0}\n'
+
+
+def test_what_is_not_finite_becomes_null(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        writer.log(1, {"a": math.nan, "b": np.inf, "c": jnp.array([1.0, -jnp.inf]), "d": 3, "e": True})
+    line = (tmp_path / "log.jsonl").read_text()
+    assert json.loads(line, parse_constant=pytest.fail) == {
+        "step": 1, "a": None, "b": None, "c": [1.0, None], "d": 3, "e": True,
+    }  # fmt: skip
+
+
+def test_what_is_no_json_is_refused(tmp_path):
+    with (
+        writers.Writer(tmp_path) as writer,
+        pytest.raises(TypeError, match="a set cannot be written as JSON"),
+    ):
+        writer.scores(1, {"sampling": {"x": {1, 2}}})
+    assert (tmp_path / "scores.jsonl").read_text() == ""
+
+
+def test_scores_keep_nested_records(tmp_path):
+    record = {"fid768": 3.5, "sampling": {"truncation": 0.5, "labels": "balanced"}, "final": False}
+    with writers.Writer(tmp_path) as writer:
+        writer.scores(4, record)
+    assert writers.read_jsonl(tmp_path / "scores.jsonl") == [{"step": 4, **record}]
+
+
+def test_a_resumed_run_writes_no_step_twice(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        for step in (10, 20, 30):
+            writer.log(step, {"x": step})
+            writer.scores(step, {"fid768": step})
+    with writers.Writer(tmp_path, step=20) as writer:
+        writer.log(30, {"x": -30})
+    assert [r["x"] for r in writers.read_jsonl(tmp_path / "log.jsonl")] == [10, 20, -30]
+    assert [r["step"] for r in writers.read_jsonl(tmp_path / "scores.jsonl")] == [10, 20]
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 10, "x": 1}\n{"step": 20, "x')
+    assert writers.read_jsonl(path) == [{"step": 10, "x": 1}]
+    with writers.Writer(tmp_path, step=20) as writer:
+        writer.log(20, {"x": 2})
+    assert path.read_text() == '{"step": 10, "x": 1}\n{"step": 20, "x": 2}\n'
+
+
+def test_a_last_line_torn_inside_a_letter_is_dropped(tmp_path):
+    (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n{"name": "\xc3')
+    assert writers.read_jsonl(tmp_path / "log.jsonl") == [{"step": 1}]
+
+
+def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}')
+    with writers.Writer(tmp_path, step=1) as writer:
+        writer.log(2, {})
+    assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_damage_in_the_middle_is_an_error(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
+    with pytest.raises(ValueError, match="line 2 is not a JSON object: 'rubbish'"):
+        writers.read_jsonl(tmp_path / "log.jsonl")
+
+
+def test_a_missing_file_has_no_records(tmp_path):
+    assert writers.read_jsonl(tmp_path / "log.jsonl") == []
+
+
+def test_without_a_step_everything_stays(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        writer.scores(10, {"a": 1})
+        writer.scores(20, {"a": 2})
+    with writers.Writer(tmp_path, step=None) as writer:
+        writer.scores(10, {"a": 3})
+    assert [r["a"] for r in writers.read_jsonl(tmp_path / "scores.jsonl")] == [1, 2, 3]
+
+
+def test_grids_are_saved_and_wrong_ones_refused(tmp_path):
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    with writers.Writer(tmp_path) as writer:
+        writer.image("samples", 12, image)
+        with pytest.raises(ValueError, match=r"grid is \[h, w, 3\] uint8, got \[4, 6\] uint8"):
+            writer.image("samples", 13, image[..., 0])
+        with pytest.raises(ValueError, match="float64"):
+            writer.image("samples", 13, image / 255)
+    assert [path.name for path in (tmp_path / "grids").iterdir()] == ["samples_00000012.png"]
+    with PIL.Image.open(tmp_path / "grids" / "samples_00000012.png") as saved:
+        np.testing.assert_array_equal(np.asarray(saved), image)
+
+
+def test_tensorboard_gets_scalars_scores_and_grids(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        writer.log(5, {"loss/d": 1.5, "bad": math.nan})
+        writer.scores(5, {"fid768": 2.5, "resampler": "lanczos", "final": True})
+        writer.image("samples", 5, np.zeros((2, 2, 3), np.uint8))
+    values = [(event.step, value) for event in events(tmp_path) for value in event.summary.value]
+    scalars = {v.tag: (s, v.simple_value) for s, v in values if v.WhichOneof("value") == "simple_value"}
+    assert scalars == {"loss/d": (5, 1.5), "scores/fid768": (5, 2.5)}
+    assert [v.tag for _, v in values if v.WhichOneof("value") == "image"] == ["samples"]
+
+
+def test_tensorboard_forgets_what_a_killed_run_wrote_later(tmp_path):
+    with writers.Writer(tmp_path, step=20) as writer:
+        writer.log(21, {"x": 1.0})
+    starts = [event.step for event in events(tmp_path) if event.HasField("session_log")]
+    assert starts == [21]
+
+
+def test_other_processes_write_nothing(tmp_path):
+    with writers.Writer(tmp_path / "run", enabled=False) as writer:
+        writer.log(1, {"a": 1.0})
+        writer.scores(1, {"a": 1.0})
+        writer.image("samples", 1, np.zeros((2, 2, 3), np.uint8))
+    assert not (tmp_path / "run").exists()
+
+
+def test_closing_twice_is_harmless(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        writer.close()

@@ -1,0 +1,105 @@
+"""Figures hold the curves that they should, as SVG that can share a page; sheets lie row by row."""
+
+import math
+import re
+import xml.etree.ElementTree
+
+import numpy as np
+import pytest
+
+from jaxdog.utils import plots
+
+LOG = [{"step": i, "kimg": i / 10, "loss/d": 1.0 / i, "loss/g": float(i)} for i in range(1, 40)]
+
+
+def letters(svg: str) -> list[str]:
+    root = xml.etree.ElementTree.fromstring(svg)
+    return [element.text for element in root.iter("{http://www.w3.org/2000/svg}text") if element.text]
+
+
+def ids(svg: str) -> list[str]:
+    return re.findall(r'\bid="([^"]*)"', svg)
+
+
+def test_a_grid_lies_row_by_row():
+    images = np.random.default_rng(0).integers(1, 256, (5, 2, 3, 3), dtype=np.uint8)
+    sheet = plots.grid(images, columns=3)
+    assert sheet.shape == (4, 9, 3) and sheet.dtype == np.uint8
+    for i, image in enumerate(images):
+        y, x = 2 * (i // 3), 3 * (i % 3)
+        np.testing.assert_array_equal(sheet[y : y + 2, x : x + 3], image)
+    assert (sheet[2:, 6:] == 0).all()
+
+
+def test_a_grid_needs_columns():
+    with pytest.raises(ValueError, match="at least 1 column, got 0"):
+        plots.grid(np.zeros((1, 2, 2, 3), np.uint8), columns=0)
+
+
+def test_losses_come_first_among_the_groups():
+    log = [{"step": 1, "grad_norm/d": 1.0, "loss/g": 1.0}, {"step": 2, "loss/d": 1.0, "kimg": 2.0}]
+    assert list(plots.groups(log).items()) == [("loss", ["loss/d", "loss/g"]), ("grad_norm", ["grad_norm/d"])]
+
+
+def test_a_figure_names_its_curves():
+    svg = plots.scalars(LOG, ["loss/d", "loss/g"], "loss")
+    assert svg is not None and {"d", "g", "kimg"} <= set(letters(svg))
+
+
+def test_a_figure_can_share_a_page():
+    one, two = plots.scalars(LOG, ["loss/d"], "one"), plots.scalars(LOG, ["loss/d"], "two")
+    assert one and two
+    assert one.startswith("<svg") and "<style" not in one and "<metadata" not in one
+    assert ids(one) and not set(ids(one)) & set(ids(two))
+    assert set(re.findall(r'"#([^"]+)"', one)) <= set(ids(one))  # every reference has its target
+    assert "currentColor" in one and plots._INK not in one and "white" not in one
+
+
+def test_a_figure_is_a_function_of_its_curves():
+    assert plots.scalars(LOG, ["loss/d"], "loss") == plots.scalars(LOG, ["loss/d"], "loss")
+
+
+def test_a_label_cannot_break_the_page():
+    svg = plots.draw([('<b>"x', [1.0], [1.0])], '<i>"y', salt="s")
+    assert svg is not None and '<b>"x' in letters(svg)
+    assert xml.etree.ElementTree.fromstring(svg).get("aria-label") == '<i>"y over kimg'
+
+
+def test_what_is_not_finite_is_skipped():
+    log = [
+        {"kimg": 1.0, "x": None},
+        {"kimg": 2.0, "x": math.inf},
+        {"x": 1.0},
+        {"kimg": 3.0},
+        {"kimg": 4.0, "x": 5.0},
+    ]
+    assert plots._points(log, "x") == ([4.0], [5.0])
+    assert plots.scalars(log[:4], ["x"], "x") is None
+
+
+def test_every_metric_has_a_figure_and_every_sample_count_a_curve():
+    scores = [
+        {"kimg": 1.0, "samples": 2000, "fid768": 2.0, "mifid_approx": 3.0, "memorization_distance": 0.2},
+        {"kimg": 2.0, "samples": 2000, "fid768": 1.0, "mifid_approx": 2.0, "memorization_distance": 0.2},
+        {"kimg": 2.0, "samples": 10_000, "fid768": 0.5, "final": True},
+    ]
+    figures = plots.metrics(scores)
+    assert list(figures) == ["fid768", "mifid_approx", "memorization_distance"]
+    assert {"2,000 samples", "10,000 samples"} <= set(letters(figures["fid768"]))
+    assert "10,000 samples" not in letters(figures["mifid_approx"])
+
+
+@pytest.mark.parametrize("name", ["fid2048", "mifid", "fid768", "fid2048_approx", "rfid2048", "rmifid"])
+def test_metrics_are_known_by_name(name):
+    assert plots.is_metric(name) and not plots.is_metric("memorization_distance")
+
+
+def test_thinning_keeps_means_and_short_curves():
+    x, y = np.arange(1000.0), np.random.default_rng(0).normal(size=1000)
+    thin_x, thin_y = plots.thin(x, y, points=100)
+    np.testing.assert_allclose(thin_x, x.reshape(100, 10).mean(axis=1))
+    np.testing.assert_allclose(thin_y, y.reshape(100, 10).mean(axis=1))
+    odd_x, _ = plots.thin(x[:157], y[:157], points=100)
+    assert len(odd_x) == 100 and (np.diff(odd_x) > 0).all()
+    np.testing.assert_allclose(plots.thin(x[:157], np.full(157, 3.0), points=100)[1], 3.0)
+    np.testing.assert_array_equal(plots.thin(x[:100], y[:100], points=100)[1], y[:100])
