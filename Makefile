@@ -1,28 +1,35 @@
-# Everything works in a fresh clone with Python >= 3.11 and make: the targets make .venv themselves.
-#   make demo   a toy run from pictures to a checked zip, its score and its report (minutes on two cores)
-#   make test   all tests but the slow ones
-#   make lint   format, lint and types, as in CI
-#   make hooks  run the linters before every commit
+# Everything works in a fresh clone with Python >= 3.11 and make: the targets make their environments themselves.
+#   make demo      a toy run from photos to a checked zip, its score and its report (minutes on two cores)
+#   make test      the tests, but for long ones and comparisons with other frameworks (8 minutes on two cores)
+#   make test-all  all tests but the slow ones; comparisons run in an environment of their own, with torch
+#   make slow      minutes-long checks on real data
+#   make lint      format, lint and types, as in CI
+#   make hooks     run the linters before every commit
 
 PYTHON ?= python3
 BIN := .venv/bin
+ORACLES := .venv-oracles
 DEMO := runs/toy
-# A process that dies ends the tests: pytest-xdist 3.8 waits for ever for the one that replaces it.
-SPREAD := -n auto --maxprocesses 8 --dist loadgroup --max-worker-restart=0
+# A process that dies ends the tests: pytest-xdist 3.8 would wait forever for its replacement.
+PARALLEL := -n auto --maxprocesses 8 --dist loadgroup --max-worker-restart=0
+PIP_INSTALL := -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint hooks oracles clean
+.PHONY: demo test test-all slow lint hooks oracles clean
 
 demo: .venv/dev.stamp
 	$(BIN)/python -m jaxdog.main --config configs/toy.py --workdir $(DEMO)
 	@echo
-	@echo "pictures: $(DEMO)/images.zip"
-	@echo "report:   $(DEMO)/report.html (open it in a browser)"
+	@echo "images: $(DEMO)/images.zip"
+	@echo "report: $(DEMO)/report.html (open it in a browser)"
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -m "not slow" $(SPREAD) --durations=25
+	$(BIN)/python -m pytest -m "not slow and not long and not oracle" $(PARALLEL) --durations=25
 
-slow: .venv/dev.stamp
-	$(BIN)/python -m pytest -m slow
+test-all: test $(ORACLES)/stamp
+	$(ORACLES)/bin/python -m pytest -m "not slow and (long or oracle)" $(PARALLEL) --durations=25
+
+slow: $(ORACLES)/stamp
+	$(ORACLES)/bin/python -m pytest -m slow
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
@@ -32,11 +39,11 @@ lint: .venv/dev.stamp
 hooks: .venv/dev.stamp
 	$(BIN)/pre-commit install
 
-# Independent implementations that some tests compare with; without them those tests skip.
-oracles: .venv/oracles.stamp
+# Independent implementations that the tests marked `oracle` compare with.
+oracles: $(ORACLES)/stamp
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache build dist
+	rm -rf .venv $(ORACLES) .pytest_cache .ruff_cache build dist
 
 .venv/python.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -45,9 +52,10 @@ clean:
 	@touch $@
 
 .venv/dev.stamp: .venv/python.stamp pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python $(PIP_INSTALL) -e '.[dev]'
 	@touch $@
 
-.venv/oracles.stamp: .venv/dev.stamp
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,tfds,oracle]'
+$(ORACLES)/stamp: .venv/dev.stamp
+	$(PYTHON) -m venv $(ORACLES)
+	$(ORACLES)/bin/python $(PIP_INSTALL) -e '.[dev,tfds,oracle]'
 	@touch $@

@@ -1,199 +1,36 @@
-"""BigGAN-deep on Stanford Dogs at 64x64, to be set beside configs/biggan.py.
+"""BigGAN-deep on Stanford Dogs at 64x64, for comparison with `biggan.py`.
 
     python -m jaxdog.main --config configs/biggan_deep.py --workdir runs/biggan_deep
 
-Nobody's entry, so no score: Dmitry Vorobiev, 5th with BigGAN (public 14.95516, private 86.28), said that
-BigGAN-deep did not work for him, and his settings are not known. Here are the networks of the paper's
-appendix B (`models/biggan_deep.py`): two blocks of four convolutions to each height, shortcuts that pass
-channels on, latent 128 and embedding 128 whole in every norm, attention with keys of C/8 at 32x32.
+This is not an entry of 2019. Dmitry Vorobiev, 5th with BigGAN (public 14.95516, private 86.28), said that
+BigGAN-deep did not work for him; his settings are not known. The networks are those of the paper's appendix
+B: two blocks of four convolutions per height, shortcuts that keep channels, latent of 128 and embedding of
+128 whole in every norm, attention at 32x32 with keys of C/8. The last convolution has 3 channels; the
+reference code computes 128 and uses the first three (`rgb_width`).
 
-All else is that of configs/biggan.py, so that a comparison is one of networks: its crops (plain boxes made
-square), widths 32 and 64, hinge, batch 32, one step of the discriminator where the paper has two, average
-from step 30,000. Only the learning rates had to be chosen. For the deep networks the paper halves BigGAN's
-5e-5 and 2e-4, at batch 2048. At batch 32 the entries of 2019 learnt with 1e-4 and 4e-4: twice the paper's,
-not a 64th or an 8th as rules for smaller batches would have it, with which nine hours would end near the
-start, since Adam's steps are of one size whatever the batch. Halved like the paper's these are 5e-5 and
-2e-4.
-
-The last convolution has 3 channels; the reference code computes 128 and shows the first three
-(`rgb_width`).
+Everything else is as in `biggan.py`, so that only networks are compared: crops, base widths, hinge loss,
+batch size 32, one discriminator step where the paper has two, EMA from step 30,000. Only the learning rates
+are our choice. For the deep networks the paper halves BigGAN's 5e-5 and 2e-4 at batch size 2048. At batch
+size 32 the entries of 2019 used 1e-4 and 4e-4: twice the paper's, not a 64th or an 8th, as scaling rules
+suggest, with which nine hours would be too short, since the size of Adam's steps does not depend on the batch
+size. Halved as in the paper, these are 5e-5 and 2e-4.
 """
 
-from ml_collections import ConfigDict
+from jaxdog.config import Config, experiment, smoke_test
 
 
-def get_config(variant: str = "full") -> ConfigDict:
-    """variant: "full" | "test"."""
-    config = ConfigDict()
-    config.name = "biggan_deep"
-    config.seed = 0
-    config.dtype = "float32"  # of convolutions and matmuls: "float32" | "bfloat16"; all else is float32
-    config.init_from = ""  # work folder of a run whose networks this one begins with
-
-    config.data = ConfigDict(
-        dict(
-            source="tfds",  # "tfds" | "kaggle" | "folder" | "toy"
-            path="",  # tfds: the prepared set's place, "" for its default; kaggle and folder: the folder
-            archives="",  # tfds: a folder with the official archives, to prepare without a network
-            toy_photos=512,  # toy only
-            classes=120,  # 0: as many as the photos have
-            size=64,
-            store_size=64,  # of the crops as they are kept; more than game.size where augmentations cut
-            crop=dict(
-                name="box_square",
-                mode="grow",
-                pad_mode="reflect",
-                which="all",
-                margin=0,  # pixels if int, share of the side if float
-                min_side=1,
-                min_aspect=0.0,  # height / width
-                max_aspect=100.0,
-                resampler="lanczos",
-            ),
-            curate=dict(),  # what becomes of the set of crops
-            cache_dir="~/.cache/jaxdog",
-            workers=0,  # 0: one per core
-        )
+def get_config(variant: str = "full") -> Config:
+    adam = dict(name="adam", b1=0.0, b2=0.999)
+    config = experiment(
+        name="biggan_deep",
+        data=dict(crop=dict(name="box_square", mode="grow", pad_mode="reflect")),
+        augment=dict(flip=dict(p=0.5)),
+        generator=dict(name="biggan_deep", channels=32, shared_dim=128, attention=(32,)),
+        discriminator=dict(name="biggan_deep", channels=64, attention=(32,)),
+        system=dict(name="gan", resolution=64, batch_size=32, latent_dim=128, loss=dict(name="hinge")),
+        optimizer=dict(g=dict(adam, learning_rate=5e-5), d=dict(adam, learning_rate=2e-4)),
+        ema=dict(decay=0.9999, start=30_000, batch_stats="average"),
+        train=dict(steps=250_000, max_hours=8.5),
+        eval=dict(every_kimg=320.0),
     )
-    config.augment = ConfigDict(dict(flip=dict(p=0.5)))
-
-    config.generator = ConfigDict(
-        dict(
-            name="biggan_deep",
-            channels=32,
-            embed_dim=128,
-            attention=(32,),  # heights
-            attention_key_ratio=8,
-            bottleneck=4,  # width of a block over that of its 3x3 convolutions
-            rgb_width=3,  # of the last convolution; what is above 3 is not shown
-        )
-    )
-    config.discriminator = ConfigDict(
-        dict(
-            name="biggan_deep",
-            channels=64,
-            attention=(32,),
-            attention_key_ratio=8,
-            bottleneck=4,
-            projection=True,
-            breed_head="none",  # "linear" | "linear_and_fake" | "cosine"
-        )
-    )
-    config.game = ConfigDict(
-        dict(
-            name="gan",
-            size=64,  # of the pictures that the networks see
-            batch_size=32,
-            latent_dim=128,
-            loss=dict(name="hinge"),
-            d_steps=1,
-            accumulate=1,  # batches per optimiser step
-            judge="jointly",  # real and generated in one call of the discriminator; "apart": in two
-            fakes="fresh",  # the generator's latents are its own; "reused": the discriminator's last ones
-            fake_labels="uniform",  # "real": those of the real pictures beside them
-            g_reals=False,  # relativistic losses: real pictures of its own for the generator's step
-            breed_loss=dict(name="none"),  # what breeds teach beside that
-            d_penalties=dict(),  # names -> weight, every, and what each needs
-            g_penalties=dict(),
-            diffaugment=dict(),  # what real and generated pictures go through alike
-            augment_p=dict(name="fixed", p=1.0),  # with which probability
-            label_ramp=(0.0, 0.0),  # breeds are known from the start
-        )
-    )
-    adam = dict(name="adam", b1=0.0, b2=0.999, eps=1e-8, weight_decay=0.0)
-    config.optimizer = ConfigDict(
-        dict(
-            g=dict(adam, schedule=dict(name="constant", learning_rate=5e-5)),
-            d=dict(adam, schedule=dict(name="constant", learning_rate=2e-4)),
-        )
-    )
-    config.ema = ConfigDict(dict(decay=0.9999, start=30_000, stats="average", rampup=0.0, tracks=()))
-    config.sample = ConfigDict(
-        dict(
-            truncation=0.0,  # |z| at most; 0: as drawn
-            method="resample",
-            labels="balanced",
-            without=(),  # numbers of the breeds that are not drawn
-            norm="running",  # "batch": each batch's own statistics; "refreshed": recomputed before sampling
-            batch_size=0,  # pictures that share statistics, where norm is not "running"
-            refresh=0,  # pictures to refresh over
-            finish=dict(),  # what is done to each picture
-            sweep=dict(),  # values of these to choose from in the end
-        )
-    )
-
-    config.train = ConfigDict(
-        dict(
-            steps=250_000,  # 8 million pictures, 390 epochs of 20,579
-            max_hours=8.5,  # leaves half an hour of nine for the rest
-            memory_gb=0.0,  # a run that takes more stops; 0: no limit
-            steps_per_dispatch=10,
-            log_every=100,
-            grid_every=2_000,
-            grid_images=60,
-            collapse=0.0,  # times the best score at which a run goes back to it; 0: never
-        )
-    )
-    config.devices = ConfigDict(
-        dict(
-            deal_state=False,  # parameters, optimiser and averages dealt out over the devices
-            own_statistics=False,  # each device normalises its own pictures
-            remat=False,  # less memory, more time
-            data_share=0.5,  # of a device's memory for the crops; more are read ahead from the host's
-        )
-    )
-    config.checkpoint = ConfigDict(dict(every=1_000, keep_last=2, keep_best=2))
-    config.eval = ConfigDict(
-        dict(
-            every_kimg=320.0,
-            samples=5_000,
-            batch_size=128,
-            weights="published",  # "published" (downloaded once) | "random" (rFID) | a file or folder
-            resampler="lanczos",  # of the real side
-            eps=0.1,  # the public leaderboard's
-            best="fid2048",
-            final=("mifid", "is", "kid", "prdc", "per_class", "forensics"),  # of the pictures of images.zip
-        )
-    )
-    config.submit = ConfigDict(dict(images=10_000))
-    if variant == "test":
-        _shrink(config)
-    elif variant != "full":
-        raise ValueError(f"variant is {variant!r}; choices: 'full', 'test'")
-    return config
-
-
-def _shrink(config: ConfigDict) -> None:
-    """The same experiment in seconds."""
-    config.update_from_flattened_dict(
-        {
-            "data.source": "toy",
-            "data.toy_photos": 48,
-            "data.classes": 0,
-            "data.size": 32,
-            "data.store_size": 32,
-            "game.size": 32,
-            "data.cache_dir": "runs/cache",
-            "generator.channels": 4,
-            "generator.embed_dim": 8,
-            "generator.attention": (16,),
-            "discriminator.channels": 4,
-            "discriminator.attention": (16,),
-            "game.batch_size": 8,
-            "game.latent_dim": 16,
-            "ema.start": 2,
-            "train.steps": 8,
-            "train.max_hours": 0.0,
-            "train.steps_per_dispatch": 2,
-            "train.log_every": 2,
-            "train.grid_every": 4,
-            "train.grid_images": 8,
-            "checkpoint.every": 4,
-            "eval.every_kimg": 0.032,
-            "eval.samples": 16,
-            "eval.batch_size": 8,
-            "eval.weights": "random",
-            "eval.best": "fid768",
-            "submit.images": 16,
-        }
-    )
+    return smoke_test(config, variant, channels=4, attention=(16,), shared_dim=8)

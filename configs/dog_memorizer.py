@@ -1,156 +1,61 @@
-"""A memorizer of 2019 with a generator that forgets: banned, and no way to make dogs.
+"""A memorizer of 2019 with an imperfect generator, disqualified: it copies training images.
 
     python -m jaxdog.main --config configs/dog_memorizer.py --workdir runs/dog_memorizer
 
-cdeotte's "Dog Memorizer GAN": about 7.2 on the public leaderboard with a perfect memory and pictures mixed
-at 0.999 : 0.001, about 100 with this generator at 0.70 : 0.30, to show that the metric rewards memory. No
-final selection; every entry of its kind was disqualified (private 999999).
+cdeotte's "Dog Memorizer GAN": about 7.2 on the public leaderboard with a perfect memory and images blended at
+0.999 : 0.001, about 100 with this generator at 0.70 : 0.30, to show that the metric rewards memorization. It
+was not a final submission; every entry of its kind was disqualified (private 999999).
 
-A "discriminator", which is a table of pictures, learns them in 50 epochs (rate 0.5, then 0.1 at a loss
-below 0.533); a "generator" with a bottleneck of 2,048 numbers and four convolutions learns them from it in
-511 epochs, looked at after 1, 3, 7, ... epochs (rate 0.005, then 0.001). Crops: the top left square of each
-box, 10,000 drawn. For 7.2: --config.generator.name=rows --config.game.share=0.999, with the rates of
-configs/memorizer.py. Differences: which boxes were drawn is not recorded (seed 0 is ours), nor is the loss
-at which the second rate fell (1,000 is ours); its Adam is Keras', but batches are always of 256.
+A "discriminator", which is a table of images, learns them in 50 epochs (learning rate 0.5, then 0.1 at a loss
+below 0.533). A "generator" with a bottleneck of 2,048 values and four convolutions learns them from it in 511
+epochs, evaluated after 1, 3, 7, ... epochs (0.005, then 0.001). Crops: the top left square of each box,
+10,000 of them. For 7.2: generator=dict(name="table"), blend_weight=0.999 and the learning rates of
+`memorizer.py`.
 
-Memory: the table of 10,000 pictures has 122,892,288 weights, 0.49 GB; the first stage keeps four of that (2
-GB, a checkpoint of 1.5 GB), the second the table and 20,612,163 weights of its own. With fewer pictures,
---config.data.curate.own_class.count=1000, an epoch has fewer updates, so lower train.steps and
-game.d_updates. `get_config("test")` is the same experiment in seconds.
+Different: which boxes were drawn is not known (seed 0 is our choice), nor the loss at which the second
+learning rate fell (1,000 is our choice); Adam is Keras', but batches are always of 256.
+
+Memory: the table of 10,000 images has 122,892,288 weights, 0.49 GB. The first phase keeps four of that (2 GB,
+a checkpoint of 1.5 GB), the second the table and 20,612,163 weights of its own. With fewer images,
+--config.data.select.own_class.count=1000, an epoch has fewer updates, so lower train.steps and
+system.discriminator_steps.
 """
 
-from ml_collections import ConfigDict
+from jaxdog.config import Config, experiment, smoke_test
 
 
-def get_config(variant: str = "full") -> ConfigDict:
-    """variant: "full" | "test"."""
-    config = ConfigDict()
-    config.name = "dog_memorizer"
-    config.seed = 0
-    config.dtype = "float32"
-    config.init_from = ""  # work folder of a run whose networks this one begins with
-
-    config.data = ConfigDict(
-        dict(
-            source="tfds",  # "tfds" | "kaggle" | "folder" | "toy"
-            path="",  # tfds: the prepared set's place, "" for its default; kaggle and folder: the folder
-            archives="",  # tfds: a folder with the official archives, to prepare without a network
-            toy_photos=512,  # toy only
-            classes=0,  # breeds; 0: as many as the photos have
-            size=64,
-            store_size=64,
-            crop=dict(name="top_left_square", which="all", resampler="lanczos"),
-            # Each of the drawn pictures is a class of its own, and its label is its number.
-            curate=dict(own_class=dict(count=10_000, seed=0, kinds=(0,))),
-            cache_dir="~/.cache/jaxdog",
-            workers=0,  # 0: one per core
-        )
-    )
-    config.augment = ConfigDict(dict())
-
-    config.generator = ConfigDict(dict(name="bottleneck", bottom=32, channels=(128, 64, 32)))
-    config.discriminator = ConfigDict(dict(name="rows"))
-    config.game = ConfigDict(
-        dict(
+def get_config(variant: str = "full") -> Config:
+    config = experiment(
+        name="dog_memorizer",
+        data=dict(
+            crop=dict(name="top_left_square"),
+            classes=0,
+            select=dict(own_class=dict(count=10_000, seed=0, crop_types=(0,))),
+        ),
+        generator=dict(name="bottleneck", bottom_channels=32, channels=(128, 64, 32)),
+        discriminator=dict(name="table"),
+        system=dict(
             name="memorizer",
-            size=64,
+            resolution=64,
             batch_size=256,
-            d_updates=2_000,  # 50 epochs of 40; the rest of train.steps is the generator's
-            share=0.7,  # of the picture asked for; the rest is another one's
-        )
+            discriminator_steps=2_000,  # 50 epochs of 40
+            blend_weight=0.7,
+        ),
+        optimizer=dict(
+            d=dict(rates=(0.5, 0.1), thresholds=(0.533,), interval=10, doubling=False),
+            g=dict(rates=(0.005, 0.001), thresholds=(1_000.0,), interval=1, doubling=True),
+        ),
+        train=dict(steps=22_440, max_hours=8.5, log_every=40),
+        checkpoint=dict(every=2_000, keep_last=1, keep_best=0),
+        eval=dict(every_kimg=0.0, final=("mifid", "isc", "kid", "prdc", "copies")),
     )
-    adam = dict(b1=0.9, b2=0.999, eps=1e-7)  # as Keras has them
-    config.optimizer = ConfigDict(
-        dict(
-            # The rate falls to the next one when an epoch's mean loss is found below a limit.
-            d=dict(adam=adam, rates=(0.5, 0.1), limits=(0.533,), every=10, doubling=False),  # every: epochs
-            g=dict(
-                adam=adam, rates=(0.005, 0.001), limits=(1000.0,), every=1, doubling=True
-            ),  # every: epochs
-        )
-    )
-    config.ema = ConfigDict(dict(decay=0.0, start=0, stats="copy", rampup=0.0, tracks=()))  # no average
-    config.sample = ConfigDict(
-        dict(
-            truncation=0.0,
-            method="resample",
-            labels="balanced",  # picture i is number i
-            without=(),
-            norm="running",
-            batch_size=0,
-            refresh=0,
-            finish=dict(),
-            sweep=dict(),  # values of these to choose from in the end
-        )
-    )
-
-    config.train = ConfigDict(
-        dict(
-            steps=22_440,
-            max_hours=8.5,
-            memory_gb=0.0,  # a run that takes more stops; 0: no limit
-            steps_per_dispatch=10,
-            log_every=40,  # an epoch
-            grid_every=2_000,
-            grid_images=60,
-            collapse=0.0,  # times the best score at which a run goes back to it; 0: never
-        )
-    )
-    config.devices = ConfigDict(
-        dict(
-            deal_state=False,  # parameters, optimiser and averages dealt out over the devices
-            own_statistics=False,  # each device normalises its own pictures
-            remat=False,  # less memory, more time
-            data_share=0.5,  # of a device's memory for the crops; more are read ahead from the host's
-        )
-    )
-    config.checkpoint = ConfigDict(dict(every=2_000, keep_last=1, keep_best=0))
-    config.eval = ConfigDict(
-        dict(
-            every_kimg=0.0,  # only at the end: the last state is the one that is handed in
-            samples=5_000,
-            batch_size=128,
-            weights="published",  # "published" (downloaded once) | "random" (rFID) | a file or folder
-            resampler="lanczos",  # of the real side
-            eps=0.1,  # the public leaderboard's
-            best="fid2048",
-            final=("mifid", "is", "kid", "prdc", "forensics"),  # of the pictures of images.zip
-        )
-    )
-    config.submit = ConfigDict(dict(images=10_000))
-    if variant == "test":
-        _shrink(config)
-    elif variant != "full":
-        raise ValueError(f"variant is {variant!r}; choices: 'full', 'test'")
-    return config
-
-
-def _shrink(config: ConfigDict) -> None:
-    """The same experiment in seconds."""
-    config.update_from_flattened_dict(
-        {
-            "data.source": "toy",
-            "data.toy_photos": 48,
-            "data.size": 32,
-            "data.store_size": 32,
-            "data.curate.own_class.count": 24,
-            "data.cache_dir": "runs/cache",
-            "game.size": 32,
-            "game.batch_size": 8,
-            "generator.bottom": 4,
-            "generator.channels": (8, 6, 4),
-            "game.d_updates": 4,
-            "optimizer.d.every": 1,
-            "train.steps": 8,
-            "train.max_hours": 0.0,
-            "train.steps_per_dispatch": 2,
-            "train.log_every": 2,
-            "train.grid_every": 4,
-            "train.grid_images": 8,
-            "checkpoint.every": 4,
-            "eval.batch_size": 8,
-            "eval.weights": "random",
-            "eval.best": "fid768",
-            "submit.images": 24,
-        }
+    return smoke_test(
+        config,
+        variant,
+        bottom_channels=4,
+        channels=(8, 6, 4),
+        discriminator_steps=4,
+        interval=1,
+        data=dict(select=dict(own_class=dict(count=24))),
+        submit=dict(images=24),
     )

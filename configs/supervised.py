@@ -1,151 +1,46 @@
-"""A supervised net of 2019 that memorises its training pictures: banned, and no way to make dogs.
+"""A decoder trained to reproduce its training images; disqualified: it copies training images.
 
     python -m jaxdog.main --config configs/supervised.py --workdir runs/supervised
 
-cdeotte's "Supervised Generative Dog Net", a demonstration; of entries labelled like it ("sup") the best had
-5.857 in public, and all were disqualified (private 999999). There is no discriminator: a decoder learns
-from a picture's number, through 2,048 numbers and four convolutions, to draw that picture (cross-entropy,
-500 epochs, rate 0.005, then 0.001 at a loss below 0.54), and shows each with 0.01 of another.
+cdeotte's "Supervised Generative Dog Net", a demonstration; of entries labeled like it ("sup") the best had
+5.857 in public, and all were disqualified (private 999999). There is no discriminator: a decoder learns to
+map an image's index, through 2,048 values and four convolutions, to that image (cross-entropy, 500 epochs,
+learning rate 0.005, then 0.001 at a loss below 0.54), and blends each with 0.01 of another.
 
-Crops: two of three pictures are a square of the whole photo's upper middle, the third its centre.
-Differences: which photos were drawn is not recorded (seed 0 is ours), nor how often the loss was looked at
-(10 epochs are ours); Adam is Keras', but batches are always of 256.
+Crops: two of three images are a square of the whole photo's upper middle, the third its center. Different:
+which photos were drawn is not known (seed 0 is our choice), nor how often the loss was checked (10 epochs are
+our choice); Adam is Keras', but batches are always of 256.
 
-Memory: 20,612,163 weights, 0.33 GB with gradient and moments. With fewer pictures,
---config.data.curate.own_class.count=1000, an epoch has fewer updates, so lower train.steps.
-`get_config("test")` is the same experiment in seconds.
+Memory: 20,612,163 weights, 0.33 GB with gradient and moments. With fewer images,
+--config.data.select.own_class.count=1000, an epoch has fewer updates, so lower train.steps.
 """
 
-from ml_collections import ConfigDict
+from jaxdog.config import Config, experiment, smoke_test
 
 
-def get_config(variant: str = "full") -> ConfigDict:
-    """variant: "full" | "test"."""
-    config = ConfigDict()
-    config.name = "supervised"
-    config.seed = 0
-    config.dtype = "float32"
-    config.init_from = ""  # work folder of a run whose networks this one begins with
-
-    config.data = ConfigDict(
-        dict(
-            source="tfds",  # "tfds" | "kaggle" | "folder" | "toy"
-            path="",  # tfds: the prepared set's place, "" for its default; kaggle and folder: the folder
-            archives="",  # tfds: a folder with the official archives, to prepare without a network
-            toy_photos=512,  # toy only
-            classes=0,  # breeds; 0: as many as the photos have
-            size=64,
-            store_size=64,
-            crop=dict(name="upper_middle_and_center", resampler="lanczos"),
-            # Each of the drawn pictures is a class of its own, and its label is its number.
-            curate=dict(own_class=dict(count=10_000, seed=0, kinds=(0, 0, 1))),
-            cache_dir="~/.cache/jaxdog",
-            workers=0,  # 0: one per core
-        )
+def get_config(variant: str = "full") -> Config:
+    config = experiment(
+        name="supervised",
+        data=dict(
+            crop=dict(name="upper_middle_and_center"),
+            classes=0,
+            select=dict(own_class=dict(count=10_000, seed=0, crop_types=(0, 0, 1))),
+        ),
+        generator=dict(name="bottleneck", bottom_channels=32, channels=(128, 64, 32)),
+        system=dict(
+            name="memorizer", resolution=64, batch_size=256, discriminator_steps=0, blend_weight=0.99
+        ),
+        optimizer=dict(g=dict(rates=(0.005, 0.001), thresholds=(0.54,), interval=10, doubling=False)),
+        train=dict(steps=20_000, max_hours=8.5, log_every=40),
+        checkpoint=dict(every=2_000, keep_last=1, keep_best=0),
+        eval=dict(every_kimg=0.0, final=("mifid", "isc", "kid", "prdc", "copies")),
     )
-    config.augment = ConfigDict(dict())
-
-    config.generator = ConfigDict(dict(name="bottleneck", bottom=32, channels=(128, 64, 32)))
-    config.discriminator = ConfigDict(dict())
-    config.game = ConfigDict(
-        dict(
-            name="memorizer",
-            size=64,
-            batch_size=256,
-            d_updates=0,  # no discriminator
-            share=0.99,  # of the picture asked for; the rest is another one's
-        )
-    )
-    adam = dict(b1=0.9, b2=0.999, eps=1e-7)  # as Keras has them
-    config.optimizer = ConfigDict(
-        dict(
-            # The rate falls to the next one when an epoch's mean loss is found below a limit.
-            g=dict(
-                adam=adam, rates=(0.005, 0.001), limits=(0.54,), every=10, doubling=False
-            ),  # every: epochs
-        )
-    )
-    config.ema = ConfigDict(dict(decay=0.0, start=0, stats="copy", rampup=0.0, tracks=()))  # no average
-    config.sample = ConfigDict(
-        dict(
-            truncation=0.0,
-            method="resample",
-            labels="balanced",  # picture i is number i
-            without=(),
-            norm="running",
-            batch_size=0,
-            refresh=0,
-            finish=dict(),
-            sweep=dict(),  # values of these to choose from in the end
-        )
-    )
-
-    config.train = ConfigDict(
-        dict(
-            steps=20_000,
-            max_hours=8.5,
-            memory_gb=0.0,  # a run that takes more stops; 0: no limit
-            steps_per_dispatch=10,
-            log_every=40,  # an epoch
-            grid_every=2_000,
-            grid_images=60,
-            collapse=0.0,  # times the best score at which a run goes back to it; 0: never
-        )
-    )
-    config.devices = ConfigDict(
-        dict(
-            deal_state=False,  # parameters, optimiser and averages dealt out over the devices
-            own_statistics=False,  # each device normalises its own pictures
-            remat=False,  # less memory, more time
-            data_share=0.5,  # of a device's memory for the crops; more are read ahead from the host's
-        )
-    )
-    config.checkpoint = ConfigDict(dict(every=2_000, keep_last=1, keep_best=0))
-    config.eval = ConfigDict(
-        dict(
-            every_kimg=0.0,  # only at the end: the last state is the one that is handed in
-            samples=5_000,
-            batch_size=128,
-            weights="published",  # "published" (downloaded once) | "random" (rFID) | a file or folder
-            resampler="lanczos",  # of the real side
-            eps=0.1,  # the public leaderboard's
-            best="fid2048",
-            final=("mifid", "is", "kid", "prdc", "forensics"),  # of the pictures of images.zip
-        )
-    )
-    config.submit = ConfigDict(dict(images=10_000))
-    if variant == "test":
-        _shrink(config)
-    elif variant != "full":
-        raise ValueError(f"variant is {variant!r}; choices: 'full', 'test'")
-    return config
-
-
-def _shrink(config: ConfigDict) -> None:
-    """The same experiment in seconds."""
-    config.update_from_flattened_dict(
-        {
-            "data.source": "toy",
-            "data.toy_photos": 48,
-            "data.size": 32,
-            "data.store_size": 32,
-            "data.curate.own_class.count": 24,
-            "data.cache_dir": "runs/cache",
-            "game.size": 32,
-            "game.batch_size": 8,
-            "generator.bottom": 4,
-            "generator.channels": (8, 6, 4),
-            "optimizer.g.every": 1,
-            "train.steps": 8,
-            "train.max_hours": 0.0,
-            "train.steps_per_dispatch": 2,
-            "train.log_every": 2,
-            "train.grid_every": 4,
-            "train.grid_images": 8,
-            "checkpoint.every": 4,
-            "eval.batch_size": 8,
-            "eval.weights": "random",
-            "eval.best": "fid768",
-            "submit.images": 24,
-        }
+    return smoke_test(
+        config,
+        variant,
+        bottom_channels=4,
+        channels=(8, 6, 4),
+        interval=1,
+        data=dict(select=dict(own_class=dict(count=24))),
+        submit=dict(images=24),
     )

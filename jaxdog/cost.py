@@ -1,5 +1,6 @@
-"""What a config costs before it is run: parameters, operations, memory, and the batches that fit."""
+"""The cost of a config, without training: parameters, FLOPs, memory, and the batch sizes that fit."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,117 +12,134 @@ from jax.sharding import Mesh
 from jaxdog import sharding, types
 from jaxdog.config import build, schema
 from jaxdog.data import batches
-from jaxdog.ops import conv
+from jaxdog.ops import conv_cpu
 from jaxdog.training import train_step
 
-MOST = 65_536  # pictures of a step: nobody looks for more
-PICTURES = 1000  # of the training set as it is described to the compiler
+MAX_BATCH_SIZE = 65_536  # `find_batch_size` stops here
+NUM_IMAGES = 1000  # in the placeholder for the training set
 
 
 class Cost(NamedTuple):
-    """Of one compiled step of a phase, on each device. Bytes are NaN where the compiler does not say."""
+    """Cost of one compiled training step on each device; NaN if the compiler does not report it."""
 
-    parameters: dict[str, int]  # of each network
+    parameters: dict[str, int]  # number of parameters of each player
     flops: float
-    state: float  # bytes of what training changes
-    working: float  # bytes that a step needs besides, while it runs
+    state_bytes: float  # parameters, optimizer state, EMA, ...
+    temp_bytes: float  # working memory of a step, mostly activations
+
+    @property
+    def total_bytes(self) -> float:
+        """State and working memory."""
+        return self.state_bytes + self.temp_bytes
 
 
-def lowered(phase: types.Phase, side: int, over: Mesh, deal_state: bool = False) -> tuple[Any, Any]:
-    """(its state, described, where it will be; its step, not compiled) of a phase. No photo is read.
+def lower_step(phase: types.Phase, side: int, mesh: Mesh, fsdp: bool = False) -> tuple[Any, Any]:
+    """(abstract state, lowered training step) of a phase, without reading a photo.
 
-    side: of the stored crops, in pixels.
+    side: height and width of the stored crops in pixels.
     """
     data = jax.eval_shape(
-        lambda: batches.resident(
-            jnp.zeros((PICTURES, side, side, 3), jnp.uint8), jnp.zeros(PICTURES, jnp.int32)
+        lambda: batches.make_data(
+            jnp.zeros((NUM_IMAGES, side, side, 3), jnp.uint8), jnp.zeros(NUM_IMAGES, jnp.int32)
         )
     )
-    functions = train_step.compiled(phase, 0, 1, over, deal_state)
-    state = sharding.described(jax.eval_shape(functions.first, data), over, deal_state)
-    return state, functions.dispatch.lower(state, sharding.described(data, over), 0.0)
+    functions = train_step.CompiledPhase(phase, 0, 1, mesh, fsdp)
+    state = sharding.abstract_state(jax.eval_shape(functions.init_fn, data), mesh, fsdp)
+    return state, functions.train_steps.lower(state, sharding.abstract_state(data, mesh), 0.0)
 
 
-def flops(phase: types.Phase, side: int) -> float:
-    """Operations of a phase's step, as XLA counts them before it optimises. No photo is read.
+def count_flops(phase: types.Phase, side: int) -> float:
+    """FLOPs of a training step, as XLA counts them before optimization, without reading a photo.
 
-    side: of the stored crops, in pixels. Counted for one CPU, as backends for other devices count compiled
-    programs only, and with all products of its convolutions.
+    They are counted for one CPU (other backends only count compiled programs), with direct convolutions.
+
+    side: height and width of the stored crops in pixels.
     """
-    one = Mesh(np.array(jax.devices("cpu")[:1]), (sharding.AXIS,))
-    with conv.written_out():
-        _, step = lowered(phase, side, one)
+    cpu = Mesh(np.array(jax.devices("cpu")[:1]), (sharding.AXIS,))
+    with conv_cpu.direct_only():
+        _, step = lower_step(phase, side, cpu)
     return step.cost_analysis()["flops"]
 
 
-def of_step(config: schema.Checked, phase: types.Phase, over: Mesh) -> Cost:
-    """The cost of a phase's step, compiled for these devices; no photo is read."""
-    state, step = lowered(phase, config.data.store_size, over, config.devices.deal_state)
+def step_cost(config: schema.Experiment, phase: types.Phase, mesh: Mesh) -> Cost:
+    """The cost of a phase's training step, compiled for this mesh, without reading a photo."""
+    state, step = lower_step(phase, config.data.stored_resolution, mesh, config.parallel.fsdp)
     compiled = step.compile()
-    counted, memory = (compiled.cost_analysis() or {}).get("flops", float("nan")), compiled.memory_analysis()
-    if conv.saving():  # in loops, of which one turn is counted
-        counted = flops(phase, config.data.store_size)
-    nets = {name: net for name, net in vars(state).items() if isinstance(net, types.Net)}
-    shards = jax.tree.map(lambda x: int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize, state)
-    working = memory.temp_size_in_bytes if memory else float("nan")
-    parameters = {name: sum(x.size for x in jax.tree.leaves(net.params)) for name, net in nets.items()}
-    return Cost(parameters, counted, sum(jax.tree.leaves(shards)), working)
+    flops, memory = (compiled.cost_analysis() or {}).get("flops", float("nan")), compiled.memory_analysis()
+    if conv_cpu.may_reduce_products():  # XLA would count one iteration of its loops
+        flops = count_flops(phase, config.data.stored_resolution)
+    players = {name: x for name, x in vars(state).items() if isinstance(x, types.PlayerState)}
+    return Cost(
+        parameters={name: sum(x.size for x in jax.tree.leaves(p.params)) for name, p in players.items()},
+        flops=flops,
+        state_bytes=sum(
+            int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize for x in jax.tree.leaves(state)
+        ),
+        temp_bytes=memory.temp_size_in_bytes if memory else float("nan"),
+    )
 
 
-def show(config: schema.Checked) -> None:
-    """Prints each network's parameters, the cost of a step and its memory."""
-    over = sharding.mesh()
+def print_costs(config: schema.Experiment) -> None:
+    """Prints the parameters of each player, and FLOPs and memory of a training step."""
+    mesh = sharding.make_mesh()
     for phase in build.phases(config, build.classes(config.data)):
-        cost = of_step(config, phase, over)
-        print(f"\nphase {phase.name}: {phase.steps} steps of {phase.batch_size} pictures")
+        cost = step_cost(config, phase, mesh)
+        print(f"\nphase {phase.name}: {phase.steps} steps of {phase.batch_size} images")
         for name, count in cost.parameters.items():
             print(f"  {name}: {count:,} parameters")
-        print(f"  a step: {cost.flops / 1e9:,.1f} GFLOP on each of {over.size} devices")
-        print(f"  state: {cost.state / 1e6:,.1f} MB; working memory of a step: {cost.working / 1e6:,.1f} MB")
+        print(f"  a step: {cost.flops / 1e9:,.1f} GFLOP on each of {mesh.size} devices")
+        print(
+            f"  state: {cost.state_bytes / 1e6:,.1f} MB; working memory of a step: "
+            f"{cost.temp_bytes / 1e6:,.1f} MB"
+        )
 
 
-def batch_sizes(config: schema.Checked, over: Mesh, limit: float) -> Iterator[tuple[int, Cost | None]]:
-    """Batch sizes, each twice the one before, and their costs, up to the first that needs more than `limit`.
+def costs_by_batch_size(
+    config: schema.Experiment, mesh: Mesh, limit: float
+) -> Iterator[tuple[int, Cost | None]]:
+    """(batch size, cost) for doubling batch sizes, up to the first that needs more than `limit` bytes.
 
-    None where the compiler gave up for want of memory. The costs are those of the phase that needs most; of
-    each device, without the crops, which `devices.data_share` speaks for.
+    The cost is that of the phase that needs the most memory, without the training set; None if XLA ran out of
+    memory.
     """
-    size = over.size
-    while size <= MOST:
-        game = config.game._replace(batch_size=size)
-        phases = build.phases(config._replace(game=game), build.classes(config.data))
+    size = mesh.size
+    while size <= MAX_BATCH_SIZE:
+        system = dataclasses.replace(config.system, batch_size=size)
+        phases = build.phases(config._replace(system=system), build.classes(config.data))
         try:
-            found = [of_step(config, phase, over) for phase in phases]
+            costs = [step_cost(config, phase, mesh) for phase in phases]
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             yield size, None
             return
-        cost = max(found, key=lambda x: x.state + x.working)
+        cost = max(costs, key=lambda x: x.total_bytes)
         yield size, cost
-        if not cost.state + cost.working <= limit:  # also where it is not known
+        if not cost.total_bytes <= limit:  # NaN: unknown
             return
         size *= 2
 
 
-def fit(config: schema.Checked) -> int:
-    """Prints which values of game.batch_size fit on the devices; returns the largest, 0 if none does."""
-    over = sharding.mesh()
-    limit = (1.0 - config.devices.data_share) * sharding.memory()
+def find_batch_size(config: schema.Experiment) -> int:
+    """Prints which values of system.batch_size fit on the devices; returns the largest, or 0 if none fits."""
+    mesh = sharding.make_mesh()
+    limit = (1.0 - config.parallel.device_memory_fraction) * sharding.device_memory()
     print(
-        f"\n{over.size} devices of {sharding.memory() / 1e9:,.1f} GB, of which devices.data_share leaves "
-        f"{limit / 1e9:,.1f} GB\n game.batch_size   state MB   working MB   GFLOP per picture"
+        f"\n{mesh.size} devices of {sharding.device_memory() / 1e9:,.1f} GB, of which "
+        f"parallel.device_memory_fraction leaves {limit / 1e9:,.1f} GB\n"
+        " system.batch_size   state MB   working MB   GFLOP per image"
     )
     best = 0
-    for size, cost in batch_sizes(config, over, limit):
+    for size, cost in costs_by_batch_size(config, mesh, limit):
         if cost is None:
-            print(f"{size:16,}   needs more than there is")
+            print(f"{size:18,}   out of memory")
             continue
-        best = size if cost.state + cost.working <= limit else best
-        note = "" if best == size else "   too much"
-        each = cost.flops * over.size / size / 1e9
+        fits = cost.total_bytes <= limit
+        best = size if fits else best
+        flops = cost.flops * mesh.size / size / 1e9  # per image
         print(
-            f"{size:16,} {cost.state / 1e6:10,.1f} {cost.working / 1e6:12,.1f} {each:19,.2f}{note}",
+            f"{size:18,} {cost.state_bytes / 1e6:10,.1f} {cost.temp_bytes / 1e6:12,.1f} {flops:17,.2f}"
+            f"{'' if fits else '   too large'}",
             flush=True,
         )
     print(f"largest that fits: {best:,}" if best else "none fits")

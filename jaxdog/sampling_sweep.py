@@ -1,8 +1,8 @@
-"""The best way to draw pictures from a trained generator, found by trying all of them.
+"""Scores every combination of config.sample.sweep on one checkpoint and selects the best.
 
-Truncation, policies of breeds, batch statistics and averages of other half-lives change the score of one
-checkpoint. Each combination is scored on the same latents, those of the evaluations during training; what is
-handed in then is drawn from others, so that its score is no lucky draw.
+Truncation, the choice of labels, batch statistics and the EMA's half-life change the score of a checkpoint.
+All combinations are scored on the same latents as the evaluations during training. The submission is sampled
+from other latents, so that its score is not biased by the selection.
 """
 
 import itertools
@@ -10,11 +10,11 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from jaxdog import runs
+from jaxdog import runs, types
 from jaxdog.config import build
 from jaxdog.metrics import features
 from jaxdog.training import train_step, writers
@@ -22,77 +22,71 @@ from jaxdog.utils import files
 
 log = logging.getLogger("jaxdog")
 
+EMA_INDEX = "ema_index"  # selects an EMA in a sweep: 0 is state.ema, i is state.extra_emas[i - 1]
 
-class Way(NamedTuple):
-    """One way to draw."""
-
-    setting: Mapping[str, Any]  # fields of config.sample, and "track"
-    job: runs.Job  # with these settings
-    state: Any  # whose average is the one to draw from
+Setting = Mapping[str, Any]  # values of fields of config.sample, and of EMA_INDEX
 
 
-def ways(settings: Mapping[str, tuple]) -> list[dict[str, Any]]:
-    """Every combination; the averages of one system come one after the other: they share its compilation."""
-    names = sorted(settings, key=lambda name: name == "track")
+def combinations(sweep: Mapping[str, tuple]) -> list[dict[str, Any]]:
+    """Every combination. The EMA varies fastest: settings that differ only in the EMA share a compilation."""
+    names = sorted(sweep, key=lambda name: name == EMA_INDEX)
     return [
         dict(zip(names, values, strict=True))
-        for values in itertools.product(*(settings[name] for name in names))
+        for values in itertools.product(*(sweep[name] for name in names))
     ]
 
 
-def drawn(made: runs.Job, state: Any, setting: Mapping[str, Any]) -> Way:
-    """The job and the state that draw in this way."""
-    fields = {name: value for name, value in setting.items() if name != "track"}
-    sample = made.config.sample._replace(**fields)
-    config = made.config._replace(sample=sample)
-    phases = build.phases(config, runs.classes(made))
-    if track := setting.get("track", 0):
-        state = state.replace(ema=state.tracks[track - 1])
-    return Way(setting, made._replace(config=config, phases=phases), state)
+def select(run: runs.Run, option: runs.SamplingOption, setting: Setting) -> runs.SamplingOption:
+    """`option`, the config's own, with the values of `setting`."""
+    sample = option.sample._replace(**{name: x for name, x in setting.items() if name != EMA_INDEX})
+    phases = build.phases(run.config._replace(sample=sample), runs.classes(run))
+    state, index = option.state, setting.get(EMA_INDEX, 0)
+    if index:
+        state = state.replace(ema=state.extra_emas[index - 1])
+    return runs.SamplingOption(sample, phases[run.phases.index(option.phase)], state)
 
 
-def found(made: runs.Job, step: int) -> dict[str, Any] | None:
-    """What `best` has returned for the checkpoint at `step`; None if it was not asked, or of other ways."""
-    path = made.folder / writers.SWEEP
+def load_best(run: runs.Run, step: int) -> dict[str, Any] | None:
+    """The result of `find_best` for the checkpoint at `step`; None if it has not run with this sweep."""
+    path = run.folder / writers.SWEEP
     table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"step": None}
-    if table["step"] != step or [x["setting"] for x in table["ways"]] != ways(made.config.sample.sweep):
+    if table["step"] != step:
         return None
-    return table["best"]
+    same = [row["setting"] for row in table["options"]] == combinations(run.config.sample.sweep)
+    return table["best"] if same else None
 
 
-def best(made: runs.Job, number: int, state: Any, step: int) -> dict[str, Any]:
-    """Scores every way that config.sample.sweep names, writes sweep.json, returns the best one's setting.
+def find_best(run: runs.Run, option: runs.SamplingOption, step: int) -> dict[str, Any]:
+    """Scores every combination of config.sample.sweep, writes sweep.json, returns the best setting.
 
     Args:
-      made: the job; config.eval says how many pictures each way is judged by, and by which metric.
-      number: of the phase that the state belongs to.
-      state: of a checkpoint.
-      step: its.
+      run: the run; its config.eval sets the number of images per setting and the metric.
+      option: the config's own option, with the state of a checkpoint.
+      step: the step of the checkpoint.
     """
-    config, rows = made.config, []
+    config, rows, name = run.config, [], ""
     key = train_step.key_for(config.seed, train_step.EVALUATE)
-    name = ""
-    shared: dict[str, Way] = {}
-    for setting in ways(config.sample.sweep):
-        begun = time.monotonic()
-        way = drawn(made, state, setting)
-        # Ways that differ in their average only use one system, which is compiled once.
-        same = json.dumps({k: v for k, v in setting.items() if k != "track"})
-        way = way._replace(job=shared.setdefault(same, way).job)
-        phase = way.job.phases[number]
-        label = runs.labels(way.job, config.eval.samples, train_step.EVALUATE, phase, way.state)
-        size = runs.batch_size(way.job)
-        scores = made.evaluator().score_system(phase.system, way.state, key, label, batch_size=size)
-        name = features.names(scores["weights_kind"])._asdict()[config.eval.best]
-        log.info("%s: %s %.3f", _said(setting), name, scores[name])
-        rows.append({"setting": setting, **scores, "seconds": time.monotonic() - begun})
-    row = min(rows, key=lambda row: row[name])
-    log.info("best of %d ways to draw from step %d: %s", len(rows), step, _said(row["setting"]))
+    phases: dict[str, types.Phase] = {}
+    for setting in combinations(config.sample.sweep):
+        start = time.monotonic()
+        candidate = select(run, option, setting)
+        # Settings that differ only in the EMA share one system, which is compiled once.
+        shared = json.dumps({name: x for name, x in setting.items() if name != EMA_INDEX})
+        candidate = candidate._replace(phase=phases.setdefault(shared, candidate.phase))
+        label = runs.labels(run, candidate, config.eval.samples, train_step.EVALUATE)
+        size = runs.batch_size(run, candidate.sample)
+        system = candidate.phase.system
+        scores = run.evaluator().score_system(system, candidate.state, key, label, batch_size=size)
+        name = features.metric_names(scores["weights_kind"])._asdict()[config.eval.best]
+        log.info("%s: %s %.3f", _describe(setting), name, scores[name])
+        rows.append({"setting": setting, **scores, "seconds": time.monotonic() - start})
+    best = min(rows, key=lambda row: row[name])["setting"]
+    log.info("best of %d sampling options for step %d: %s", len(rows), step, _describe(best))
     if jax.process_index() == 0:
-        table = {"step": step, "metric": name, "best": row["setting"], "ways": rows}
-        files.replace(made.folder / writers.SWEEP, json.dumps(table, indent=1) + "\n")
-    return row["setting"]
+        table = {"step": step, "metric": name, "best": best, "options": rows}
+        files.write_text(run.folder / writers.SWEEP, json.dumps(table, indent=1) + "\n")
+    return best
 
 
-def _said(setting: Mapping[str, Any]) -> str:
+def _describe(setting: Setting) -> str:
     return ", ".join(f"{name} {value}" for name, value in setting.items())

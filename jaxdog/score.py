@@ -1,82 +1,78 @@
-"""Scores of any pictures against any others, without a run: files -> numbers.
+"""Command line of `evaluation.score_files`: scores of any images against any others, without a run.
 
     python -m jaxdog.score --real PATH --fake PATH [--weights PATH] [--out scores.json]
 
-A path is a folder, a zip, an .npy or .npz array, a file of features, or tfds for Stanford Dogs.
+A path is a folder, a .zip, an .npy or .npz array, a file of features, or tfds for Stanford Dogs.
 """
 
 import json
 import logging
-import pathlib
 import sys
+from typing import Any
 
 from absl import app, flags
 
-NETWORKS = ("inception", "nasnet")
-METRICS = ("mifid", "is", "kid", "prdc", "fid_infinity", "per_class", "forensics")
+from jaxdog.evaluation import score_options
+from jaxdog.utils import errors, files
 
-REAL = flags.DEFINE_string("real", None, "Real pictures: a folder, zip, array, file of features, or tfds.")
-FAKE = flags.DEFINE_string("fake", None, "Generated pictures, in the same forms.")
-WEIGHTS = flags.DEFINE_string("weights", "published", "published, random, or a file or folder of weights.")
-NETWORK = flags.DEFINE_enum(
-    "network", "inception", NETWORKS, "inception: the public leaderboard's; nasnet: the private one's."
+DEFAULTS = score_options.Options()
+
+REAL = flags.DEFINE_string("real", None, "Real images: a folder, .zip, array, file of features, or tfds.")
+FAKE = flags.DEFINE_string("fake", None, "Generated images, in one of the same formats.")
+OUT = flags.DEFINE_string("out", None, "File to write the scores to, as JSON.")
+
+# Each flag below is a field of score_options.Options.
+flags.DEFINE_string("weights", DEFAULTS.weights, "published, random, or a file or folder of weights.")
+flags.DEFINE_enum(
+    "network",
+    DEFAULTS.network,
+    score_options.NETWORKS,
+    "inception: the public leaderboard's; nasnet: the private one's.",
 )
-SIZE = flags.DEFINE_integer(
-    "size", 0, "Both sides are squashed to this many pixels; 0: the generated pictures' own.", lower_bound=0
+flags.DEFINE_integer(
+    "size",
+    DEFAULTS.size,
+    "Both sides are squashed to squares of this many pixels; 0: the size of the generated images.",
+    lower_bound=0,
 )
-RESAMPLER = flags.DEFINE_enum(
+flags.DEFINE_enum(
     "resampler",
-    "lanczos",
-    ("box", "bilinear", "bicubic", "lanczos", "area", "tf1-bilinear"),
-    "How pictures are squashed: lanczos (the competition's demo) or tf1-bilinear (its organisers' code).",
+    DEFAULTS.resampler,
+    score_options.RESAMPLERS,
+    "How images are squashed: lanczos as in the competition's demo, tf1-bilinear as in its organizers' code.",
 )
-EPS = flags.DEFINE_float("eps", None, "Threshold of MiFID; default: 0.1 for inception, 0.25 for nasnet.")
-SCORES = flags.DEFINE_multi_enum(
-    "metric", ["mifid", "is", "kid", "prdc"], METRICS, "May be given repeatedly."
+flags.DEFINE_float("eps", DEFAULTS.eps, "MiFID's threshold; default: 0.1 for inception, 0.25 for nasnet.")
+flags.DEFINE_multi_enum("metric", list(DEFAULTS.metrics), score_options.METRICS, "May be given repeatedly.")
+flags.DEFINE_string("pairs", DEFAULTS.pairs, "With --metric copies: a .png of images beside photos.")
+flags.DEFINE_string("save_real", DEFAULTS.save_real, "File for the real side's features (.npz).")
+flags.DEFINE_string("save_fake", DEFAULTS.save_fake, "File for the generated side's features (.npz).")
+flags.DEFINE_integer("batch_size", DEFAULTS.batch_size, "Images per forward pass.", lower_bound=1)
+flags.DEFINE_string(
+    "cache_dir", DEFAULTS.cache_dir, "Cache of downloaded weights and of the real side's features."
 )
-OUT = flags.DEFINE_string("out", None, "Where to write the numbers as JSON.")
-PAIRS = flags.DEFINE_string(
-    "pairs", "", "With --metric forensics: where to show suspects beside photos (.png)."
-)
-SAVE_REAL = flags.DEFINE_string("save_real", "", "Where to keep the real side's features (.npz).")
-SAVE_FAKE = flags.DEFINE_string("save_fake", "", "Where to keep the generated side's features (.npz).")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Pictures in flight.", lower_bound=1)
-CACHE = flags.DEFINE_string("cache_dir", "~/.cache/jaxdog", "Where weights and real features are kept.")
 
 
 def main(argv: list[str]) -> None:
-    """Prints the scores; a mistake of the user ends in one paragraph, not in a traceback."""
+    """Prints the scores; user errors are printed without a traceback."""
     if len(argv) > 1:
-        raise app.UsageError(f"{argv[1]!r} is no flag; write --flag=value")
+        raise app.UsageError(f"{argv[1]!r} is not a flag; write --flag=value")
     if REAL.value is None or FAKE.value is None:
-        raise app.UsageError("--real and --fake are both needed: what is scored against what?")
-
-    from jaxdog.evaluation import score_files  # JAX is imported here, when the flags are known to be right
-    from jaxdog.training import writers  # JAX is imported here, when the flags are known to be right
+        raise app.UsageError("--real and --fake are required")
+    from jaxdog.evaluation import score_files  # imports JAX, so after the flags are checked
+    from jaxdog.training import writers
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     logging.getLogger("jaxdog").addHandler(logging.StreamHandler())
-    options = score_files.Options(
-        network=NETWORK.value,
-        weights=WEIGHTS.value,
-        size=SIZE.value,
-        resampler=RESAMPLER.value,
-        eps=EPS.value,
-        metrics=tuple(SCORES.value),
-        batch_size=BATCH_SIZE.value,
-        cache_dir=CACHE.value,
-        pairs=PAIRS.value,
-        save_real=SAVE_REAL.value,
-        save_fake=SAVE_FAKE.value,
-    )
+    given: dict[str, Any] = {"metrics": tuple(flags.FLAGS.metric)}
+    given |= {name: getattr(flags.FLAGS, name) for name in DEFAULTS._fields if name != "metrics"}
     try:
-        found = score_files.score(REAL.value, FAKE.value, options)
+        scores = score_files.score(REAL.value, FAKE.value, score_options.Options(**given))
         if OUT.value is not None:
-            pathlib.Path(OUT.value).write_text(json.dumps(writers.to_json(found), indent=2) + "\n")
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+            files.write_text(OUT.value, json.dumps(writers.to_json(scores), indent=2) + "\n")
+    except (errors.UserError, OSError, RuntimeError, ImportError) as error:
         print(f"\njaxdog-score: {error}", file=sys.stderr)
         sys.exit(1)
-    print(score_files.table(found))
+    print(score_files.table(scores))
 
 
 def run() -> None:

@@ -1,4 +1,4 @@
-"""Where arrays live: one mesh of all devices of all hosts, and host arrays put on it."""
+"""The device mesh: shardings, transfers of arrays to the devices, and jit over the mesh."""
 
 import functools
 import os
@@ -14,110 +14,115 @@ from jax.sharding import PartitionSpec as P
 
 from jaxdog import types
 
-AXIS = types.DEVICES
-LEAST = 2**12  # numbers; a smaller array is not worth its gathering
-LIBRARY = "xla_cpu_experimental_ynn_fusion_type"  # what XLA leaves to YNNPACK on CPUs
+AXIS = types.DATA_AXIS
+MIN_SHARDED_SIZE = 2**12  # elements; gathering a smaller array costs more than it saves
+YNNPACK_FLAG = (
+    "xla_cpu_experimental_ynn_fusion_type"  # the operations that XLA's CPU backend runs with YNNPACK
+)
 
 
-def mesh() -> Mesh:
-    """All devices of all hosts along one axis."""
+def make_mesh() -> Mesh:
+    """All devices of all processes along one axis."""
     return Mesh(np.array(jax.devices()), (AXIS,))
 
 
-def everywhere(over: Mesh) -> NamedSharding:
-    """Whole arrays on every device."""
-    return NamedSharding(over, P())
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A full copy on every device."""
+    return NamedSharding(mesh, P())
 
 
-def by_rows(over: Mesh) -> NamedSharding:
-    """Rows dealt out over the devices."""
-    return NamedSharding(over, P(AXIS))
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis split over the devices."""
+    return NamedSharding(mesh, P(AXIS))
 
 
-def placed(tree: Any, over: Mesh, deal: bool) -> Any:
-    """Where each array of a state lives, `tree` being its arrays or their shapes.
+def state_shardings(tree: Any, mesh: Mesh, fsdp: bool) -> Any:
+    """The sharding of each array of a training state; `tree` holds the arrays or their shapes.
 
-    deal: those of at least `LEAST` numbers are cut along their longest axis that the devices can share
-      evenly, as in fully sharded data parallelism (Rajbhandari et al. 2020, ZeRO); else all are everywhere.
+    fsdp: if True, each array of at least `MIN_SHARDED_SIZE` elements is sharded along its longest axis that
+      the number of devices divides (fully sharded data parallelism; ZeRO, Rajbhandari et al. 2020). All other
+      arrays are replicated.
     """
 
     def one(x: Any) -> NamedSharding:
-        even = [i for i, n in enumerate(x.shape) if n % over.size == 0]
-        if not deal or x.size < LEAST or not even:
-            return everywhere(over)
-        return NamedSharding(over, P(*[None] * max(even, key=lambda i: (x.shape[i], i)), AXIS))
+        divisible = [i for i, n in enumerate(x.shape) if n % mesh.size == 0]
+        if not fsdp or x.size < MIN_SHARDED_SIZE or not divisible:
+            return replicated(mesh)
+        return NamedSharding(mesh, P(*[None] * max(divisible, key=lambda i: (x.shape[i], i)), AXIS))
 
     return jax.tree.map(one, tree)
 
 
-def described(tree: Any, over: Mesh, deal: bool = False) -> Any:
-    """Arrays, or their shapes, as the compiler is told of them: see `placed`."""
+def abstract_state(tree: Any, mesh: Mesh, fsdp: bool = False) -> Any:
+    """`jax.ShapeDtypeStruct`s of a state's arrays with their shardings, see `state_shardings`."""
     return jax.tree.map(
-        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         tree,
-        placed(tree, over, deal),
+        state_shardings(tree, mesh, fsdp),
     )
 
 
-def whole(tree: Any, over: Mesh) -> Any:
-    """Arrays that may be dealt out, as arrays that every device, so every host, has whole."""
-    return jax.jit(lambda x: x, out_shardings=everywhere(over))(tree)
+def all_gather(tree: Any, mesh: Mesh) -> Any:
+    """Arrays that may be sharded, replicated on every device, so that every process can read them."""
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
 
 
-def memory() -> int:
-    """Bytes that the first device has; where it does not say, those of this machine."""
+def device_memory() -> int:
+    """Memory of the first device in bytes; the host's memory if the device does not report its own."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def in_order() -> dict[str, str] | None:
-    """XLA's options for functions of one operation after the other; what XLA_FLAGS says of the same stands.
+def compiler_options() -> dict[str, str] | None:
+    """XLA options for inference, where operations run one at a time; None: the defaults.
 
-    YNNPACK as of jaxlib 0.10 computes convolutions of up to 64 outputs on one core. Where others run beside
-    them, as in training, it is the fastest still; Inception's take XLA's own, on all cores.
+    jaxlib 0.10 uses YNNPACK for CPU convolutions with up to 64 output channels, which then run on one core.
+    In training other operations run concurrently, and YNNPACK is fastest. In Inception's forward pass none
+    do, and XLA's own convolutions are faster, as they use all cores. XLA_FLAGS takes precedence.
     """
-    given = LIBRARY in os.environ.get("XLA_FLAGS", "")
+    given = YNNPACK_FLAG in os.environ.get("XLA_FLAGS", "")
     if given or jax.default_backend() != "cpu" or not jaxlib.__version__.startswith("0.10."):
         return None
-    return {LIBRARY: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    return {YNNPACK_FLAG: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
-def for_factors(over: Mesh) -> Mesh:
-    """Where matrices are factored: there, but for TPUs, whose host does it, if it may.
+def factorization_mesh(mesh: Mesh) -> Mesh:
+    """The mesh for QR and singular values: `mesh`, except on TPUs, where the host's CPU is used if available.
 
-    For other devices XLA has LAPACK or cuSOLVER. For TPUs it writes QR and singular values out as loops:
-    those of 20,579 x 2,048 features compile for minutes.
+    On CPUs and GPUs XLA calls LAPACK or cuSOLVER. On TPUs it expands factorizations into loops, which take
+    minutes to compile for 20,579 x 2,048 features.
     """
-    if over.devices.flat[0].platform != "tpu":
-        return over
+    if mesh.devices.flat[0].platform != "tpu":
+        return mesh
     try:
         return Mesh(np.array(jax.local_devices(backend="cpu")[:1]), (AXIS,))
-    except RuntimeError:  # JAX_PLATFORMS leaves none
-        return over
+    except RuntimeError:  # JAX_PLATFORMS excludes CPUs
+        return mesh
 
 
 @functools.cache
-def compiled(function: Callable[..., Any], over: Mesh, *static: int) -> Callable[..., Any]:
-    """`function` jitted, once for all who ask; its result is whole on every device, so each host can read it.
-
-    static: numbers of the arguments that are part of the program.
-    """
-    where = everywhere(over)
-    return jax.jit(function, static_argnums=static, out_shardings=where, compiler_options=in_order())
-
-
-def agreed(said: bool) -> bool:
-    """Whether every process says so: what the cache of only some of them holds, none must use."""
-    return bool(np.all(multihost_utils.process_allgather(np.array(said))))
+def jit_replicated(function: Callable[..., Any], mesh: Mesh, *static_argnums: int) -> Callable[..., Any]:
+    """`function` jitted with replicated results, so that every process can read them; cached."""
+    return jax.jit(
+        function,
+        static_argnums=static_argnums,
+        out_shardings=replicated(mesh),
+        compiler_options=compiler_options(),
+    )
 
 
-def rounded(batch_size: int, over: Mesh) -> int:
-    """`batch_size` rounded up to a multiple of the devices."""
-    return -(-batch_size // over.size) * over.size
+def all_processes_agree(flag: bool) -> bool:
+    """Whether `flag` is True in every process; all processes must call this."""
+    return bool(np.all(multihost_utils.process_allgather(np.array(flag))))
+
+
+def round_up(batch_size: int, mesh: Mesh) -> int:
+    """The smallest multiple of the number of devices that is at least `batch_size`."""
+    return -(-batch_size // mesh.size) * mesh.size
 
 
 def put(tree: Any, sharding: Sharding) -> Any:
-    """Host arrays, equal on every host, as arrays on the devices; works for devices of other hosts too."""
+    """Host arrays, the same in every process, as device arrays; the devices may be of other processes."""
 
     def one(x: Any) -> jax.Array:
         x = np.asarray(x)

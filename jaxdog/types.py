@@ -1,11 +1,11 @@
-"""The types that everything shares: what a batch, a network, a system and a phase are.
+"""Types shared by all packages: batches, players, systems, phases, and protocols of networks.
 
-A *system* is three pure functions. Modules and optimisers live in their closures; the state that
-goes through them is a frozen dataclass of arrays only. Nothing here is jitted: `train.py` does that.
+A *system* is a generative model and its training procedure as pure functions, which close over modules and
+optimizers; its state is a frozen dataclass of arrays. `training` compiles these functions.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,93 +14,126 @@ from flax import struct
 Array = jax.Array
 Key = jax.Array
 PyTree = Any
-DEVICES = "data"  # the axis along which devices share out a batch
+DATA_AXIS = "data"  # name of the mesh axis along which batches are sharded
 Scalars = dict[str, Array]  # name -> [] float32
 
 
+# ------------------------------------------------------------------ batches and players
+
+
 class Batch(NamedTuple):
-    """Real pictures as every system sees them."""
+    """A batch of real images."""
 
     image: Array  # [b, s, s, c] float32 in [-1, 1]
-    label: Array  # [b] int32, the breed
-    extent: (
-        Array  # [b, 2] int32, height and width in pixels that the crop had before it was squashed to s x s
-    )
-    kind: Array  # [b] int32, which of its recipe's crops this is; 0 where a recipe makes one kind
-    hours: Array  # [b] float32, time trained so far, the same in every row; moves once per log window
+    label: Array  # [b] int32, the class
+    original_size: Array  # [b, 2] int32, height and width in pixels of the crop before it was resized
+    crop_type: Array  # [b] int32, which of the recipe's crop types this is; 0 for recipes with one type
+    hours: Array  # [b] float32, training time so far, equal in all rows; updated once per log window
 
 
-Augment = Callable[[Key, Batch], Batch]  # one random change of real pictures
+Augment = Callable[[Key, Batch], Batch]  # a random augmentation of real images
 
 
-class Verdict(NamedTuple):
-    """What a discriminator says of pictures."""
+class DiscriminatorOutput(NamedTuple):
+    """What a discriminator returns."""
 
-    logit: Array  # [b] float32, above 0: real
-    breeds: Array | None = None  # float32, of those that know breeds; what it holds is said in models.heads
-    embedding: Array | None = None  # [b, k] float32 of length 1, where breeds are points of a sphere
+    logit: Array  # [b] float32, positive for real
+    class_logits: Array | None = None  # [b, n] float32, see `models.heads`; None: no class head
+    embedding: Array | None = None  # [b, k] float32 of unit length; None unless the head is "cosine"
 
 
 @struct.dataclass
-class Net:
-    """One player: what its optimiser changes, and what its forward passes change."""
+class PlayerState:
+    """A network in training: a generator, a discriminator, an encoder, ..."""
 
     params: PyTree  # float32
-    stats: PyTree  # {collection: ...}: batch statistics, spectral-norm vectors; {} if none
-    opt: PyTree  # optax state
-    memory: PyTree = struct.field(default_factory=dict)  # what penalties and the like keep between steps
+    model_state: PyTree  # Flax's mutable collections, {name: ...}: batch statistics, spectral-norm vectors
+    opt_state: PyTree  # of the optax optimizer
+    regularizer_state: PyTree = struct.field(default_factory=dict)  # kept by regularizers and by ADA
 
 
-def shared_out(rows: PyTree) -> PyTree:
-    """Arrays [b, ...] that a step makes itself, dealt out over DEVICES as the batch is; alone, as they are.
+# ------------------------------------------------------------------ optional interfaces of networks
 
-    Without it every device would draw all latents, and compute all that follows from them.
+
+@runtime_checkable
+class ClassScaled(Protocol):
+    """A network whose class conditioning can be scaled: 0 is unconditional, 1 fully conditional."""
+
+    class_scale: Any  # [] float
+
+
+@runtime_checkable
+class StyleBased(Protocol):
+    """A generator with an intermediate latent space (Karras et al. 2019): `synthesize(map_latents(...))`."""
+
+    def map_latents(self, z: Array, label: Array, train: bool, key: Array) -> Array:
+        """z [b, latent_dim] -> w [b, layers, k]."""
+        ...
+
+    def synthesize(self, w: Array, train: bool, key: Array) -> Array:
+        """w [b, layers, k] -> image [b, h, w, c]."""
+        ...
+
+
+# ------------------------------------------------------------------ sharding of arrays created within a step
+
+
+def shard_batch(tree: PyTree) -> PyTree:
+    """Constrains arrays [b, ...] created within a step to be sharded along the batch; a no-op without a mesh.
+
+    Without the constraint every device would sample all latents and compute everything that depends on them.
     """
-    return _constrained(rows, jax.sharding.PartitionSpec(DEVICES))
+    return _constrained(tree, jax.sharding.PartitionSpec(DATA_AXIS))
 
 
-def in_turn(a: Array, b: Array) -> Array:
-    """Rows of a and of b [n, ...] in turn, [2n, ...]: where they are dealt out over devices, none moves."""
+def replicate(tree: PyTree) -> PyTree:
+    """Constrains arrays to be replicated: every device computes them, which saves communication."""
+    return _constrained(tree, jax.sharding.PartitionSpec())
+
+
+def _constrained(tree: PyTree, spec: jax.sharding.PartitionSpec) -> PyTree:
+    mesh = jax.sharding.get_abstract_mesh()
+    if DATA_AXIS not in mesh.axis_names or DATA_AXIS in mesh.manual_axes:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, spec)
+
+
+def interleave(a: Array, b: Array) -> Array:
+    """Alternates the rows of a and b, both [n, ...] -> [2n, ...].
+
+    Unlike concatenation it moves no rows between devices when both are sharded along n.
+    """
     return jnp.stack((a, b), 1).reshape(-1, *a.shape[1:])
 
 
-def every_other(x: Array) -> tuple[Array, Array]:
-    """What `in_turn` has made of them: [2n, ...] -> two of [n, ...]."""
+def deinterleave(x: Array) -> tuple[Array, Array]:
+    """Inverse of `interleave`: [2n, ...] -> two arrays [n, ...]."""
     pairs = x.reshape(-1, 2, *x.shape[1:])
     return pairs[:, 0], pairs[:, 1]
 
 
-def known_to_all(tree: PyTree) -> PyTree:
-    """Arrays that every device makes whole: little work, about which devices would else have to talk."""
-    return _constrained(tree, jax.sharding.PartitionSpec())
-
-
-def _constrained(tree: PyTree, where: jax.sharding.PartitionSpec) -> PyTree:
-    mesh = jax.sharding.get_abstract_mesh()
-    if DEVICES not in mesh.axis_names or DEVICES in mesh.manual_axes:
-        return tree
-    return jax.lax.with_sharding_constraint(tree, where)
+# ------------------------------------------------------------------ systems and phases
 
 
 class System(NamedTuple):
-    """A generative model and the way it is trained, as pure functions."""
+    """A generative model and its training procedure, as pure functions."""
 
     init: Callable[[Key, Batch], Any]  # (key, batch) -> state, with state.step = 0
-    step: Callable[[Any, Batch, Key], tuple[Any, Scalars]]  # one step; state.step grows by one
+    step: Callable[[Any, Batch, Key], tuple[Any, Scalars]]  # one training step; increments state.step
     sample: Callable[[Any, Array, Array], Array]  # (state, key [b], label [b]) -> [b, h, w, c] in [-1, 1]
-    prepare: Callable[[Any, Key], Any] | None = None  # (state, key) -> the state to sample from, if another
-    # Of autoencoders: (state, batch, key) -> (pictures as they are learnt, what comes back), in [-1, 1]
+    # (state, key) -> the state to sample from; None: the state itself.
+    prepare: Callable[[Any, Key], Any] | None = None
+    # Autoencoders only: (state, batch, key) -> (the encoder's inputs, their reconstructions), in [-1, 1].
     reconstruct: Callable[[Any, Batch, Key], tuple[Array, Array]] | None = None
-    # `step` is called on each device with that device's rows, and averages over DEVICES; else with all rows
-    apart: bool = False
+    # True: `step` runs under `shard_map` with each device's rows, and averages over DATA_AXIS itself.
+    per_device: bool = False
 
 
 class Phase(NamedTuple):
-    """A stretch of a run with one system; a plain GAN has one, a progressive one has one per resolution."""
+    """A stage of training with one system. A GAN has one; progressive growing has one per resolution."""
 
     name: str
     system: System
-    steps: int  # how many; the run's step count goes on across phases
-    batch_size: int  # real pictures that one step consumes
-    # state of the phase before -> first state; None in the first phase
-    enter: Callable[[Any], Any] | None = None
+    steps: int  # of this phase; the step count of the state continues across phases
+    batch_size: int  # real images per step
+    transition: Callable[[Any], Any] | None = None  # last state of the previous phase -> first state

@@ -7,21 +7,21 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-# On a machine that is busy, or asleep for a minute, devices wait longer for each other than XLA lets them: it
-# ends the process when one is a minute late. Programs that tests start inherit this.
+# XLA ends the process when one of the fake devices is a minute late for a collective, which happens on a busy
+# machine. Subprocesses that tests start inherit this.
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_call_warn_stuck_timeout_seconds=300"
     " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
-# The tests' time is compile time. XLA's older way of fusing takes half of it, code in one piece a twentieth
-# less than in many. A flag that another version may not know any more would end the process.
+# The tests spend their time compiling. The older fusion emitters halve it, and one code module instead of
+# several saves 5 %. Other versions of jaxlib may not know these flags, and would end the process.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 import jax
 import pytest
 
-gc.set_threshold(100_000, 50, 50)  # tracing makes many objects that last: looked at less often
+gc.set_threshold(100_000, 50, 50)  # tracing makes many long-lived objects
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -32,23 +32,23 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On several processes a file stays together, for its dear fixtures; the systems are dealt out."""
+    """Tests of a file run in one process, since they share fixtures; test_systems.py is split by system."""
     for item in items:
         row = getattr(item, "callspec", None)
         system = f":{row.id}" if row is not None and item.path.stem == "test_systems" else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{system}"))
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.relative_to(ROOT)}{system}"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget_what_was_compiled() -> Iterator[None]:
-    """Programs of one file serve no other, and would fill the memory."""
+def clear_compilation_cache() -> Iterator[None]:
+    """Compiled programs of one file are not reused by others, and would fill the memory."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
-def hear_the_log() -> Iterator[None]:
-    """A mode that a test runs in this process makes the log its own; afterwards it is everybody's again."""
+def reset_logging() -> Iterator[None]:
+    """Undoes what a command that runs in this process does to the logger."""
     log = logging.getLogger("jaxdog")
     yield
     log.handlers.clear()

@@ -1,52 +1,111 @@
-"""A run's folder: what is kept there, and what other processes of the run read of it meanwhile."""
+"""Modes of the command line: config.json, final scores, and which errors keep their traceback."""
 
 import json
+import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 from configs import toy
-from jaxdog import commands, runs, sharding
+from jaxdog import commands, main, runs, sharding
 from jaxdog.config import build
-from jaxdog.data import tables
+from jaxdog.evaluation import submission
+from jaxdog.metrics.backbones import inception_weights, weight_files
 from jaxdog.report import report
-from jaxdog.training import writers
+from jaxdog.training import checkpoint, progress, writers
+from jaxdog.utils import errors, optional
 
 
-def test_a_config_is_whole_whenever_another_process_reads_it(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_config_json_is_written_atomically(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, path, seen = toy.get_config("test"), tmp_path / "config.json", []
 
     def replace(temporary: str, target: pathlib.Path) -> None:
         seen.append(json.loads(target.read_text()) if target.exists() else None)  # at the last moment before
         pathlib.Path(temporary).rename(target)
 
-    monkeypatch.setattr(tables.os, "replace", replace)
-    commands._same_experiment(config, tmp_path)
+    monkeypatch.setattr(os, "replace", replace)
+    commands._save_config(config, tmp_path)
     first = json.loads(path.read_text())
     with config.unlocked():
         config.train.log_every += 1
-    commands._same_experiment(config, tmp_path)
+    commands._save_config(config, tmp_path)
     assert seen == [None, first]
     assert json.loads(path.read_text())["train"]["log_every"] == first["train"]["log_every"] + 1
     assert [child.name for child in tmp_path.iterdir()] == ["config.json"]
 
 
-@pytest.mark.parametrize("measured", [{}, {"rprecision": 0.5}])
-def test_pictures_of_which_no_distance_is_asked_for_end_a_run_well(
+@pytest.mark.parametrize("measured", [{}, {"random_precision": 0.5}])
+def test_a_run_may_end_without_distances(
     measured: dict[str, float], tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checked = build.check(toy.get_config("test"))
     nothing: Any = None
-    made = runs.Job(
-        checked, tmp_path, sharding.mesh(), nothing, build.phases(checked, 4), nothing, nothing, nothing
+    run = runs.Run(
+        checked, tmp_path, sharding.make_mesh(), nothing, build.phases(checked, 4), nothing, nothing, nothing
     )
     about = {"weights_kind": "random", "weights_sha256": "0" * 64, "samples": 4, "real": 8}
-    commands._same_experiment(toy.get_config("test"), tmp_path)
+    commands._save_config(toy.get_config("test"), tmp_path)
     with writers.Writer(tmp_path, step=None) as files, caplog.at_level("INFO", logger="jaxdog"):
-        runs.record(made, files, 2, {**about, **measured, "warnings": ()}, final=True)
-    assert "no distances asked for" in caplog.text
+        scores = {**about, **measured, "warnings": ()}
+        runs.record_scores(run, files, 2, scores, checked.sample, final=True)
+    assert "no distances requested" in caplog.text
     assert measured.items() <= writers.read_jsonl(tmp_path / "scores.jsonl")[0].items()
     assert report.write(tmp_path).is_file()
+
+
+@pytest.fixture
+def report_mode(tmp_path: pathlib.Path) -> Iterator[None]:
+    """The flags of `--mode=report`."""
+    with flagsaver.flagsaver():
+        flags.FLAGS(["jaxdog", "--mode=report", f"--workdir={tmp_path}"])
+        yield
+
+
+@pytest.mark.usefixtures("report_mode")
+def test_mistakes_of_the_user_are_one_paragraph(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise errors.ConfigError("config.x is 1, and must be 2")
+
+    monkeypatch.setattr(commands, "run_mode", fail)
+    with pytest.raises(SystemExit) as stop:
+        main.main(["jaxdog"])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "\njaxdog: config.x is 1, and must be 2\n"
+
+
+@pytest.mark.usefixtures("report_mode")
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, FileNotFoundError])
+def test_other_errors_keep_their_traceback(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in a custom model shows its location."""
+
+    def model() -> None:
+        raise error("shapes (2,) and (3,) do not broadcast")
+
+    monkeypatch.setattr(commands, "run_mode", lambda *_, **__: model())
+    with pytest.raises(error, match="do not broadcast") as raised:
+        main.main(["jaxdog"])
+    assert raised.traceback[-1].name == "model"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ConfigError,
+        checkpoint.CheckpointError,
+        progress.TrainingError,
+        progress.NotFiniteError,
+        submission.SubmissionError,
+        optional.MissingExtraError,
+        errors.MissingFileError,
+        inception_weights.DownloadError,
+        weight_files.ArchiveError,
+    ],
+)
+def test_our_errors_are_user_errors(error: type[Exception]) -> None:
+    assert issubclass(error, errors.UserError)

@@ -1,4 +1,4 @@
-"""What a config costs: counted by hand, growing with the batch, within what a device has."""
+"""Costs of a config against closed forms, for growing batches, and within the memory of a device."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,70 +9,70 @@ from jax.sharding import Mesh
 
 from jaxdog import cost, sharding, types
 from jaxdog.config import build, schema
-from jaxdog.ops import conv
+from jaxdog.ops import conv_cpu
 from tests.config import test_build
 
 
 @pytest.fixture(scope="module")
-def config() -> schema.Checked:
+def config() -> schema.Experiment:
     given = test_build.load(test_build.ROOT / "configs" / "dragan.py").get_config("test")
     return build.check(given)
 
 
 @pytest.fixture(scope="module")
-def found(config: schema.Checked) -> list[Any]:
+def found(config: schema.Experiment) -> list[Any]:
     """The costs of three batch sizes; the third is the first that does not fit."""
-    over, of_step, known = sharding.mesh(), cost.of_step, {}
+    mesh, step_cost, known = sharding.make_mesh(), cost.step_cost, {}
 
-    def once(config: schema.Checked, phase: types.Phase, over: Mesh) -> cost.Cost:
+    def once(config: schema.Experiment, phase: types.Phase, mesh: Mesh) -> cost.Cost:
         if phase.batch_size not in known:
-            known[phase.batch_size] = of_step(config, phase, over)
+            known[phase.batch_size] = step_cost(config, phase, mesh)
         return known[phase.batch_size]
 
     def first(limit: float, count: int) -> Iterator[Any]:
-        for row, _ in zip(cost.batch_sizes(config, over, limit), range(count), strict=False):
+        for row, _ in zip(cost.costs_by_batch_size(config, mesh, limit), range(count), strict=False):
             yield row
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "of_step", once)
+        patch.setattr(cost, "step_cost", once)
         rows = list(first(float("inf"), 2))
         second = rows[-1][1]
-        again = list(first(second.state + second.working, 5))
+        again = list(first(second.state_bytes + second.temp_bytes, 5))
     assert again[:2] == rows
     return again
 
 
 def test_sizes_double_up_to_the_first_that_does_not_fit(found: list[Any]) -> None:
     assert [size for size, _ in found] == [4, 8, 16]
-    working = [cost.working for _, cost in found]
+    working = [cost.temp_bytes for _, cost in found]
     assert working == sorted(working) and working[0] < working[2]
 
 
 def test_operations_grow_with_the_batch_and_the_state_does_not(found: list[Any]) -> None:
     (_, small), *_, (_, large) = found
     assert 2.0 < large.flops / small.flops <= 4.0
-    assert large.state == small.state and large.parameters == small.parameters
-    # Parameters, Adam's two moments, and the generator's average; statistics and counts are a little more.
+    assert large.state_bytes == small.state_bytes and large.parameters == small.parameters
+    # Parameters, Adam's two moments, and the generator's EMA; batch statistics and counts are small.
     least = 4 * (3 * sum(small.parameters.values()) + small.parameters["g"])
-    assert least < large.state < 1.5 * least
+    assert least < large.state_bytes < 1.5 * least
 
 
-def test_fit_names_the_largest(
-    config: schema.Checked, found: list[Any], monkeypatch: Any, capsys: Any
+def test_find_batch_size_returns_the_largest_that_fits(
+    config: schema.Experiment, found: list[Any], monkeypatch: Any, capsys: Any
 ) -> None:
-    limit = found[1][1].state + found[1][1].working
-    share = config.devices._replace(data_share=0.5)
-    monkeypatch.setattr(sharding, "memory", lambda: 2 * limit)
-    monkeypatch.setattr(cost, "batch_sizes", lambda *_: iter([*found, (32, None)]))
-    assert cost.fit(config._replace(devices=share)) == 8
+    limit = found[1][1].state_bytes + found[1][1].temp_bytes
+    share = config.parallel._replace(device_memory_fraction=0.5)
+    monkeypatch.setattr(sharding, "device_memory", lambda: 2 * limit)
+    monkeypatch.setattr(cost, "costs_by_batch_size", lambda *_: iter([*found, (32, None)]))
+    assert cost.find_batch_size(config._replace(parallel=share)) == 8
     text = capsys.readouterr().out
-    assert "largest that fits: 8" in text and text.count("too much") == 1 and "needs more than" in text
+    assert "largest that fits: 8" in text and text.count("too large") == 1 and "out of memory" in text
 
 
-def test_loops_and_saved_products_change_no_count(config: schema.Checked, monkeypatch: Any) -> None:
-    phase, side = build.phases(config, 3)[-1], config.data.store_size
-    expected = cost.flops(phase, side)
+def test_loops_and_winograd_do_not_change_the_count(config: schema.Experiment, monkeypatch: Any) -> None:
+    phase, side = build.phases(config, 3)[-1], config.data.stored_resolution
+    expected = cost.count_flops(phase, side)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    for name in ("AT_ONCE", "MANY", "SEVERAL"):
-        monkeypatch.setattr(conv, name, 1)
-    assert cost.flops(phase, side) == expected
+    for name in ("WEIGHT_GRAD_CHUNK", "WINOGRAD_MIN_CHANNELS", "WINOGRAD_MIN_OUTPUTS"):
+        monkeypatch.setattr(conv_cpu, name, 1)
+    assert cost.count_flops(phase, side) == expected

@@ -23,13 +23,13 @@ def test_deterministic_runs_keep_the_flags_that_are_given(given: str, expected: 
 
 
 @pytest.mark.parametrize("no", ["false", "False", "0"])
-def test_what_contradicts_itself_is_refused(no: str) -> None:
+def test_contradictory_flags_are_refused(no: str) -> None:
     with pytest.raises(main.app.UsageError, match=f"contradicts {main.SAME_BITS}={no} in XLA_FLAGS"):
         main.same_bits(f"--xla_a=1 {main.SAME_BITS}={no}")
 
 
 def test_xla_knows_the_flag() -> None:
-    """It ends a process that is told one it does not know."""
+    """XLA aborts a process with an unknown flag."""
 
     def code(flags: str) -> int:
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}

@@ -43,7 +43,7 @@ RUNTIME = {"sharding", *ROOMS[ROOMS.index("evaluation") :]}
 ONLY_IN_THE_RUNTIME = {"jit", "pmap", "Mesh", "NamedSharding", "device_put", "monotonic", "perf_counter"}
 # What only some modules may import, and which.
 ONLY_IN = {
-    "ml_collections": {"main", "commands", "config.build"},
+    "ml_collections": {"main", "commands", "config.build", "config.resolve"},
     "absl": {"main", "commands", "score"},
     "tensorflow": {"data.sources"},
     "tensorflow_datasets": {"data.sources"},
@@ -53,8 +53,9 @@ ONLY_IN = {
     "grain": set(),
     "configs": set(),
 }
-LONG_FUNCTIONS = {("training.loop", "train"): 150}
-FILE_LINES, FUNCTION_LINES = 430, 60
+# The building blocks that models may import; no model imports another.
+SHARED_BY_MODELS = {"attention", "heads", "initializers", "layers", "norms", "resolutions", "spectral_norm"}
+FILE_LINES, FUNCTION_LINES = 400, 60
 
 
 def module_name(path: pathlib.Path) -> str:
@@ -133,10 +134,13 @@ def test_models_share_layers_and_heads_only_and_systems_sampling_only():
     for name, tree in TREES.items():
         others = {other for other, _ in own(tree)}
         if name.startswith("models."):
-            shared = {"models.layers", "models.heads", "models.initializers"}
+            shared = {f"models.{other}" for other in SHARED_BY_MODELS}
             assert {other for other in others if other.startswith("models.")} <= shared, name
         if name.startswith("systems."):
-            assert {other for other in others if other.startswith("systems.")} <= {"systems.sampling"}, name
+            shared = {"systems.sampling"}
+            if name.startswith("systems.gan"):  # a GAN's parts
+                shared |= {other for other in TREES if other.startswith("systems.gan_")}
+            assert {other for other in others if other.startswith("systems.")} <= shared, name
 
 
 @pytest.mark.parametrize(
@@ -174,8 +178,7 @@ def test_functions_are_short(name):
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1
-            limit = LONG_FUNCTIONS.get((name, node.name), FUNCTION_LINES)
-            assert lines <= limit, f"{name}.{node.name} has {lines} lines, the limit is {limit}"
+            assert lines <= FUNCTION_LINES, f"{name}.{node.name} has {lines} lines, limit {FUNCTION_LINES}"
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,4 +1,4 @@
-"""How a step's memory and work are shared out: it changes where things are, not what is learnt."""
+"""Sharding of a training step over devices changes the placement of arrays, not the results."""
 
 import importlib
 import pathlib
@@ -21,98 +21,101 @@ from experiments.bench import scaling
 from jaxdog import cost, sharding, types
 from jaxdog.config import build, schema
 from jaxdog.ops import conv
-from jaxdog.systems import gan
+from jaxdog.systems import gan, gan_forward
 from jaxdog.training import checkpoint, train_step
+from jaxdog.utils import errors
 from tests.config import test_build
 from tests.systems import test_gan, test_systems
 
-PATH = test_build.ROOT / "configs" / "lsgan_sn.py"  # compiled soon
+PATH = test_build.ROOT / "configs" / "lsgan_sn.py"  # compiles fast
 
 
-def config(**changes: Any) -> schema.Checked:
+def config(**changes: Any) -> schema.Experiment:
     given = test_build.load(PATH).get_config("test")
-    given.update_from_flattened_dict({"data.curate": {}, **changes})
+    given.update_from_flattened_dict({"data.select": {}, **changes})
     return build.check(given)
 
 
-def steps(functions: train_step.Compiled, data: Any, count: int, state: Any = None) -> tuple[Any, list[Any]]:
-    """The state after so many steps, and their numbers."""
-    state, said = functions.init(data) if state is None else state, []
+def steps(
+    functions: train_step.CompiledPhase, data: Any, count: int, state: Any = None
+) -> tuple[Any, list[Any]]:
+    """The state after `count` steps, and their scalars."""
+    state, history = functions.init(data) if state is None else state, []
     for _ in range(count):
-        state, scalars = functions.dispatch(state, data, 0.0)
-        said.append(jax.tree.map(lambda x: np.asarray(x)[0], scalars))
-    return state, said
+        state, scalars = functions.train_steps(state, data, 0.0)
+        history.append(jax.tree.map(lambda x: np.asarray(x)[0], scalars))
+    return state, history
 
 
 @pytest.fixture(scope="module")
-def whole() -> tuple[Any, Any, list[Any]]:
-    """The set, the state after two steps of the toy, and what they said; the state whole on each device."""
-    checked, over = config(), sharding.mesh()
+def replicated() -> tuple[Any, Any, list[Any]]:
+    """Training set, state after two steps, their scalars; the state is replicated."""
+    checked, mesh = config(), sharding.make_mesh()
     phase = build.phases(checked, test_systems.CLASSES)[0]
-    data = test_systems.toy_data(checked, over)
-    return data, *steps(train_step.compiled(phase, 0, 1, over), data, 2)
+    data = test_systems.toy_data(checked, mesh)
+    return data, *steps(train_step.CompiledPhase(phase, 0, 1, mesh), data, 2)
 
 
-def mine(state: Any) -> int:
+def bytes_on_first_device(state: Any) -> int:
     """Bytes of a state on the first device."""
     return sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
 
 
-def test_large_arrays_are_cut_along_their_longest_even_axis() -> None:
-    over = sharding.mesh()
+def test_fsdp_shards_large_arrays_along_their_longest_divisible_axis() -> None:
+    mesh = sharding.make_mesh()
     shapes = {
         "kernel": jax.ShapeDtypeStruct((3, 3, 64, 32), jnp.float32),
         "odd": jax.ShapeDtypeStruct((101, 103), jnp.float32),
         "small": jax.ShapeDtypeStruct((64,), jnp.float32),
         "square": jax.ShapeDtypeStruct((64, 64), jnp.float32),
     }
-    found = {name: x.spec for name, x in sharding.placed(shapes, over, deal=True).items()}
+    found = {name: x.spec for name, x in sharding.state_shardings(shapes, mesh, fsdp=True).items()}
     assert found == {"kernel": P(None, None, "data"), "odd": P(), "small": P(), "square": P(None, "data")}
-    assert {x.spec for x in sharding.placed(shapes, over, deal=False).values()} == {P()}
+    assert {x.spec for x in sharding.state_shardings(shapes, mesh, fsdp=False).values()} == {P()}
 
 
-def test_a_state_dealt_out_learns_the_same_with_less_memory(
-    whole: tuple[Any, Any, list[Any]], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+def test_fsdp_learns_the_same_with_less_memory(
+    replicated: tuple[Any, Any, list[Any]], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, state, said = whole
-    monkeypatch.setattr(sharding, "LEAST", 2**6)  # these networks are small
-    over, phase = sharding.mesh(), build.phases(config(), test_systems.CLASSES)[0]
-    functions = train_step.compiled(phase, 0, 1, over, deal_state=True)
-    dealt, again = steps(functions, data, 2)
-    assert functions.dispatch._cache_size() == 1
-    assert mine(dealt) < 0.5 * mine(state)
-    for one, two in zip(said, again, strict=True):
+    data, state, history = replicated
+    monkeypatch.setattr(sharding, "MIN_SHARDED_SIZE", 2**6)  # these networks are small
+    mesh, phase = sharding.make_mesh(), build.phases(config(), test_systems.CLASSES)[0]
+    functions = train_step.CompiledPhase(phase, 0, 1, mesh, fsdp=True)
+    sharded, again = steps(functions, data, 2)
+    assert functions.train_steps._cache_size() == 1
+    assert bytes_on_first_device(sharded) < 0.5 * bytes_on_first_device(state)
+    for one, two in zip(history, again, strict=True):
         chex.assert_trees_all_close(one, two, rtol=1e-4, atol=1e-5)
     kept = checkpoint.Checkpoints(tmp_path, 1, 1, "fid768")
-    kept.save(2, dealt, {"seconds": 1.0})
+    kept.save(2, sharded, {"seconds": 1.0})
     kept.wait()
     alone = Mesh(np.array(jax.devices()[:1]), ("data",))
     shape = data.image.shape[1:]
     on_one, _ = train_step.restore(kept, [phase], 2, shape, alone)
-    back, _ = train_step.restore(kept, [phase], 2, shape, over, deal_state=True)
+    back, _ = train_step.restore(kept, [phase], 2, shape, mesh, fsdp=True)
     kept.close()
-    chex.assert_trees_all_equal(jax.device_get(on_one), jax.device_get(dealt))
-    assert jax.tree.map(lambda x: x.sharding, back) == jax.tree.map(lambda x: x.sharding, dealt)
-    # Goes on where it was, without another compilation.
+    chex.assert_trees_all_equal(jax.device_get(on_one), jax.device_get(sharded))
+    assert jax.tree.map(lambda x: x.sharding, back) == jax.tree.map(lambda x: x.sharding, sharded)
+    # Continues with the same shardings, without another compilation.
     steps(functions, data, 1, back)
-    assert functions.dispatch._cache_size() == 1
+    assert functions.train_steps._cache_size() == 1
 
 
-def test_blocks_made_again_change_no_gradient(whole: tuple[Any, Any, list[Any]]) -> None:
-    data, _, said = whole
-    phase = build.phases(config(**{"devices.remat": True}), test_systems.CLASSES)[0]
-    _, again = steps(train_step.compiled(phase, 0, 1, sharding.mesh()), data, 2)
-    for one, two in zip(said, again, strict=True):
+def test_remat_does_not_change_gradients(replicated: tuple[Any, Any, list[Any]]) -> None:
+    data, _, history = replicated
+    phase = build.phases(config(**{"parallel.remat": True}), test_systems.CLASSES)[0]
+    _, again = steps(train_step.CompiledPhase(phase, 0, 1, sharding.make_mesh()), data, 2)
+    for one, two in zip(history, again, strict=True):
         chex.assert_trees_all_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-def test_every_network_of_two_players_keeps_less_where_blocks_are_made_again() -> None:
-    """Bytes that the backward pass of each network is given, as traced."""
+def test_remat_keeps_fewer_residuals_in_every_gan() -> None:
+    """Bytes of residuals of each network's forward pass, as traced."""
     seen = set()
     for path in test_build.CONFIGS:
         checked = build.check(test_build.load(path).get_config("test"))
         networks = checked.generator.get("name"), checked.discriminator.get("name")
-        if not isinstance(checked.game, schema.Game | schema.Progressive) or networks in seen:
+        if not isinstance(checked.system, schema.GAN | schema.Progressive) or networks in seen:
             continue
         seen.add(networks)
         kept = {remat: _residuals(checked, remat) for remat in (False, True)}
@@ -120,17 +123,17 @@ def test_every_network_of_two_players_keeps_less_where_blocks_are_made_again() -
             assert kept[True][player] < 0.8 * kept[False][player], (path.stem, player, kept)
 
 
-def _residuals(checked: schema.Checked, remat: bool) -> dict[str, int]:
-    games = importlib.import_module("jaxdog.config.systems")
-    game = games._played(checked._replace(devices=checked.devices._replace(remat=remat)), 3, 0.5)
+def _residuals(checked: schema.Experiment, remat: bool) -> dict[str, int]:
+    systems = importlib.import_module("jaxdog.config.systems")
+    spec = systems._gan_spec(checked._replace(parallel=checked.parallel._replace(remat=remat)), 3, 0.5)
     b, of = 8, jax.ShapeDtypeStruct
-    label, z = of((b,), jnp.int32), of((b, game.latent_dim), jnp.float32)
-    image = of((b, checked.game.size, checked.game.size, 3), jnp.float32)
+    label, z = of((b,), jnp.int32), of((b, spec.latent_dim), jnp.float32)
+    image = of((b, checked.system.resolution, checked.system.resolution, 3), jnp.float32)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), b))
     found = {}
     for name, network, inputs, named in (
-        ("g", game.generator, (z, label), {"key": keys}),
-        ("d", game.discriminator, (image, label), {}),
+        ("g", spec.generator, (z, label), {"key": keys}),
+        ("d", spec.discriminator, (image, label), {}),
     ):
         init = partial(network.init, train=False)
         variables = jax.eval_shape(
@@ -142,7 +145,9 @@ def _residuals(checked: schema.Checked, remat: bool) -> dict[str, int]:
             extra = {**named, "rngs": {"dropout": jax.random.key(0)}}
 
             def forward(params: Any, *inputs: Any) -> Any:
-                out, _ = gan._forward(game, network, params, stats, *inputs, update=False, **extra)
+                out, _ = gan_forward.apply_network(
+                    spec, network, params, stats, *inputs, update_state=False, **extra
+                )
                 return jax.tree.leaves(out)[0].sum()
 
             return jax.vjp(forward, variables["params"], *inputs[:1], *inputs[1:])[1]
@@ -156,18 +161,18 @@ def _residuals(checked: schema.Checked, remat: bool) -> dict[str, int]:
     return found
 
 
-def test_devices_apart_take_the_mean_of_what_each_would_do_alone() -> None:
+def test_per_device_steps_average_the_gradients() -> None:
     """SGD is linear in the gradient: four devices' parameters are the mean of four runs on their rows."""
-    over, b = sharding.mesh(), 16
-    played = test_gan.game(d_optimizer=optax.sgd(0.0))  # so that the generator's lesson is the same, too
+    mesh, b = sharding.make_mesh(), 16
+    played = test_gan.spec(d_optimizer=optax.sgd(0.0))  # so that the generator's lesson is the same, too
     batch, key = test_gan.batch(b), jax.random.key(5)
-    for player, game in (("g", played), ("d", played._replace(d_optimizer=optax.sgd(0.1)))):
-        alone = gan.gan(game)
-        apart = gan.gan(game._replace(axis=types.DEVICES))
-        assert apart.apart and not alone.apart
+    for player, spec in (("g", played), ("d", played._replace(d_optimizer=optax.sgd(0.1)))):
+        alone = gan.gan(spec)
+        apart = gan.gan(spec._replace(axis=types.DATA_AXIS))
+        assert apart.per_device and not alone.per_device
         state = alone.init(jax.random.key(1), batch)
         rows = P(), P(sharding.AXIS), P()
-        step = jax.jit(jax.shard_map(apart.step, mesh=over, in_specs=rows, out_specs=P(), check_vma=False))
+        step = jax.jit(jax.shard_map(apart.step, mesh=mesh, in_specs=rows, out_specs=P(), check_vma=False))
         together, scalars = step(state, batch, key)
         each = [
             alone.step(
@@ -183,43 +188,45 @@ def test_devices_apart_take_the_mean_of_what_each_would_do_alone() -> None:
         assert jax.tree.leaves(other)  # something was learnt
 
 
-def test_own_statistics_train(whole: tuple[Any, Any, list[Any]]) -> None:
-    data, _, said = whole
-    phase = build.phases(config(**{"devices.own_statistics": True}), test_systems.CLASSES)[0]
-    functions = train_step.compiled(phase, 0, 1, sharding.mesh())
+def test_batch_norm_per_device_trains(replicated: tuple[Any, Any, list[Any]]) -> None:
+    data, _, history = replicated
+    phase = build.phases(config(**{"parallel.sync_batch_norm": False}), test_systems.CLASSES)[0]
+    functions = train_step.CompiledPhase(phase, 0, 1, sharding.make_mesh())
     state, again = steps(functions, data, 2)
     chex.assert_tree_all_finite((jax.device_get(state), again))
-    assert int(state.step) == 2 and functions.dispatch._cache_size() == 1
-    assert abs(float(again[1]["loss/d"]) - float(said[1]["loss/d"])) > 1e-6
+    assert int(state.step) == 2 and functions.train_steps._cache_size() == 1
+    assert abs(float(again[1]["loss/d"]) - float(history[1]["loss/d"])) > 1e-6
 
 
-def test_batches_that_devices_cannot_share_are_refused() -> None:
-    phase = build.phases(config(**{"devices.own_statistics": True, "game.batch_size": 6}), 3)[0]
-    with pytest.raises(ValueError, match="game.batch_size a multiple of"):
-        train_step.compiled(phase, 0, 1, sharding.mesh())
+def test_batches_that_devices_do_not_divide_are_refused() -> None:
+    phase = build.phases(config(**{"parallel.sync_batch_norm": False, "system.batch_size": 6}), 3)[0]
+    with pytest.raises(ValueError, match="system.batch_size a multiple of"):
+        train_step.CompiledPhase(phase, 0, 1, sharding.make_mesh())
 
 
-@pytest.mark.parametrize("field", ["own_statistics", "remat"])
-def test_what_needs_two_players_says_so(field: str) -> None:
+@pytest.mark.parametrize(("field", "value"), [("sync_batch_norm", False), ("remat", True)])
+def test_gan_only_fields_are_refused_elsewhere(field: str, value: bool) -> None:
     given = test_build.load(test_build.ROOT / "configs" / "vae.py").get_config("test")
-    given.devices[field] = True
-    with pytest.raises(schema.ConfigError, match=f"config.devices.{field} is True, and is for games of two"):
+    given.parallel[field] = value
+    with pytest.raises(
+        errors.ConfigError, match=f"config.parallel.{field} is {value}, and is for two-player"
+    ):
         build.check(given)
 
 
-def test_devices_share_out_all_of_the_work() -> None:
-    """Four devices do a quarter of the operations each: none makes the pictures of the others."""
+def test_the_work_of_a_step_is_split_over_the_devices() -> None:
+    """Each of four devices does a quarter of the operations."""
     phase = build.phases(config(), test_systems.CLASSES)[0]
     one = Mesh(np.array(jax.devices()[:1]), (sharding.AXIS,))
-    alone, shared = (cost.of_step(config(), phase, over).flops for over in (one, sharding.mesh()))
+    alone, shared = (cost.step_cost(config(), phase, mesh).flops for mesh in (one, sharding.make_mesh()))
     assert shared < 0.35 * alone
 
 
-def test_devices_send_each_other_sums_and_nothing_else() -> None:
-    """And none in a loop: each finds a batch's pictures by itself; CPU devices were seen stuck at asking."""
-    told = config(**{"game.judge": "jointly"})
-    phase = build.phases(told, test_systems.CLASSES)[0]
-    _, step = cost.lowered(phase, told.data.store_size, sharding.mesh())
+def test_all_reduce_is_the_only_collective() -> None:
+    """No collective is in a loop: each device computes the batch's indices, as CPU devices can deadlock."""
+    experiment = config(**{"system.split_d": False})
+    phase = build.phases(experiment, test_systems.CLASSES)[0]
+    _, step = cost.lower_step(phase, experiment.data.stored_resolution, sharding.make_mesh())
     text = step.compile().as_text()
     computations = dict(re.findall(r"^(?:ENTRY )?%(\S+) .*?\{\n(.*?)^\}", text, re.M | re.S))
     loops = re.findall(r" while\(.*condition=%([\w.-]+), body=%([\w.-]+)", text)
@@ -227,27 +234,27 @@ def test_devices_send_each_other_sums_and_nothing_else() -> None:
     assert not [name for loop in loops for name in loop if scaling.collectives(computations[name])]
 
 
-def test_the_host_of_tpus_factors_matrices_if_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_factorizations_for_tpus_run_on_the_host_if_possible(monkeypatch: pytest.MonkeyPatch) -> None:
     tpu: Any = stdlib_types.SimpleNamespace(
         devices=np.array([stdlib_types.SimpleNamespace(platform="tpu")] * 2)
     )
-    assert sharding.for_factors(sharding.mesh()) == sharding.mesh()
-    assert sharding.for_factors(tpu) == Mesh(np.array(jax.devices("cpu")[:1]), (sharding.AXIS,))
+    assert sharding.factorization_mesh(sharding.make_mesh()) == sharding.make_mesh()
+    assert sharding.factorization_mesh(tpu) == Mesh(np.array(jax.devices("cpu")[:1]), (sharding.AXIS,))
 
     def none(backend: str) -> None:
         raise RuntimeError(f"unknown backend: '{backend}'")
 
     monkeypatch.setattr(jax, "local_devices", none)
-    assert sharding.for_factors(tpu) is tpu
+    assert sharding.factorization_mesh(tpu) is tpu
 
 
-def test_a_convolution_after_the_other_is_on_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of YNNPACK as of jaxlib 0.10 they are not, and are left where XLA_FLAGS says what it is to do."""
+def test_inference_does_not_use_ynnpack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On jaxlib 0.10, where YNNPACK runs convolutions on one core; XLA_FLAGS takes precedence."""
     x, kernel = jnp.ones((8, 16, 16, 32)), jnp.ones((3, 3, 32, 32))
     old = jaxlib.__version__.startswith("0.10.")
-    plain = jax.jit(conv.conv).lower(x, kernel).compile().as_text()
-    ours = sharding.compiled(conv.conv, sharding.mesh()).lower(x, kernel).compile().as_text()
+    plain = jax.jit(conv.conv2d).lower(x, kernel).compile().as_text()
+    ours = sharding.jit_replicated(conv.conv2d, sharding.make_mesh()).lower(x, kernel).compile().as_text()
     assert not old or ("ynn" in plain and "ynn" not in ours)
-    assert (sharding.in_order() is not None) == old
-    monkeypatch.setenv("XLA_FLAGS", f"--{sharding.LIBRARY}=LIBRARY_FUSION_TYPE_DOT")
-    assert sharding.in_order() is None
+    assert (sharding.compiler_options() is not None) == old
+    monkeypatch.setenv("XLA_FLAGS", f"--{sharding.YNNPACK_FLAG}=LIBRARY_FUSION_TYPE_DOT")
+    assert sharding.compiler_options() is None

@@ -1,21 +1,18 @@
-"""What a training step sends over the wire, counted in the compiled program, and what weak scaling it leaves.
+"""The collectives of a training step, counted in the compiled program, and the weak scaling they allow.
 
     python experiments/bench/scaling.py --devices 2,8      # fake devices of this host
     python experiments/bench/scaling.py --platform tpu --devices 8,256 --set 'dtype="bfloat16"'  # jax[tpu]
     python experiments/bench/scaling.py --platform cuda --devices 2,8 --set 'dtype="bfloat16"'   # jax[cuda13]
 
-Weak scaling: each device keeps its batch, so its computation stays the same and only communication grows. The
-step is compiled for so many devices, of which none need be there, and every collective in it is counted. That
-is held against what the step must send: each parameter's gradient once, for each player's update, and the
-sums of the batch statistics. A ring's all-reduce of b bytes over n devices sends 2 (n - 1) / n b from each;
-an all-gather or a reduce-scatter sends half of that. Nothing is assumed to overlap with computation, which is
-the worst case; latencies are counted per collective and step of the ring. scaling.md is made of all platforms
-that have been counted.
+Weak scaling: each device keeps its batch, so computation stays the same and only communication grows. A
+step must send each parameter's gradient once per update, and the sums of the batch statistics. A ring's
+all-reduce of b bytes over n devices sends 2 (n - 1) / n b from each, an all-gather or reduce-scatter half
+of that. Nothing is assumed to overlap with computation; latencies are counted per collective and step of
+the ring. scaling.md holds all platforms counted so far.
 """
 
 import argparse
 import contextlib
-import importlib
 import json
 import math
 import os
@@ -27,24 +24,23 @@ from typing import Any
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
-from experiments import absent  # noqa: E402
+from experiments import aot, trial  # noqa: E402
 
 BYTES = {"f32": 4, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "s64": 8, "pred": 1, "u8": 1}
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
-# The platform, and of one device: its peak in bfloat16 operations/s, the share of it that a step reaches,
-# bytes/s in one direction, seconds to a neighbour. Assumptions, all of them, until they are measured.
+# Platform, and of one device: peak FLOP/s in bfloat16, the fraction that a step reaches, bytes/s in one
+# direction, seconds of latency. Assumptions until they are measured.
 FABRICS = {
     "TPU v5e, its own network": ("tpu", 197e12, 0.3, 45e9, 1e-6),
     "H100, 400 Gbit/s for each GPU": ("cuda", 989e12, 0.2, 50e9, 5e-6),
     "H100, 25 Gbit/s for each GPU": ("cuda", 989e12, 0.2, 3.1e9, 20e-6),
 }
-PLATFORMS = ("cpu", *absent.BACKENDS)
 CLASSES = 120
-TO = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def collectives(program: str) -> dict[str, dict[str, float]]:
-    """Kind -> how often it stands in a compiled program, and the bytes of its results on a device."""
+    """Kind -> number in a compiled program, and the bytes of their results on one device."""
     found = {kind: {"count": 0, "bytes": 0} for kind in KINDS}
     for line in program.splitlines():
         match = re.search(r"=\s*(.+?)\s(" + "|".join(KINDS) + r")(-start)?\(", line)
@@ -55,14 +51,14 @@ def collectives(program: str) -> dict[str, dict[str, float]]:
             BYTES.get(dtype, 4) * math.prod(int(x) for x in dims.split(",") if x)
             for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", shapes.replace("u32[]", ""))
         ]
-        results = sizes[len(sizes) // 2 :] if start else sizes  # a start names its operands first
+        results = sizes[len(sizes) // 2 :] if start else sizes  # a start lists its operands first
         found[kind]["count"] += 1
         found[kind]["bytes"] += sum(results)
     return {kind: row for kind, row in found.items() if row["count"]}
 
 
-def compiled(config: Any, platform: str, devices_used: int) -> dict[str, Any]:
-    """What a step of a config's last phase computes and sends, compiled for so many devices."""
+def measure(config: Any, platform: str, count: int) -> dict[str, Any]:
+    """What a step of a config's last phase computes and communicates, compiled for `count` devices."""
     import jax
     import numpy as np
     from jax.sharding import Mesh
@@ -70,23 +66,23 @@ def compiled(config: Any, platform: str, devices_used: int) -> dict[str, Any]:
     from jaxdog import cost, sharding, types
     from jaxdog.config import build
 
-    side = config.data.store_size
-    operations = cost.flops(build.phases(build.check(config), CLASSES)[-1], side)
-    config.game.batch_size = config.game.batch_size * devices_used  # weak scaling
     checked = build.check(config)
-    phase = build.phases(checked, CLASSES)[-1]
-    with contextlib.nullcontext() if platform == "cpu" else absent.present(platform, devices_used):
-        over = Mesh(np.array(jax.devices()[:devices_used]), (sharding.AXIS,))
-        state, step = cost.lowered(phase, side, over, checked.devices.deal_state)
-        made = step.compile()
-    nets = [net for net in vars(state).values() if isinstance(net, types.Net)]
+    side = checked.data.stored_resolution
+    flops = cost.count_flops(build.phases(checked, CLASSES)[-1], side)
+    config.system.batch_size = config.system.batch_size * count  # weak scaling
+    phase = build.phases(build.check(config), CLASSES)[-1]
+    with contextlib.nullcontext() if platform == "cpu" else aot.target(platform, count):
+        mesh = Mesh(np.array(jax.devices()[:count]), (sharding.AXIS,))
+        state, step = cost.lower_step(phase, side, mesh, checked.parallel.fsdp)
+        program = step.compile()
+    nets = [net for net in vars(state).values() if isinstance(net, types.PlayerState)]
     return {
-        "devices": devices_used,
-        "flops_of_each": operations,
+        "devices": count,
+        "flops_of_each": flops,
         "parameter_bytes": sum(4 * x.size for net in nets for x in jax.tree.leaves(net.params)),
-        "statistics_bytes": sum(4 * x.size for net in nets for x in jax.tree.leaves(net.stats)),
-        "working_bytes": made.memory_analysis().temp_size_in_bytes,
-        "collectives": collectives(made.as_text()),
+        "statistics_bytes": sum(4 * x.size for net in nets for x in jax.tree.leaves(net.model_state)),
+        "working_bytes": program.memory_analysis().temp_size_in_bytes,
+        "collectives": collectives(program.as_text()),
     }
 
 
@@ -101,7 +97,7 @@ def sent(row: dict[str, Any], n: int) -> tuple[float, float]:
 
 
 def efficiency(row: dict[str, Any], n: int, fabric: tuple[str, float, float, float, float]) -> float:
-    """Share of n times one device's speed that is left, all communication waited for."""
+    """Speed of n devices relative to n times one device, without overlap."""
     _, peak, share, wire, latency = fabric
     computing = row["flops_of_each"] / (peak * share)
     amount, waits = sent(row, n)
@@ -109,44 +105,32 @@ def efficiency(row: dict[str, Any], n: int, fabric: tuple[str, float, float, flo
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
-    """What was counted by platform, and what follows from it."""
-    lines = [
-        "| compiled for | devices | all-reduces | MB reduced | parameters, MB | statistics, MB | "
-        "other collectives | working memory, GB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """The counts of all platforms, and the modeled scaling."""
+    header = ["compiled for", "devices", "all-reduces", "MB reduced", "parameters, MB", "statistics, MB"]
+    lines = []
     for platform, counted in found.items():
         for row in counted["rows"]:
             reduced = row["collectives"].get("all-reduce", {"count": 0, "bytes": 0})
             others = (f"{x['count']} {k}" for k, x in row["collectives"].items() if k != "all-reduce")
-            lines.append(
-                f"| {platform}, {counted['dtype']} | {row['devices']} | {reduced['count']} | "
-                f"{reduced['bytes'] / 1e6:.1f} | {row['parameter_bytes'] / 1e6:.1f} | "
-                f"{row['statistics_bytes'] / 1e6:.2f} | {', '.join(others) or 'none'} | "
-                f"{row['working_bytes'] / 1e9:.2f} |"
-            )
-    lines += [
-        "",
-        "| weak scaling, modelled | " + " | ".join(map(str, TO)) + " |",
-        "|---" * (len(TO) + 1) + "|",
-    ]
+            line = [f"{platform}, {counted['dtype']}", row["devices"], reduced["count"]]
+            line += [f"{reduced['bytes'] / 1e6:.1f}", f"{row['parameter_bytes'] / 1e6:.1f}"]
+            line += [f"{row['statistics_bytes'] / 1e6:.2f}", ", ".join(others) or "none"]
+            lines.append([*line, f"{row['working_bytes'] / 1e9:.2f}"])
+    counts = trial.markdown([*header, "other collectives", "working memory, GB"], lines)
+    lines = []
     for name, fabric in FABRICS.items():
         if fabric[0] in found:
             last = found[fabric[0]]["rows"][-1]
-            shares = " | ".join(f"{100 * efficiency(last, n, fabric):.0f} %" for n in TO)
-            lines.append(f"| {name} | {shares} |")
-    return "\n".join(lines) + "\n"
+            lines.append([name, *(f"{100 * efficiency(last, n, fabric):.0f} %" for n in COUNTS)])
+    return counts + "\n" + trial.markdown(["weak scaling, modeled", *COUNTS], lines)
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = trial.command_line(__doc__)
     parser.add_argument("--config", default="biggan")
-    parser.add_argument("--platform", default="cpu", choices=PLATFORMS)
-    parser.add_argument("--channels", type=int, default=0, help="of both networks; 0: the config's")
-    parser.add_argument("--batch", type=int, default=32, help="of each device")
+    parser.add_argument("--platform", default="cpu", choices=("cpu", *aot.BACKENDS))
+    parser.add_argument("--batch", type=int, default=32, help="images per device")
     parser.add_argument("--devices", default="2,4,8")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=JSON")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "scaling.json")
@@ -154,44 +138,38 @@ def parse() -> argparse.Namespace:
 
 
 def config_of(args: argparse.Namespace) -> Any:
-    """The config, as the command line changes it."""
-    config = importlib.import_module(f"configs.{args.config}").get_config()
-    config.game.batch_size = args.batch
-    if args.channels:
-        config.generator.channels = config.discriminator.channels = args.channels
-    fields = (x.partition("=") for x in args.set)
-    config.update_from_flattened_dict({field: json.loads(value) for field, _, value in fields})
+    """The config with the command line's changes."""
+    config = trial.load_config(args.config)
+    config.update_from_flattened_dict({"system.batch_size": args.batch, **trial.overrides(args)})
     return config
 
 
 def main() -> None:
-    """Counts, and adds what was counted to the table."""
+    """Counts, and adds the counts to the table."""
     args = parse()
     counts = [int(x) for x in args.devices.split(",")]
     os.environ["JAX_PLATFORMS"] = "cpu"
     if args.platform == "cpu":
-        os.environ["XLA_FLAGS"] = (
-            f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={max(counts)}"
-        )
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={max(counts)}"
     import jax
 
     rows = []
     for n in counts:
-        rows.append(compiled(config_of(args), args.platform, n))
+        rows.append(measure(config_of(args), args.platform, n))
         print(json.dumps(rows[-1]), flush=True)
     found = json.loads(args.out.read_text()) if args.out.exists() else {}
     found[args.platform] = {
         "config": args.config,
         "dtype": config_of(args).dtype,
         "batch_of_each": args.batch,
-        "channels": args.channels,
         "set": args.set,
         "jax": jax.__version__,
         "rows": rows,
     }
-    args.out.write_text(json.dumps(found, indent=1) + "\n")
-    args.out.with_suffix(".md").write_text(said := table(found))
-    print(said)
+    trial.write(args.out, found)
+    args.out.with_suffix(".md").write_text(text := table(found))
+    print(text)
 
 
 if __name__ == "__main__":

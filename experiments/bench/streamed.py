@@ -1,11 +1,11 @@
-"""Training from pictures that do not fit on a device: a mapped file of many GB, against a set that does.
+"""Training from a memory-mapped file of many GB, compared with data that is resident on the device.
 
-    python experiments/bench/streamed.py --gigabytes 10 --at /a/disk --set game.batch_size=32
+    python experiments/bench/streamed.py --gigabytes 10 --at /a/disk --set system.batch_size=32
 
-The file (random pictures of 64x64) is made, mapped, and read ahead by grain (`stream.dispatches`) while
-narrow BigGAN trains from it; the same steps from 4,096 pictures on the device take turns with it. What is
-told: seconds of a step both ways, peak memory of the process (pages of the file among it), and whether a run
-that goes on at a later step sees the same pictures. streamed.json is left beside this file.
+Random images of 64x64 are written to the file, mapped, and prefetched by grain while narrow BigGAN trains
+on them; the same steps on 4,096 resident images take turns with it. streamed.json: seconds of a step both
+ways, the peak memory of the process (pages of the file included), and whether a resumed run sees the same
+images.
 """
 
 import itertools
@@ -16,113 +16,99 @@ import tempfile
 import time
 from typing import Any
 
+import jax
+import numpy as np
+
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
-from experiments import trial  # noqa: E402
-from experiments.bench import step as bench  # noqa: E402
+from experiments import timing, trial  # noqa: E402
+from experiments.bench import step  # noqa: E402
+from jaxdog import sharding  # noqa: E402
+from jaxdog.data import batches, host_loader  # noqa: E402
+from jaxdog.training import progress, train_step  # noqa: E402
 
 SIDE, CHUNK, K = 64, 10_000, 4
 
 
-def mapped(path: pathlib.Path, gigabytes: float) -> Any:
-    """A file of random pictures, as large as that, mapped for reading: [n, 64, 64, 3] uint8."""
-    import numpy as np
-
+def mapped(path: pathlib.Path, gigabytes: float) -> np.ndarray:
+    """A file of random images, mapped for reading: [n, 64, 64, 3] uint8."""
     n = int(gigabytes * 1e9 / (SIDE * SIDE * 3))
-    made = np.lib.format.open_memmap(path, "w+", np.uint8, (n, SIDE, SIDE, 3))
+    image = np.lib.format.open_memmap(path, "w+", np.uint8, (n, SIDE, SIDE, 3))
     rng = np.random.default_rng(0)
     for start in range(0, n, CHUNK):
-        rows = made[start : start + CHUNK]
+        rows = image[start : start + CHUNK]
         rows[:] = np.frombuffer(rng.bytes(rows.size), np.uint8).reshape(rows.shape)
-    made.flush()
-    del made
+    image.flush()
+    del image
     return np.load(path, mmap_mode="r")
 
 
-def turns(data: Any, config: Any, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each turn of K steps, streamed and resident alternating."""
-    import jax
-
-    from jaxdog import sharding
-    from jaxdog.config import build
-    from jaxdog.data import host_loader
-    from jaxdog.training import train_step
-
-    over, phase = sharding.mesh(), build.phases(build.check(config), bench.CLASSES)[-1]
-    few = bench.pictures(SIDE, 4096)
+def prefetched(data: batches.Data, batch_size: int, steps: range) -> Any:
+    """The images of these steps, K steps at a time."""
     key = train_step.key_for(0, train_step.DATA)
-    ahead = host_loader.dispatches(data, key, range((rounds + 1) * K), K, phase.batch_size, over)
-    sides: dict[str, Any] = {"streamed": ahead, "resident": itertools.repeat(few)}
+    return host_loader.prefetch(data, key, steps, K, batch_size, sharding.make_mesh())
+
+
+def measure(data: batches.Data, config: Any, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each turn of K steps, streamed and resident in turns."""
+    mesh, phase, resident = sharding.make_mesh(), timing.last_phase(config), timing.random_data(SIDE, 4096)
+    streamed = prefetched(data, phase.batch_size, range((rounds + 1) * K))
+    sides: dict[str, Any] = {"streamed": streamed, "resident": itertools.repeat(resident)}
+    functions = {
+        name: train_step.CompiledPhase(phase, 0, K, mesh, False, name == "streamed") for name in sides
+    }
+    states = {name: functions["resident"].init(resident) for name in sides}
     times: dict[str, list[float]] = {name: [] for name in sides}
-    made = {name: train_step.compiled(phase, 0, K, over, False, name == "streamed") for name in sides}
-    states = {name: made["resident"].init(few) for name in sides}
-    for i in range(rounds + 1):  # the first one compiles
+    for _ in range(rounds + 1):
         for name, source in sides.items():
-            mark = time.perf_counter()
-            states[name], _ = made[name].dispatch(states[name], next(source), 0.0)
+            start = time.perf_counter()
+            states[name], _ = functions[name].train_steps(states[name], next(source), 0.0)
             jax.block_until_ready(states[name])
-            if i:
-                times[name].append(time.perf_counter() - mark)
-    return times
+            times[name].append(time.perf_counter() - start)
+    return {name: t[1:] for name, t in times.items()}  # the first turn compiles
 
 
-def goes_on(data: Any, batch_size: int) -> bool:
-    """Whether the pictures of step 100 are the same in a run that begins there."""
-    import numpy as np
-
-    from jaxdog import sharding
-    from jaxdog.data import host_loader
-    from jaxdog.training import train_step
-
-    key, over = train_step.key_for(0, train_step.DATA), sharding.mesh()
-    seen = [
-        next(
-            itertools.islice(
-                host_loader.dispatches(data, key, range(at, 100 + K), K, batch_size, over), i, None
-            )
-        )
-        for at, i in ((0, 100 // K), (100, 0))
-    ]
-    return all(np.array_equal(a, b) for a, b in zip(*seen, strict=True))
+def resumes(data: batches.Data, batch_size: int) -> bool:
+    """Whether the images of step 100 are the same in a run that starts there."""
+    whole = next(itertools.islice(prefetched(data, batch_size, range(100 + K)), 100 // K, None))
+    resumed = next(prefetched(data, batch_size, range(100, 100 + K)))
+    return all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))
 
 
 def main() -> None:
-    """Measures, prints, keeps."""
+    """Measures; writes streamed.json."""
     parser = trial.parser(__doc__)
     parser.set_defaults(kimg=1.0, narrow=True)
     parser.add_argument("--gigabytes", type=float, default=10.0)
     parser.add_argument("--at", type=pathlib.Path, help="a folder for the file; default: the temporary one")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--settle", type=float, default=50.0, help="seconds in which the file is written")
+    parser.add_argument(
+        "--settle", type=float, default=50.0, help="seconds to wait until the file is on disk"
+    )
     args = parser.parse_args()
-    import jax
-    import numpy as np
-
-    from jaxdog.data import batches
-    from jaxdog.training import loop
-
-    config = bench.config_of("biggan", args)
-    with tempfile.TemporaryDirectory(dir=args.at) as place:
-        image = mapped(pathlib.Path(place) / "image.npy", args.gigabytes)
-        label = np.random.default_rng(1).integers(0, bench.CLASSES, len(image), np.int32)
-        data = batches.resident(image, label)
-        time.sleep(args.settle)  # a system goes on writing to its disk, on these cores
-        times = turns(data, config, args.rounds)
-        same = goes_on(data, config.game.batch_size)
+    config = step.config_of("biggan", args)
+    with tempfile.TemporaryDirectory(dir=args.at) as folder:
+        image = mapped(pathlib.Path(folder) / "image.npy", args.gigabytes)
+        label = np.random.default_rng(1).integers(0, timing.CLASSES, len(image), np.int32)
+        data = batches.make_data(image, label)
+        time.sleep(args.settle)
+        times = measure(data, config, args.rounds)
+        same = resumes(data, config.system.batch_size)
     medians = {name: statistics.median(t) / K for name, t in times.items()}
-    found = {
+    result = {
         "gigabytes": image.nbytes / 1e9,
         "pictures": len(image),
-        "batch_size": config.game.batch_size,
+        "batch_size": config.system.batch_size,
         "seconds_per_step": medians,
         "streamed_over_resident": medians["streamed"] / medians["resident"],
-        "peak_memory_gb": loop.memory_gb(),
-        "goes_on_with_the_same_pictures": same,
+        "peak_memory_gb": progress.peak_memory_gb(),
+        "resumes_with_the_same_images": same,
         "device": jax.devices()[0].device_kind,
+        **timing.versions(),
     }
-    trial.write(HERE / "streamed.json", found)
-    print(found)
+    trial.write(HERE / "streamed.json", result)
+    print(result)
 
 
 if __name__ == "__main__":

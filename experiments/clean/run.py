@@ -1,14 +1,14 @@
-"""Do clusters of crops tell near dogs from far ones? Purity of each method's clusters against known framing.
+"""Do clusters of crops separate near from far dogs? Purity of each method's clusters for a known framing.
 
-    JAXDOG_DATA=FOLDER nice -n 15 python experiments/clean/run.py --n 1500
+    JAXDOG_DATA=DATA python experiments/clean/run.py --n 600
 
-JAXDOG_DATA holds stanford_dogs/ (the three archives) and inception/ (weights). Two sets:
+DATA holds stanford_dogs/ (the three archives) and inception/ (weights). Two sets:
 
-  drawn  drawn dogs, whose boxes take a known share of their photos: near from --near on
-  real   N Stanford Dogs, every second one of a draw cut to its middle and a little up: near by construction,
-         because photos that are cut to their boxes already have no framing of their own
+  drawn  drawn dogs, whose boxes cover a known fraction of their photos: near from --near on
+  real   N Stanford Dogs, every second one of a random order cut to its middle and a little above: near by
+         construction, because photos that are cut to their boxes already have no framing of their own
 
-Every method of mode clean, at 2 and at 8 clusters. framing.json beside this file holds what was measured.
+Every method of mode clean, with 2 and 8 clusters. framing.json holds the results.
 """
 
 import argparse
@@ -18,166 +18,140 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn import metrics
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(HERE.parent.parent))
 
-from jaxdog import sharding  # noqa: E402  (the package beside this folder)
+from experiments import trial  # noqa: E402
+from jaxdog import sharding  # noqa: E402
 from jaxdog.cleaning import clusters, filters, segment  # noqa: E402
-from jaxdog.data import cropped_boxes, photos, sources, toy  # noqa: E402
-from jaxdog.evaluation import evaluate  # noqa: E402  (the package beside this folder)
-from jaxdog.metrics.backbones import networks  # noqa: E402  (the package beside this folder)
+from jaxdog.data import crop_dataset, crop_recipes, photos, sources, toy  # noqa: E402
+from jaxdog.evaluation import feature_extractor  # noqa: E402
+from jaxdog.metrics.backbones import networks  # noqa: E402
 
-SIZE, SMALL, COMPONENTS = 64, 32, 64  # of crops, of what pixels and segments look at; principal components
-MIDDLE = (0.08, 0.25, 0.58, 0.75)  # top, left, bottom, right of the part that stays of a near photo
-CLUSTERS = (2, 8)
-METHODS = ("pixels", "segments", "features")
+SIZE, VIEW_SIZE = 64, 32  # of crops; of what pixels and segments see
+NUM_COMPONENTS, NUM_CLUSTERS = 64, (2, 8)
+MIDDLE = (0.08, 0.25, 0.58, 0.75)  # top, left, bottom, right of what is left of a near photo
+SETS, METHODS = ("drawn", "real"), ("pixels", "segments", "features")
+BATCH = 16  # images in Inception at a time
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = trial.command_line(__doc__)
+    parser.add_argument("--n", type=int, default=1500, help="photos of each set, from 16 to 3000")
+    parser.add_argument(
+        "--near", type=float, default=0.4, help="fraction of the photo from which a dog is near"
     )
-    parser.add_argument("--n", type=int, default=1500, help="photos of each set, at most 3000")
-    parser.add_argument("--near", type=float, default=0.4, help="share of the photo from which a dog is near")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=16, help="pictures in flight through Inception")
-    parser.add_argument("--only", default="drawn,real", help="sets, separated by commas")
-    parser.add_argument("--methods", default=",".join(METHODS), help="of clustering, separated by commas")
-    parser.add_argument("--out", default=str(HERE / "framing.json"))
+    parser.add_argument("--only", type=trial.selection(SETS), default=SETS, help="sets")
+    parser.add_argument("--methods", type=trial.selection(METHODS), default=METHODS)
+    parser.add_argument("--out", type=pathlib.Path, default=HERE / "framing.json")
     args = parser.parse_args()
     if not 16 <= args.n <= 3000:
         parser.error(f"--n is {args.n}, and must be from 16 to 3000")
     return args
 
 
-def drawn(args: argparse.Namespace) -> tuple[photos.Source, None]:
-    """Drawn dogs; their framing is what their boxes say."""
-    return toy.dogs(args.n, args.seed), None
+def data_folder() -> pathlib.Path:
+    """JAXDOG_DATA."""
+    if not (folder := os.environ.get("JAXDOG_DATA")):
+        sys.exit("set JAXDOG_DATA to the folder of stanford_dogs/ and inception/")
+    return pathlib.Path(folder)
 
 
-def real(args: argparse.Namespace) -> tuple[photos.Source, np.ndarray]:
-    """Photos spread evenly over all breeds, and which of them were cut to be near."""
-    data = pathlib.Path(os.environ.get("JAXDOG_DATA", ROOT.parent / "shared" / "data"))
-    whole = sources.tfds(archives=data / "stanford_dogs")
-    chosen = np.linspace(0, len(whole.photos) - 1, args.n).round().astype(int)
-    near = np.random.default_rng(args.seed).permutation(args.n) % 2 == 0
+def real_photos(n: int, seed: int) -> tuple[photos.Source, np.ndarray]:
+    """Photos spread evenly over all classes, and which of them are cut to be near."""
+    source = sources.tfds(archives=data_folder() / "stanford_dogs")
+    chosen = np.linspace(0, len(source.photos) - 1, n).round().astype(int)
+    near = np.random.default_rng(seed).permutation(n) % 2 == 0
 
     def photo(i: int) -> photos.Photo:
-        found = whole.photos[int(chosen[i])]
-        read = functools.partial(middle, found.read) if near[i] else found.read
-        return found._replace(boxes=(), read=read)
+        whole = source.photos[int(chosen[i])]
+        read = functools.partial(read_middle, whole.read) if near[i] else whole.read
+        return whole._replace(boxes=(), read=read)
 
-    return whole._replace(key=f"{whole.key}, framed", photos=sources.Lazy(args.n, photo)), near
+    return source._replace(key=f"{source.key}, framed", photos=sources.Lazy(n, photo)), near
 
 
-def middle(read) -> np.ndarray:
-    """The part of a photo where a standing dog's head mostly is."""
+def read_middle(read: Callable[[], np.ndarray]) -> np.ndarray:
+    """The part of a photo where the head of a standing dog mostly is."""
     image = read()
     h, w, _ = image.shape
     top, left, bottom, right = (round(f * n) for f, n in zip(MIDDLE, (h, w, h, w), strict=True))
     return image[top : max(bottom, top + 1), left : max(right, left + 1)]
 
 
-def agreement(number: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Purity (share of crops in the larger class of their cluster), and two measures corrected for chance."""
-    table = metrics.cluster.contingency_matrix(truth, number)
+def agreement(cluster: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Purity (fraction of crops in the majority of their cluster), and the Rand index adjusted for chance."""
+    table = metrics.cluster.contingency_matrix(truth, cluster)
     return {
         "purity": float(table.max(axis=0).sum() / table.sum()),
-        "adjusted_rand": float(metrics.adjusted_rand_score(truth, number)),
-        "adjusted_mutual_information": float(metrics.adjusted_mutual_info_score(truth, number)),
+        "adjusted_rand": float(metrics.adjusted_rand_score(truth, cluster)),
     }
 
 
-def one_cluster(near: np.ndarray) -> float:
-    """The purity of all crops as one cluster."""
-    return float(max(near.mean(), 1 - near.mean()))
+def vectors_of(method: str, image: np.ndarray, cut_outs: np.ndarray) -> np.ndarray:
+    """float32 [n, d] to cluster."""
+    if method == "pixels":
+        return clusters.pixel_vectors(image, VIEW_SIZE)
+    if method == "segments":
+        return clusters.to_vectors(cut_outs)
+    weights = networks.load("inception", str(data_folder() / "inception"), pathlib.Path.home())
+    extractor = feature_extractor.FeatureExtractor("inception", weights, sharding.make_mesh(), BATCH)
+    return extractor.extract(image)["pool_3"]
 
 
-def vectors(args: argparse.Namespace, crops: photos.Crops, facts: filters.Facts) -> dict[str, Any]:
-    """Method -> () -> float32 [n, d]."""
-    data = pathlib.Path(os.environ.get("JAXDOG_DATA", ROOT.parent / "shared" / "data"))
-
-    def inception() -> np.ndarray:
-        weights = networks.load("inception", str(data / "inception"), pathlib.Path.home())
-        extractor = evaluate.Extractor("inception", weights, sharding.mesh(), args.batch)
-        return extractor.of_images(crops.image)["pool_3"]
-
-    return {
-        "pixels": lambda: clusters.pixels(crops.image, SMALL),
-        "segments": lambda: clusters.vectors(np.asarray(facts.look)),
-        "features": inception,
-    }
-
-
-def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """One set: its framing, and how well each method's clusters agree with it."""
-    source, cut = {"drawn": drawn, "real": real}[name](args)
-    crops = photos.crops(source, functools.partial(cropped_boxes.box, size=SIZE), "box", None)
-    begun = time.monotonic()
-    facts = filters.survey(source, crops, functools.partial(segment.cut_out, size=SMALL))
-    seconds = {"cutting out": round(time.monotonic() - begun, 1)}
-    share = filters.shares(facts)
-    by_box = share >= args.near
-    near = by_box if cut is None else cut[crops.photo]
+    source, is_cut = real_photos(args.n, args.seed) if name == "real" else (toy.dogs(args.n, args.seed), None)
+    crops = crop_dataset.load(source, functools.partial(crop_recipes.box, size=SIZE), "box", None)
+    facts = filters.measure(source, crops, functools.partial(segment.cut_out, size=VIEW_SIZE))
+    fraction, cut_outs = filters.area_fractions(facts), np.asarray(facts.view)
+    near = fraction >= args.near if is_cut is None else is_cut[crops.photo]
     methods: dict[str, Any] = {}
-    made = vectors(args, crops, facts)
-    for method in args.methods.split(","):
-        begun = time.monotonic()
-        x, told = made[method](), np.ones(len(near), bool)
-        if method == "segments":  # those of which no dog was cut out are in no cluster
-            told = segment.told(np.asarray(facts.look))
+    for method in args.methods:
+        # Crops in which no dog was found are in no cluster of segments.
+        among = segment.is_segmented(cut_outs) if method == "segments" else np.ones(len(near), bool)
+        vectors = vectors_of(method, crops.image, cut_outs)
+        share = near[among].mean()
         rows = methods[method] = {
-            "clustered": int(told.sum()),
-            "purity_of_one_cluster": one_cluster(near[told]),
+            "clustered": int(among.sum()),
+            "purity_of_one_cluster": float(max(share, 1 - share)),
         }
-        for k in CLUSTERS:
-            found = clusters.cluster(x, told, COMPONENTS, k, args.seed)
+        for k in NUM_CLUSTERS:
+            found = clusters.fit_and_assign(vectors, among, NUM_COMPONENTS, k, args.seed)
             rows[f"k={k}"] = {
-                **agreement(found.number[told], near[told]),
-                "breeds": agreement(found.number[told], crops.label[told]),
-                "explained_variance": found.explained,
+                **agreement(found.cluster[among], near[among]),
+                "classes": agreement(found.cluster[among], crops.label[among]),
+                "explained_variance": found.explained_variance,
             }
-        seconds[method] = round(time.monotonic() - begun, 1)
         print(name, method, json.dumps(rows), flush=True)
     return {
         "source": source.key,
         "crops": len(crops.image),
         "near": int(near.sum()),
-        "framing": "share of the box in its photo" if cut is None else "cut to the middle, or not",
-        "share_quartiles": np.percentile(share, [0, 25, 50, 75, 100]).round(4).tolist(),
-        "near_by_box_share": int(by_box.sum()),
-        "purity_of_one_cluster": one_cluster(near),
+        "framing": "fraction of the box in its photo" if is_cut is None else "cut to the middle, or not",
+        "area_fraction_quartiles": np.percentile(fraction, [0, 25, 50, 75, 100]).round(4).tolist(),
         "methods": methods,
-        "seconds": seconds,
     }
 
 
 def main() -> None:
+    """Measures the sets."""
     args = parse()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    found = {
-        "commit": commit,
-        "n": args.n,
-        "seed": args.seed,
-        "near_from_share": args.near,
-        "crop_pixels": SIZE,
-        "pixels_looked_at": SMALL,
-        "components": COMPONENTS,
-        "sets": {},
-    }
-    for name in args.only.split(","):
-        found["sets"][name] = measured(name, args)
-        pathlib.Path(args.out).write_text(json.dumps(found, indent=2) + "\n")
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, cwd=trial.ROOT, capture_output=True, text=True, check=False).stdout
+    sets: dict[str, Any] = {}
+    for name in args.only:
+        sets[name] = measure(name, args)
+        settings = {"commit": commit.strip(), "n": args.n, "seed": args.seed, "near_from": args.near}
+        trial.write(args.out, {**settings, "sets": sets})
 
 
 if __name__ == "__main__":

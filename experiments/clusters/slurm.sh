@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One process per node, all GPUs of the node in it:  sbatch --nodes=4 experiments/clusters/slurm.sh FLAGS...
-# FLAGS are those of jaxdog.main. The work folder must be one that all nodes see.
+# One process per node, with all its GPUs:  sbatch --nodes=4 experiments/clusters/slurm.sh FLAGS...
+# FLAGS are those of jaxdog.main. The work directory must be on a file system of all nodes.
 #SBATCH --job-name=jaxdog
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
@@ -10,6 +10,6 @@
 #SBATCH --signal=TERM@120
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?start this with sbatch}"
-# SLURM tells JAX who the others are. TERM, two minutes before the end, makes a checkpoint of the last step;
-# put in again, the job goes on from it.
+# JAX finds the other processes through SLURM. TERM, two minutes before the end, makes a checkpoint of the last step;
+# the requeued job resumes from it.
 exec srun --kill-on-bad-exit=1 .venv/bin/python -m jaxdog.main "$@"

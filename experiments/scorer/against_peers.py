@@ -1,11 +1,11 @@
 """Every score of real dogs against real dogs, ours and an independent implementation's, in one run.
 
-    python experiments/scorer/against_peers.py FEATURES [--pictures IMAGES --weights FOLDER] [--out OUT]
+    python experiments/scorer/against_peers.py FEATURES [--images IMAGES --weights FOLDER] [--out OUT]
 
-FEATURES is a file of features of real photos (jaxdog-score --save_real); its even rows are one half, its odd
-rows the other. Each measurement has a process of its own, which reports its value, the seconds of the score
-alone (compiling included) and its peak memory above what it held before. With IMAGES, a uint8 array of
-pictures (.npy), both sides also go from pictures to FID with the same weights.
+FEATURES is a file of features of real photos (jaxdog-score --save_real); its even rows are compared with
+its odd rows. Each measurement has a process of its own, which reports the value, the seconds of the score
+alone (compilation included) and the peak memory above what the process held before. With IMAGES, an uint8
+array (.npy), both sides also go from images to FID with the same weights.
 """
 
 import argparse
@@ -16,28 +16,36 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
+from typing import Any
 
 import numpy as np
 
-LAYER = {"fid768": "mixed_7"}
-MEASURES = ("fid768", "fid2048", "memorization_distance", "kid", "inception_score", "precision_recall")
-MEASURES += ("density_coverage",)
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))
+
+from experiments import trial  # noqa: E402
+
+LAYERS = {
+    "fid768": "mixed_7",
+    **dict.fromkeys(("fid2048", "memorization_distance", "kid", "inception_score"), "pool_3"),
+    **dict.fromkeys(("precision_recall", "density_coverage"), "pool_3"),
+}
+IMAGES = "pictures_to_fid2048"  # the measurement that starts from images
+Arrays = tuple[np.ndarray, np.ndarray]  # the real and the generated side
 
 
-def halves(path: str, layer: str) -> tuple[np.ndarray, np.ndarray]:
+def halves(path: str, name: str) -> Arrays:
+    """Features of both sides."""
     with np.load(path) as stored:
-        rows = stored[layer]
-    return np.ascontiguousarray(rows[::2]), np.ascontiguousarray(rows[1::2])
-
-
-def logits(pool: np.ndarray) -> np.ndarray:
-    """The fitted weights have no classifier: a fixed random one gives the score something to work on."""
-    head = np.random.RandomState(0).normal(size=(pool.shape[1], 1008)).astype(np.float32) * 0.05
-    return pool @ head
+        rows = stored[LAYERS[name]]
+    real, fake = np.ascontiguousarray(rows[::2]), np.ascontiguousarray(rows[1::2])
+    if name == "inception_score":  # logits of a fixed random head: the fitted weights have no classifier
+        fake = fake @ np.random.RandomState(0).normal(size=(fake.shape[1], 1008)).astype(np.float32) * 0.05
+    return real, fake
 
 
 def ours(name: str, real: np.ndarray, fake: np.ndarray) -> list[float]:
+    """jaxdog's score."""
     import jax
 
     from jaxdog.metrics import fid, inception_score, kid, mifid, prdc
@@ -54,15 +62,15 @@ def ours(name: str, real: np.ndarray, fake: np.ndarray) -> list[float]:
     return [float(x) for x in jax.jit(functions[name])(real, fake)]
 
 
-def memorization_distance(real: np.ndarray, fake: np.ndarray) -> float:
-    """The competition's recipe, word by word in float64 numpy."""
+def memorization_distance(real: np.ndarray, fake: np.ndarray) -> list[float]:
+    """The competition's definition in float64 numpy."""
     real, fake = (x.astype(np.float64)[x.sum(axis=1) != 0] for x in (real, fake))
     real, fake = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (real, fake))
-    return float(np.mean(np.min(1.0 - np.abs(np.matmul(fake, real.T)), axis=1)))
+    return [float(np.mean(np.min(1.0 - np.abs(np.matmul(fake, real.T)), axis=1)))]
 
 
 def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> list[float]:
-    """Naeem et al.'s definition on sklearn's distances."""
+    """Naeem et al.'s definition with scikit-learn's distances."""
     from sklearn.metrics import pairwise_distances
 
     radius = np.partition(pairwise_distances(real, n_jobs=-1), k, axis=1)[:, k]
@@ -71,56 +79,53 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> list[flo
 
 
 def peer(name: str, real: np.ndarray, fake: np.ndarray) -> list[float]:
+    """An independent implementation's score."""
     from tests import oracles
 
-    if name == "memorization_distance":
-        return [memorization_distance(real, fake)]
-    if name == "density_coverage":
-        return density_coverage(real, fake)
-    if name.startswith("fid"):
-        _, metric = oracles.torch_fidelity("metric_fid")
-        torch, _ = oracles.torch_fidelity("metric_fid")
-        sides = [metric.fid_features_to_statistics(torch.from_numpy(x)) for x in (real, fake)]
-        return list(metric.fid_statistics_to_metric(*sides, False).values())
+    own = {"memorization_distance": memorization_distance, "density_coverage": density_coverage}
+    if name in own:
+        return own[name](real, fake)
+    modules = {"kid": "metric_kid", "inception_score": "metric_isc", "precision_recall": "metric_prc"}
+    torch, metric = oracles.torch_fidelity(modules.get(name, "metric_fid"))
+    real, fake = torch.from_numpy(real), torch.from_numpy(fake)
     if name == "kid":
-        torch, metric = oracles.torch_fidelity("metric_kid")
-        found = metric.kid_features_to_metric(torch.from_numpy(real), torch.from_numpy(fake), verbose=False)
+        scores = metric.kid_features_to_metric(real, fake, verbose=False)
     elif name == "inception_score":
-        torch, metric = oracles.torch_fidelity("metric_isc")
-        found = metric.isc_features_to_metric(torch.from_numpy(fake), 10, shuffle=False)
+        scores = metric.isc_features_to_metric(fake, 10, shuffle=False)
+    elif name == "precision_recall":
+        scores = metric.prc_features_to_metric(fake, real, verbose=False, save_cpu_ram=True)
     else:
-        torch, metric = oracles.torch_fidelity("metric_prc")
-        sides = (torch.from_numpy(fake), torch.from_numpy(real))
-        found = metric.prc_features_to_metric(*sides, verbose=False, save_cpu_ram=True)
-    return list(found.values())[:2]
+        sides = [metric.fid_features_to_statistics(x) for x in (real, fake)]
+        scores = metric.fid_statistics_to_metric(*sides, False)
+    return list(scores.values())[:2]
 
 
-def pictures_ours(images: np.ndarray, weights_folder: str, _: int) -> list[float]:
+def ours_of_images(images: np.ndarray, weights: str, _: int) -> list[float]:
+    """jaxdog's FID, from images."""
     from jaxdog.evaluation import score_files
 
     with tempfile.TemporaryDirectory() as cache:
-        options = score_files.Options(weights=weights_folder, metrics=("mifid",), cache_dir=cache)
+        options = score_files.Options(weights=weights, metrics=("mifid",), cache_dir=cache)
         return [score_files.score(images[::2], images[1::2], options)["fid2048_approx"]]
 
 
-def pictures_peer(images: np.ndarray, weights_folder: str, batch: int) -> list[float]:
-    """torch-fidelity with the same kernels, batch norm that changes nothing beside them."""
+def peer_of_images(images: np.ndarray, weights: str, batch: int) -> list[float]:
+    """torch-fidelity's FID, from images, with the same kernels and batch norms that are identities."""
     from jaxdog.metrics.backbones import inception_weights
     from tests import oracles
 
     torch, extractor = oracles.torch_fidelity("feature_extractor_inceptionv3")
     _, metric = oracles.torch_fidelity("metric_fid")
-    known, state = inception_weights.load(weights_folder).params, {}
+    params = inception_weights.load(weights).params
+    scale = np.sqrt(1 + inception_weights.BATCH_NORM_EPSILON)
+    state = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
     for unit, prefix in inception_weights.torch_names().items():
-        kernel, bias = (torch.from_numpy(np.array(known[unit][leaf])) for leaf in ("kernel", "bias"))
+        kernel, bias = (torch.from_numpy(np.array(params[unit][leaf])) for leaf in ("kernel", "bias"))
         state[f"{prefix}.conv.weight"] = kernel.permute(3, 2, 0, 1).contiguous()
-        state[f"{prefix}.bn.weight"] = torch.full_like(
-            bias, np.sqrt(1 + inception_weights.BATCH_NORM_EPSILON)
-        )
+        state[f"{prefix}.bn.weight"] = torch.full_like(bias, scale)
         state[f"{prefix}.bn.bias"] = bias
         state[f"{prefix}.bn.running_mean"] = torch.zeros_like(bias)
         state[f"{prefix}.bn.running_var"] = torch.ones_like(bias)
-    state["fc.weight"], state["fc.bias"] = torch.zeros(1008, 2048), torch.zeros(1008)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "weights.pth")
         torch.save(state, path)
@@ -129,62 +134,53 @@ def pictures_peer(images: np.ndarray, weights_folder: str, batch: int) -> list[f
         )
     sides = []
     for part in (images[::2], images[1::2]):
-        rows = []
+        batches = torch.from_numpy(part).permute(0, 3, 1, 2).split(batch)
         with torch.no_grad():
-            for start in range(0, len(part), batch):
-                rows.append(net(torch.from_numpy(part[start : start + batch]).permute(0, 3, 1, 2))[0])
-        sides.append(metric.fid_features_to_statistics(torch.cat(rows)))
+            sides.append(metric.fid_features_to_statistics(torch.cat([net(x)[0] for x in batches])))
     return list(metric.fid_statistics_to_metric(*sides, False).values())
 
 
-def measure(name: str, who: str, options: argparse.Namespace) -> dict:
+def measure(name: str, who: str, args: argparse.Namespace) -> dict[str, Any]:
     """In a process of its own: value, seconds, MB above the arrays."""
-    if name == "pictures_to_fid2048":
-        images = np.load(options.pictures)
-        function = pictures_ours if who == "ours" else pictures_peer
-        arguments = images, options.weights, options.peer_batch
+    if name == IMAGES:
+        function = ours_of_images if who == "ours" else peer_of_images
+        given: tuple = np.load(args.images), args.weights, args.peer_batch
     else:
-        real, fake = halves(options.features, LAYER.get(name, "pool_3"))
-        if name == "inception_score":
-            fake = logits(fake)
-        function, arguments = (ours if who == "ours" else peer), (name, real, fake)
-    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    value = function(*arguments)
-    seconds = time.monotonic() - begun
-    return {
-        "value": value,
-        "seconds": seconds,
-        "peak_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3,
-    }
+        function = ours if who == "ours" else peer
+        given = name, *halves(args.features, name)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    from experiments import timing
+
+    value, seconds = timing.timed(lambda: function(*given))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"value": value, "seconds": seconds, "peak_mb": (peak - before) / 1e3}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    """Measures; writes OUT."""
+    parser = trial.command_line(__doc__)
     parser.add_argument("features")
-    parser.add_argument("--pictures")
+    parser.add_argument("--images")
     parser.add_argument("--weights")
-    parser.add_argument("--peer_batch", type=int, default=16, help="pictures torch-fidelity sees together")
-    parser.add_argument("--out", default="experiments/scorer/against_peers.json")
-    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.only:
-        print("RESULT " + json.dumps(measure(*options.only, options)))
+    parser.add_argument("--peer_batch", type=int, default=16, help="images in torch-fidelity's Inception")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE / "against_peers.json")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print("RESULT " + json.dumps(measure(*args.one, args)))
         return
-    rows = {}
-    for name in (*MEASURES, *(["pictures_to_fid2048"] if options.pictures else [])):
+    rows: dict[str, dict[str, Any]] = {}
+    for name in (*LAYERS, *([IMAGES] if args.images else [])):
         rows[name] = {}
         for who in ("ours", "peer"):
-            command = [sys.executable, __file__, *sys.argv[1:], "--only", name, who]
-            root = pathlib.Path(__file__).resolve().parents[2]
-            done = subprocess.run(
-                command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}
-            )
+            command = [sys.executable, __file__, *sys.argv[1:], "--one", name, who]
+            done = subprocess.run(command, capture_output=True, text=True)
             lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
             if not lines:
                 sys.exit(f"{name} {who}: {done.stderr[-2000:]}")
             rows[name][who] = json.loads(lines[0].removeprefix("RESULT "))
         print(name, rows[name], flush=True)
-    pathlib.Path(options.out).write_text(json.dumps(rows, indent=2) + "\n")
+    trial.write(args.out, rows)
 
 
 if __name__ == "__main__":

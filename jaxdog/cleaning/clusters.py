@@ -1,7 +1,7 @@
-"""Crops put into clusters: vectors -> principal components -> k-means, both scikit-learn's.
+"""Clustering of crops by PCA and k-means, both from scikit-learn.
 
-What the vectors are made of, pixels, cut-out dogs or a network's features, is the caller's choice. How many
-components and clusters the methods had that were told of in 2019 was never published.
+The vectors to cluster are pixels, segmented objects or features of a network. The numbers of components and
+clusters used in 2019 were not published.
 """
 
 from typing import NamedTuple
@@ -9,59 +9,66 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdog.data import cropping
-from jaxdog.utils import optional
+from jaxdog.utils import errors, optional
 
-STARTS = 10  # of k-means; the best is taken
+NUM_INITS = 10  # of k-means; the best result is used
 
 
 class Clusters(NamedTuple):
-    """Where each vector belongs."""
+    """The cluster of each vector."""
 
-    number: np.ndarray  # int [n]: cluster 0 is the largest
-    distance: np.ndarray  # float [n], to the middle of its cluster, among the components
-    explained: float  # share of the variance that the components hold
-
-
-def pixels(image: np.ndarray, size: int) -> np.ndarray:
-    """Crops uint8 [n, s, s, 3] -> float32 [n, size * size * 3] in [0, 1], area means."""
-    small = np.stack([cropping.resize(x, size, size, "box") for x in image])
-    return vectors(small)
+    cluster: np.ndarray  # int [n]; clusters are numbered by decreasing size
+    distance: np.ndarray  # float [n], to the cluster's center in the principal components
+    explained_variance: float  # fraction of the variance explained by the components
 
 
-def vectors(image: np.ndarray) -> np.ndarray:
+def pixel_vectors(image: np.ndarray, size: int) -> np.ndarray:
+    """Crops uint8 [n, s, s, 3], averaged down -> float32 [n, size * size * 3] in [0, 1]."""
+    return to_vectors(np.stack([cropping.resize(x, size, size, "box") for x in image]))
+
+
+def to_vectors(image: np.ndarray) -> np.ndarray:
     """uint8 [n, ...] -> float32 [n, d] in [0, 1]."""
     return image.reshape(len(image), -1).astype(np.float32) / np.float32(255)
 
 
-def cluster(x: np.ndarray, among: np.ndarray, components: int, k: int, seed: int) -> Clusters:
-    """Clusters of vectors [n, d]: found among some of them, every one put into the nearest.
+def fit_and_assign(
+    vectors: np.ndarray, among: np.ndarray, num_components: int, num_clusters: int, seed: int
+) -> Clusters:
+    """Fits PCA and k-means to some of the vectors, and assigns each vector to the nearest cluster.
 
     Args:
-      x: float32 [n, d].
-      among: bool [n], those by which components and clusters are found.
-      components: at most; there are no more than d, or vectors.
-      k: clusters.
-      seed: another seed is another start.
+      vectors: float32 [n, d].
+      among: bool [n], the vectors to fit to.
+      num_components: maximum number of components, also limited by d and the number of vectors.
+      num_clusters: k.
+      seed: random seed.
 
-    Raises ValueError where there are not k different vectors, MissingExtra without scikit-learn.
+    Raises:
+      errors.UserError: there are fewer than k distinct vectors.
+      optional.MissingExtraError: scikit-learn is not installed.
     """
     decomposition = optional.load("sklearn.decomposition", "clustering")
     kmeans = optional.load("sklearn.cluster", "clustering")
-    distinct = len(np.unique(x[among], axis=0))
-    if distinct < k:
-        raise ValueError(f"clean.k is {k}, and only {distinct} different crops are left to cluster")
-    components = min(components, int(among.sum()), x.shape[1])
-    pca = decomposition.PCA(components, svd_solver="auto", random_state=seed).fit(x[among])
-    reduced = pca.transform(x)
-    model = kmeans.KMeans(k, n_init=STARTS, random_state=seed).fit(reduced[among])
-    distances, number = model.transform(reduced), model.predict(reduced)
-    sizes = np.bincount(number[among], minlength=k)
-    order = np.argsort(-sizes, kind="stable")
-    renamed = np.argsort(order)[number]
-    return Clusters(renamed, distances[np.arange(len(x)), number], float(pca.explained_variance_ratio_.sum()))
+    num_distinct = len(np.unique(vectors[among], axis=0))
+    if num_distinct < num_clusters:
+        raise errors.UserError(
+            f"clean.num_clusters is {num_clusters}, but only {num_distinct} distinct crops are left to "
+            "cluster"
+        )
+    num_components = min(num_components, int(among.sum()), vectors.shape[1])
+    pca = decomposition.PCA(num_components, svd_solver="auto", random_state=seed).fit(vectors[among])
+    components = pca.transform(vectors)
+    model = kmeans.KMeans(num_clusters, n_init=NUM_INITS, random_state=seed).fit(components[among])
+    distances, cluster = model.transform(components), model.predict(components)
+    sizes = np.bincount(cluster[among], minlength=num_clusters)
+    rank = np.argsort(np.argsort(-sizes, kind="stable"))
+    distance = distances[np.arange(len(vectors)), cluster]
+    return Clusters(rank[cluster], distance, float(pca.explained_variance_ratio_.sum()))
 
 
-def spread(members: np.ndarray, distance: np.ndarray, most: int) -> np.ndarray:
-    """int [at most `most`] of the members int [m], from the most to the least typical, evenly spread."""
+def sample_by_distance(members: np.ndarray, distance: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` members, int, of the m in a cluster, evenly spaced from the nearest to the farthest."""
     ordered = members[np.argsort(distance[members], kind="stable")]
-    return ordered[np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), most)).round().astype(int))]
+    positions = np.linspace(0, len(ordered) - 1, min(len(ordered), count)).round().astype(int)
+    return ordered[np.unique(positions)]

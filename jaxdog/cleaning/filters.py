@@ -1,251 +1,270 @@
-"""Which crops to train on: filters, duplicates, a list of intruders; and the table that remembers it.
+"""Filters of training crops: by size, file and name, and exact and near duplicates.
 
-Entries of 2019 looked at their photos first: boxes too small or too long, files too large, the same photo
-twice, people where a dog should be. What is decided here is written to `clean.csv` (see `tables.py`), and any
-config trains on it (`curate.from_csv`).
+The decisions are written to `clean.csv` (see `data/tables.py`), which any config can train on
+(`data/select.py`, `from_csv`).
 """
 
-import concurrent.futures
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tqdm
 
-from jaxdog.data import photos, tables
+from jaxdog.data import crop_dataset, photos, tables
+from jaxdog.utils import errors
 
 log = logging.getLogger(__name__)
 
-# How reasons begin. Copies of what stays are of two kinds: equal in every pixel, and nearly the same.
-KINDS = SIDE, ASPECT, BYTES, INTRUDER, EQUAL, LIKE = (
-    *("side", "height / width", "file of", "intruder"),
-    *("duplicate of", "like"),
+# Each reason starts with one of these.
+REASONS = SIDE, ASPECT, BYTES, BLOCKLIST, DUPLICATE, NEAR_DUPLICATE = (
+    *("side", "height / width", "file of", "blocklist"),
+    *("duplicate of", "near duplicate of"),
 )
 METHODS = ("none", "pixels", "segments", "features", "labels")
 
+Reasons = list[list[str]]  # [n], reasons to drop each crop; an empty list: it is kept
+
 
 class Settings(NamedTuple):
-    """--clean.*: what is dropped, and how crops are put into clusters."""
+    """--clean.*: which crops to drop, and how to cluster the crops."""
 
     min_side: int = 1  # boxes whose short side has fewer pixels are dropped
-    min_aspect: float = 0.2  # boxes whose height / width is outside these limits are dropped; the 1st place's
-    max_aspect: float = 4.0
+    min_aspect: float = 0.2  # boxes whose height / width is outside these limits are dropped
+    max_aspect: float = 4.0  # the limits are those of the 1st place of 2019
     max_bytes_percentile: float = 100.0  # photos whose file is larger than this percentile are dropped
-    duplicates: bool = True  # of crops equal in every pixel the first stays
-    near_duplicates: float = 0.75  # of photos whose crops are as alike as this the first stays; 0: all stay
-    intruders: str = ""  # file of names to drop, one a line: of photos, or of crops as photo:number
-    method: str = "pixels"  # of clustering: one of METHODS
-    size: int = 32  # pixels on a side at which methods "pixels" and "segments" look
-    components: int = 64  # principal components, at most
-    k: int = 8  # clusters
+    duplicates: bool = True  # keep only the first of crops with equal pixels
+    near_duplicates: float = 0.75  # keep only the first of crops with at least this similarity; 0: off
+    blocklist: str = ""  # file with names to drop, one per line: photos, or crops as photo:index
+    method: str = "pixels"  # clustering method, one of METHODS
+    size: int = 32  # height and width in pixels, for methods "pixels" and "segments"
+    num_components: int = 64  # maximum number of principal components
+    num_clusters: int = 8
     seed: int = 0
-    weights: str = ""  # "features": a file of VGG16's weights; "": Inception with config.eval.weights
-    labels: str = ""  # "labels": the file that mode label wrote; "": labels.csv of the work folder
-    sheet: int = 100  # crops on each contact sheet
+    weights: str = (
+        ""  # method "features": a file with VGG16's weights; "": Inception with config.eval.weights
+    )
+    labels: str = ""  # method "labels": the file written by mode label; "": labels.csv in the workdir
+    sheet_size: int = 100  # number of crops on each contact sheet
 
 
-class Facts(NamedTuple):
-    """What is known of each crop besides its pixels."""
+class CropFacts(NamedTuple):
+    """Data about each crop for the filters, besides its pixels."""
 
-    box: np.ndarray  # int32 [n, 4], within the photo
-    photo: np.ndarray  # int32 [n, 2], height and width of its photo
-    bytes: np.ndarray  # int64 [n], of its photo's file; 0: it has none
-    look: np.ndarray | None  # [n, ...], what `survey` was asked to look at
+    box: np.ndarray  # int32 [n, 4], clipped to the photo
+    photo_size: np.ndarray  # int32 [n, 2], height and width of its photo
+    num_bytes: np.ndarray  # int64 [n], size of its photo's file; 0: the photo is not a file
+    view: np.ndarray | None  # [n, ...], results of `view` in `measure`
 
 
 def check(settings: Settings) -> None:
-    """Raises ValueError for a setting out of its limits."""
+    """Raises errors.UserError for a setting that is out of range."""
     limits: dict[str, tuple[float, float]] = {
         "min_side": (1, np.inf),
         "min_aspect": (0, settings.max_aspect),
         "max_bytes_percentile": (0, 100),
         "near_duplicates": (0, 1),
         "size": (1, 1024),
-        "components": (1, np.inf),
-        "k": (1, np.inf),
+        "num_components": (1, np.inf),
+        "num_clusters": (1, np.inf),
         "seed": (0, 2**31 - 1),
-        "sheet": (1, np.inf),
+        "sheet_size": (1, np.inf),
     }
     for name, (low, high) in limits.items():
         value = getattr(settings, name)
         if not low <= value <= high:
-            raise ValueError(f"clean.{name} is {value}, and must be from {low:g} to {high:g}")
+            raise errors.UserError(f"clean.{name} is {value}, and must be from {low:g} to {high:g}")
     if settings.method not in METHODS:
-        raise ValueError(f"clean.method is {settings.method!r}; choices: {', '.join(METHODS)}")
+        raise errors.UserError(f"clean.method is {settings.method!r}; choices: {', '.join(METHODS)}")
 
 
 # ------------------------------------------------------------------------------------- facts
 
 
-def survey(
+def measure(
     source: photos.Source,
-    crops: photos.Crops,
-    look: Callable[[np.ndarray, photos.Box], np.ndarray] | None = None,
+    crops: crop_dataset.CropDataset,
+    view: Callable[[np.ndarray, photos.Box], np.ndarray] | None = None,
     workers: int | None = None,
-) -> Facts:
-    """Reads every photo that has crops once more, in threads.
+) -> CropFacts:
+    """Measures all crops; reads each photo with crops again, in threads.
 
     Args:
       source: the photos.
-      crops: what was made of them.
-      look: (photo uint8 [h, w, 3], box within it) -> an array, the same shape for each crop.
-      workers: threads; default: one per core.
+      crops: their crops.
+      view: (photo uint8 [h, w, 3], box within it) -> an array of the same shape for each crop; None: no view.
+      workers: number of threads; None or 0: one per core.
 
-    Raises ValueError for crops that do not know their boxes.
+    Raises errors.UserError if the boxes of the crops are unknown.
     """
     if crops.box is None:
-        raise ValueError("the crops do not know which boxes they were made of")
-    wanted, of = crops.box, {}
+        raise errors.UserError("the boxes of these crops are unknown")
+    boxes = crops.box
+    rows_of_photo: dict[int, list[int]] = {}
     for row, photo in enumerate(crops.photo.tolist()):
-        of.setdefault(photo, []).append(row)
+        rows_of_photo.setdefault(photo, []).append(row)
 
-    def one(i: int) -> tuple[list[int], int, list[tuple[np.ndarray, Any]]]:
+    def measure_photo(i: int) -> tuple[tuple[int, int], int, list[tuple[photos.Box, Any]]]:
         photo = source.photos[i]
         pixels = photo.read()
         h, w, _ = pixels.shape
-        found = []
-        for row in of[i]:
-            low, high = np.clip(wanted[row, :2], 0, (w, h)), np.clip(wanted[row, 2:], 0, (w, h))
+        measured = []
+        for row in rows_of_photo[i]:
+            low, high = np.clip(boxes[row, :2], 0, (w, h)), np.clip(boxes[row, 2:], 0, (w, h))
             xmin, ymin, xmax, ymax = box = *low.tolist(), *high.tolist()
-            empty = xmin >= xmax or ymin >= ymax
-            found.append((box, look(pixels, (0, 0, w, h) if empty else box) if look else None))
-        return [h, w], photo.bytes, found
+            is_empty = xmin >= xmax or ymin >= ymax
+            measured.append((box, view(pixels, (0, 0, w, h) if is_empty else box) if view else None))
+        return (h, w), photo.num_bytes, measured
 
-    box = np.zeros((len(wanted), 4), np.int32)
-    extents, size = np.zeros((len(box), 2), np.int32), np.zeros(len(box), np.int64)
-    seen: list[Any] = [None] * len(box)
-    pool = concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1)
-    try:
-        results = pool.map(one, of)
-        bar = tqdm.tqdm(results, "looking at photos", len(of), unit="photo", leave=False, disable=None)
-        for rows, (extent, count, found) in zip(of.values(), bar, strict=True):
-            extents[rows], size[rows] = extent, count
-            for row, (place, looked) in zip(rows, found, strict=True):
-                box[row], seen[row] = place, looked
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return Facts(box, extents, size, np.stack(seen) if look else None)
+    n = len(boxes)
+    box, photo_size = np.zeros((n, 4), np.int32), np.zeros((n, 2), np.int32)
+    num_bytes, views = np.zeros(n, np.int64), list[Any]([None] * n)
+    with photos.thread_map(measure_photo, list(rows_of_photo), "measuring photos", workers) as results:
+        for rows, (size, count, measured) in zip(rows_of_photo.values(), results, strict=True):
+            photo_size[rows], num_bytes[rows] = size, count
+            for row, (clipped, viewed) in zip(rows, measured, strict=True):
+                box[row], views[row] = clipped, viewed
+    return CropFacts(box, photo_size, num_bytes, np.stack(views) if view else None)
 
 
-def shares(facts: Facts) -> np.ndarray:
-    """float [n]: of its photo's area that each crop's box takes; a dog near the camera has a large one."""
+def area_fractions(facts: CropFacts) -> np.ndarray:
+    """float [n]: area of each crop's box / area of its photo; large for objects near the camera."""
     sides = (facts.box[:, 2:] - facts.box[:, :2]).astype(float)
-    return sides.prod(axis=1) / facts.photo.astype(float).prod(axis=1)
+    return sides.prod(axis=1) / facts.photo_size.astype(float).prod(axis=1)
 
 
-def numbers(photo: np.ndarray) -> np.ndarray:
-    """int [n]: the how manyth crop of its photo each is, from 0."""
-    return tables.running(photo.tolist())
+def index_in_photo(photo: np.ndarray) -> np.ndarray:
+    """int [n]: the index of each crop within its photo, given photo indices [n]."""
+    return tables.occurrence_indices(photo.tolist())
+
+
+def crop_names(crops: crop_dataset.CropDataset) -> list[str]:
+    """[n]: name of each crop, the file name of its photo, a colon, and its index within the photo."""
+    return [f"{crops.names[p]}:{k}" for p, k in zip(crops.photo, index_in_photo(crops.photo), strict=True)]
 
 
 # ------------------------------------------------------------------------------------- filters
 
 
-Reasons = list[list[str]]  # of each crop, why it is dropped
+def find_reasons(crops: crop_dataset.CropDataset, facts: CropFacts, settings: Settings) -> Reasons:
+    """Reasons to drop crops: size and aspect ratio of the box, file size, blocklist, exact duplicates.
 
-
-def filtered(crops: photos.Crops, facts: Facts, settings: Settings) -> Reasons:
-    """What boxes, files and the list of intruders say against each crop; then equal crops but the first.
-
-    Raises ValueError for a list of intruders none of which is there, FileNotFoundError for one that is not.
+    Raises:
+      FileNotFoundError: the blocklist does not exist.
+      errors.UserError: all names on the blocklist are unknown.
     """
     reasons: Reasons = [[] for _ in crops.photo]
     width, height = (facts.box[:, 2:] - facts.box[:, :2]).T
     side = np.minimum(width, height)
     _add(reasons, side < settings.min_side, lambda i: f"{SIDE} {side[i]} px")
     aspect = height / np.maximum(width, 1)
-    outside = (aspect < settings.min_aspect) | (aspect > settings.max_aspect) | (width == 0)
-    _add(reasons, outside, lambda i: f"{ASPECT} {aspect[i]:.3g}")
-    if settings.max_bytes_percentile < 100 and not facts.bytes.any():
-        raise ValueError("clean.max_bytes_percentile is below 100, and these photos are no files: say 100")
-    _, first = np.unique(crops.photo, return_index=True)  # every photo counts once
-    limit = np.percentile(facts.bytes[first], settings.max_bytes_percentile)
-    _add(reasons, facts.bytes > limit, lambda i: f"{BYTES} {facts.bytes[i]} bytes")
-    if settings.intruders:
-        _add(reasons, intruders(settings.intruders, names(crops)), lambda i: INTRUDER)
+    is_outside = (aspect < settings.min_aspect) | (aspect > settings.max_aspect) | (width == 0)
+    _add(reasons, is_outside, lambda i: f"{ASPECT} {aspect[i]:.3g}")
+    if settings.max_bytes_percentile < 100 and not facts.num_bytes.any():
+        raise errors.UserError(
+            "clean.max_bytes_percentile is below 100, but these photos are not files: set it to 100"
+        )
+    _, first = np.unique(crops.photo, return_index=True)  # each photo counts once in the percentile
+    limit = np.percentile(facts.num_bytes[first], settings.max_bytes_percentile)
+    _add(reasons, facts.num_bytes > limit, lambda i: f"{BYTES} {facts.num_bytes[i]} bytes")
+    if settings.blocklist:
+        _add(reasons, is_blocklisted(settings.blocklist, crop_names(crops)), lambda i: BLOCKLIST)
     if settings.duplicates:
-        drop_copies(reasons, duplicates(crops.image, kept(reasons)), names(crops), EQUAL)
+        add_duplicates(reasons, first_equal(crops.image, is_kept(reasons)), crop_names(crops), DUPLICATE)
     return reasons
 
 
-def kept(reasons: Reasons) -> np.ndarray:
-    """bool [n]: nothing speaks against it."""
+def is_kept(reasons: Reasons) -> np.ndarray:
+    """bool [n]: whether there is no reason to drop the crop."""
     return np.asarray([not why for why in reasons])
 
 
-def names(crops: photos.Crops) -> list[str]:
-    """Each crop's name: its photo's, a colon, its number among the photo's crops."""
-    return [f"{crops.names[p]}:{k}" for p, k in zip(crops.photo, numbers(crops.photo), strict=True)]
+def is_blocklisted(path: str, names: Sequence[str]) -> np.ndarray:
+    """bool [n]: whether a file lists the crop or its photo; empty lines and # comments are ignored.
 
+    The file may be for a larger set of photos; the number of unknown names is logged.
 
-def intruders(path: str, known: Sequence[str]) -> np.ndarray:
-    """bool [n]: which of the crops a file names, itself or its photo; empty lines and # comments are skipped.
-
-    The file may have been made for more photos than there are: names that are not there are counted in the
-    log. That none is there is a mistake, and raises ValueError.
+    Raises errors.UserError if all of its names are unknown.
     """
-    lines = [line.strip() for line in tables.text(path, "a list of intruders").splitlines()]
-    wanted = {line for line in lines if line and not line.startswith("#")}
-    found = np.asarray([name in wanted or name.rpartition(":")[0] in wanted for name in known])
-    there = {*known, *(name.rpartition(":")[0] for name in known)}
-    missing = sorted(wanted - there)
-    if wanted and not wanted & there:
-        raise ValueError(
-            f"none of the {len(wanted)} names in {path} is that of a photo or a crop ({missing[0]!r}, ...); "
-            f"they look like {known[0].rpartition(':')[0]!r} or {known[0]!r}"
+    lines = [line.strip() for line in tables.read_text(path, "a blocklist").splitlines()]
+    listed = {line for line in lines if line and not line.startswith("#")}
+    known = {*names, *(name.rpartition(":")[0] for name in names)}
+    unknown = sorted(listed - known)
+    if listed and not listed & known:
+        raise errors.UserError(
+            f"none of the {len(listed)} names in {path} is that of a photo or crop ({unknown[0]!r}, ...); "
+            f"names look like {names[0].rpartition(':')[0]!r} or {names[0]!r}"
         )
-    if missing:
-        log.info("%d of the %d names in %s are not there", len(missing), len(wanted), path)
-    return found
+    if unknown:
+        log.info("%d of the %d names in %s are unknown", len(unknown), len(listed), path)
+    return np.asarray([name in listed or name.rpartition(":")[0] in listed for name in names])
 
 
-def duplicates(image: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """int [n]: the first of the crops [n, s, s, 3] with the same pixels; itself for those not `among`."""
-    first, of = {}, np.arange(len(image))
+def first_equal(image: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """int [n]: the first crop of `image` [n, s, s, 3] with the same pixels; itself where `among` is False.
+
+    Args:
+      image: uint8 [n, s, s, 3].
+      among: bool [n], the crops to compare.
+    """
+    first_of_digest, first = {}, np.arange(len(image))
     for i in np.flatnonzero(among):
         digest = hashlib.sha256(np.ascontiguousarray(image[i]).tobytes()).digest()
-        of[i] = first.setdefault(digest, i)
-    return of
+        first[i] = first_of_digest.setdefault(digest, i)
+    return first
 
 
-def groups(other: np.ndarray, alike: np.ndarray) -> np.ndarray:
-    """int [n]: the first of each crop's group; i and other[i] are in one where alike[i] (bool [n])."""
-    of = np.arange(len(other))
+def first_of_group(other: np.ndarray, linked: np.ndarray) -> np.ndarray:
+    """int [n]: the smallest index in each row's connected component; i and other[i] are joined if linked[i].
 
-    def head(i: int) -> int:
-        while of[i] != i:
-            of[i] = of[of[i]]
-            i = int(of[i])
+    Uses union-find with path compression.
+
+    Args:
+      other: int [n].
+      linked: bool [n].
+    """
+    parent = np.arange(len(other))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = int(parent[i])
         return i
 
-    for i in np.flatnonzero(alike).tolist():
-        a, b = head(i), head(int(other[i]))
-        of[max(a, b)] = min(a, b)
-    return np.asarray([head(i) for i in range(len(of))], int)
+    for i in np.flatnonzero(linked).tolist():
+        a, b = root(i), root(int(other[i]))
+        parent[max(a, b)] = min(a, b)
+    return np.asarray([root(i) for i in range(len(parent))], int)
 
 
-def drop_copies(reasons: Reasons, first: np.ndarray, known: Sequence[str], word: str) -> None:
-    """Of each group all but the first: `first` is int [n], `known` the crops' names."""
-    _add(reasons, first != np.arange(len(first)), lambda i: f"{word} {known[first[i]]}")
+def add_duplicates(reasons: Reasons, first: np.ndarray, names: Sequence[str], reason: str) -> None:
+    """Adds the reason "<reason> <name of the first>" to all crops of a group except the first.
+
+    Args:
+      reasons: changed in place.
+      first: int [n], index of the first crop of each crop's group.
+      names: [n], names of the crops.
+      reason: DUPLICATE or NEAR_DUPLICATE.
+    """
+    _add(reasons, first != np.arange(len(first)), lambda i: f"{reason} {names[first[i]]}")
 
 
-def _add(reasons: Reasons, against: np.ndarray, why: Callable[[int], str]) -> None:
-    for i in np.flatnonzero(against).tolist():
-        reasons[i].append(why(i))
+def _add(reasons: Reasons, applies: np.ndarray, reason: Callable[[int], str]) -> None:
+    for i in np.flatnonzero(applies).tolist():
+        reasons[i].append(reason(i))
 
 
-def table(crops: photos.Crops, facts: Facts, reasons: Reasons, cluster: np.ndarray) -> tables.Table:
-    """What was decided, in the order of the crops; `cluster` is int [n]."""
+def to_table(
+    crops: crop_dataset.CropDataset, facts: CropFacts, reasons: Reasons, cluster: np.ndarray
+) -> tables.Table:
+    """The rows of clean.csv, in the order of the crops; `cluster` is int [n]."""
     return tables.Table(
         tuple(crops.names[p] for p in crops.photo),
         crops.photo,
-        numbers(crops.photo),
+        index_in_photo(crops.photo),
         np.asarray(crops.box),
-        shares(facts),
-        kept(reasons),
+        area_fractions(facts),
+        is_kept(reasons),
         cluster,
         tuple("; ".join(why) for why in reasons),
     )

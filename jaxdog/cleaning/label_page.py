@@ -1,7 +1,7 @@
-"""Mode label: a page in the browser that shows crops one by one and takes a keystroke for each.
+"""Mode label: a web page for labeling crops one by one, with one keystroke each.
 
-Served by this process to this machine alone. Each answer is a row of `labels.csv`, on disk before the next
-crop is shown, so that one can stop at any time and go on where one stopped.
+The page is only available on this machine. Each label is written to `labels.csv` before the next crop is
+shown, so labeling can be stopped and resumed at any time.
 """
 
 import http.server
@@ -19,13 +19,14 @@ import numpy as np
 import PIL.Image
 
 from jaxdog.cleaning import labels
-from jaxdog.data import photos
+from jaxdog.data import crop_dataset
+from jaxdog.utils import errors
 
 log = logging.getLogger("jaxdog")
 
 HOST = "127.0.0.1"
-LARGEST = 1000  # bytes of a request; an answer is shorter
-# Nothing but what this page brings along is loaded or run.
+MAX_BYTES = 1000  # in the body of a request
+# Content security policy: only allows the page's own scripts, styles and images.
 POLICY = (
     "default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'"
@@ -33,28 +34,28 @@ POLICY = (
 
 
 class Question(NamedTuple):
-    """What the page shows."""
+    """The content of the page: the next crop, and progress."""
 
-    crop: int | None  # row of the crops; None: every one has its label
-    name: str  # of its photo
-    done: int
+    crop: int | None  # index of the crop; None: all are labeled
+    name: str  # file name of its photo
+    done: int  # number of crops labeled so far
     total: int
-    counts: dict[str, int]  # of each label
+    counts: dict[str, int]  # number of crops with each label
 
 
-class Desk:
-    """The crops, in an order of its own, and what was answered so far.
+class Session:
+    """The crops in random order, and the labels so far. Thread-safe.
 
     Args:
-      crops: what is labelled.
-      path: the file of answers; one that is there is gone on with.
-      seed: another seed is another order: whoever stops early has labelled a fair sample.
+      crops: the crops to label.
+      path: the file of labels; an existing file is continued.
+      seed: seed of the random order. It makes the labels of a partial session a random sample.
     """
 
-    def __init__(self, crops: photos.Crops, path: str | os.PathLike, seed: int):
-        self.crops, self.keys = crops, labels.keys(crops)
-        self._log = labels.Log(path)
-        self._given = dict(labels.read(path).label)  # in the order they were given
+    def __init__(self, crops: crop_dataset.CropDataset, path: str | os.PathLike, seed: int):
+        self.crops, self.keys = crops, labels.crop_keys(crops)
+        self._log = labels.LabelLog(path)
+        self._answers = dict(labels.read(path).label)  # in the order they were given
         self._order = np.random.default_rng(seed).permutation(len(self.keys)).tolist()
         self._rows = {key: i for i, key in enumerate(self.keys)}
         self._lock = threading.Lock()
@@ -65,80 +66,82 @@ class Desk:
             return self._question()
 
     def answer(self, crop: int, label: str) -> Question:
-        """Keeps a label; raises ValueError for one not in labels.LABELS, or a crop that has its label."""
+        """Saves a label; raises errors.UserError for an unknown label, or if the crop already has a label."""
         with self._lock:
             if label not in labels.LABELS or not 0 <= crop < len(self.keys):
-                raise ValueError(f"crop {crop}, label {label!r}; labels: {', '.join(labels.LABELS)}")
-            if self.keys[crop] in self._given:  # a key that was pressed twice
-                raise ValueError(f"crop {crop} has its label already")
+                raise errors.UserError(f"crop {crop}, label {label!r}; labels: {', '.join(labels.LABELS)}")
+            if self.keys[crop] in self._answers:  # the key was pressed twice
+                raise errors.UserError(f"crop {crop} already has a label")
             self._log.append(self.keys[crop], label)
-            self._given[self.keys[crop]] = label
+            self._answers[self.keys[crop]] = label
             return self._question()
 
     def undo(self) -> Question:
-        """Takes the latest label back, if there is one, and asks for it again."""
+        """Removes the latest label, if any, and asks for it again."""
         with self._lock:
-            mine = [key for key in self._given if key in self._rows]
-            if mine:
-                self._log.append(mine[-1], labels.UNDO)
-                del self._given[mine[-1]]
-                self._order.insert(0, self._rows[mine[-1]])
+            answered = [key for key in self._answers if key in self._rows]
+            if answered:
+                self._log.append(answered[-1], labels.UNDO)
+                del self._answers[answered[-1]]
+                self._order.insert(0, self._rows[answered[-1]])
             return self._question()
 
     def close(self) -> None:
-        """Closes the file of answers."""
+        """Closes the file of labels."""
         self._log.close()
 
     def _question(self) -> Question:
-        crop = next((i for i in self._order if self.keys[i] not in self._given), None)
-        mine = [label for key, label in self._given.items() if key in self._rows]
-        counts = {label: mine.count(label) for label in labels.LABELS}
+        crop = next((i for i in self._order if self.keys[i] not in self._answers), None)
+        given = [label for key, label in self._answers.items() if key in self._rows]
+        counts = {label: given.count(label) for label in labels.LABELS}
         name = "" if crop is None else self.crops.names[self.crops.photo[crop]]
-        return Question(crop, name, len(mine), len(self.keys), counts)
+        return Question(crop, name, len(given), len(self.keys), counts)
 
 
-def serve(crops: photos.Crops, path: str | os.PathLike, seed: int, port: int) -> None:
+def serve(crops: crop_dataset.CropDataset, path: str | os.PathLike, seed: int, port: int) -> None:
     """Serves the page until interrupted (Ctrl-C or SIGTERM).
 
     Args:
-      crops: what is labelled.
+      crops: the crops to label.
       path: labels.csv.
-      seed: of the order in which crops are shown.
-      port: 0: any that is free.
+      seed: seed of the order in which crops are shown.
+      port: port of the page; 0: any free port.
 
-    Raises ValueError where the port cannot be had.
+    Raises errors.UserError if the port is not available.
     """
-    desk = Desk(crops, path, seed)
+    session = Session(crops, path, seed)
     try:
-        server = Server(desk, port)
+        server = Server(session, port)
     except OSError as error:
-        desk.close()
-        raise ValueError(f"--port={port} cannot be served at ({error}); 0 takes one that is free") from error
-    asked = desk.question()
-    log.info("%d of %d crops have a label in %s", asked.done, asked.total, path)
+        session.close()
+        raise errors.UserError(
+            f"--port={port} is not available ({error}); use 0 for any free port"
+        ) from error
+    question = session.question()
+    log.info("%d of %d crops are labeled in %s", question.done, question.total, path)
     log.info("open %s in a browser; stop with Ctrl-C", server.address)
 
     def stop(*_: Any) -> None:
         threading.Thread(target=server.shutdown).start()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.serve_forever(poll_interval=0.1)
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
         server.server_close()
-        desk.close()
-    log.info("%d of %d crops have a label now", desk.question().done, asked.total)
+        session.close()
+    log.info("%d of %d crops are labeled", session.question().done, question.total)
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """The page on 127.0.0.1; raises OSError where the port is taken."""
+    """Serves the page on 127.0.0.1; raises OSError if the port is in use."""
 
     daemon_threads = True
 
-    def __init__(self, desk: Desk, port: int):
-        self.desk = desk
+    def __init__(self, session: Session, port: int):
+        self.session = session
         super().__init__((HOST, port), Handler)
         self.address = f"http://{HOST}:{self.server_address[1]}/"
 
@@ -146,8 +149,8 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     """GET / (the page), /question, /crop/<row>.png; POST /answer {"crop", "label"}, /undo.
 
-    Other pages in the same browser can neither read nor answer: the host must be ours (no name that leads
-    here), and so must be the page that a request says it comes from.
+    Other pages in the same browser can neither read nor write labels: the Host header must be this server's
+    own address (against DNS rebinding), and so must the Origin header, if any.
     """
 
     server: Server
@@ -155,38 +158,38 @@ class Handler(http.server.BaseHTTPRequestHandler):
     timeout = 30  # seconds
 
     def do_GET(self) -> None:
-        desk = self.server.desk
-        if not self._ours():
+        session = self.server.session
+        if not self._is_own_request():
             return
         if self.path == "/":
-            page = importlib.resources.files("jaxdog").joinpath("templates/label.html").read_bytes()
+            page = importlib.resources.files("jaxdog.cleaning").joinpath("templates/label.html").read_bytes()
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", page)
         elif self.path == "/question":
-            self._told(desk.question())
+            self._send_question(session.question())
         elif (row := self._row()) is not None:
             file = io.BytesIO()
-            PIL.Image.fromarray(desk.crops.image[row]).save(file, "PNG")
+            PIL.Image.fromarray(session.crops.image[row]).save(file, "PNG")
             self._send(HTTPStatus.OK, "image/png", file.getvalue())
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > LARGEST:
+        if not length.isdecimal() or int(length) > MAX_BYTES:
             self.close_connection = True
-            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"an answer has at most {LARGEST} bytes")
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request has at most {MAX_BYTES} bytes")
             return
         body = self.rfile.read(int(length))
-        if not self._ours():
+        if not self._is_own_request():
             return
         try:
             if self.path == "/undo":
-                self._told(self.server.desk.undo())
+                self._send_question(self.server.session.undo())
             elif self.path == "/answer":
-                given = json.loads(body)
-                if type(given) is not dict or type(given.get("crop")) is not int:
-                    raise ValueError('an answer is {"crop": number, "label": word}')
-                self._told(self.server.desk.answer(given["crop"], str(given.get("label"))))
+                answer = json.loads(body)
+                if type(answer) is not dict or type(answer.get("crop")) is not int:
+                    raise errors.UserError('an answer must be {"crop": number, "label": word}')
+                self._send_question(self.server.session.answer(answer["crop"], str(answer.get("label"))))
             else:
                 self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
         except ValueError as error:
@@ -195,8 +198,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             log.error("the label could not be written: %s", error)
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"the label could not be written: {error}")
 
-    def _ours(self) -> bool:
-        """Whether the request is meant for this server and comes from its own page; otherwise refuses it."""
+    def _is_own_request(self) -> bool:
+        """Whether the request is addressed to this server and from its own page; if not, refuses it."""
         port = self.server.server_address[1]
         hosts = (f"{HOST}:{port}", f"localhost:{port}")
         origin = self.headers.get("Origin")
@@ -204,25 +207,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
             origin is None or origin in [f"http://{host}" for host in hosts]
         ):
             return True
-        self._refuse(HTTPStatus.FORBIDDEN, "this page is for this machine's own browser")
+        self._refuse(HTTPStatus.FORBIDDEN, "this page only answers browsers on this machine")
         return False
 
     def _row(self) -> int | None:
         number = self.path.removeprefix("/crop/").removesuffix(".png")
         if self.path != f"/crop/{number}.png" or not number.isdecimal():
             return None
-        return int(number) if int(number) < len(self.server.desk.keys) else None
+        return int(number) if int(number) < len(self.server.session.keys) else None
 
-    def _told(self, question: Question) -> None:
+    def _send_question(self, question: Question) -> None:
         self._send(HTTPStatus.OK, "application/json", json.dumps(question._asdict()).encode())
 
-    def _refuse(self, status: HTTPStatus, why: str) -> None:
-        self._send(status, "text/plain; charset=utf-8", f"{why}\n".encode())
+    def _refuse(self, status: HTTPStatus, reason: str) -> None:
+        self._send(status, "text/plain; charset=utf-8", f"{reason}\n".encode())
 
-    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+    def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)
         for name, value in {
-            "Content-Type": kind,
+            "Content-Type": content_type,
             "Content-Length": str(len(body)),
             "Cache-Control": "no-store",
             "Content-Security-Policy": POLICY,
@@ -233,4 +236,4 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not told."""
+        """Requests are not logged."""

@@ -1,7 +1,7 @@
-"""Labels given by hand: one row of a CSV file for each keystroke, on disk before the next crop is shown.
+"""Manual labels: a CSV file with one row per answer, written before the next crop is shown.
 
-Only ever appended to, so a crash costs at most the row that was being written. `undo` is a row, too: what
-stands is what a reader of the whole file arrives at.
+Rows are only appended, so a crash loses at most the row being written. A row with label "undo" removes the
+crop's label.
 """
 
 import csv
@@ -10,78 +10,76 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from jaxdog.data import photos, tables
-from jaxdog.utils import files
+from jaxdog.data import crop_dataset, photos, tables
+from jaxdog.utils import errors, files
 
-LABELS = ("near", "far", "skip")  # skip: cannot be told
-CLUSTERS = {"near": 0, "far": 1}  # as clusters; skipped crops and those not labelled are in none
+LABELS = ("near", "far", "skip")  # "skip": undecided
+CLUSTERS = {"near": 0, "far": 1}  # cluster of each label; other crops have no cluster
 UNDO = "undo"
 COLUMNS = ("file", "xmin", "ymin", "xmax", "ymax", "number", "label")
 
-# A crop: name of its photo, its box, and which of this box's crops it is.
-Crop = tuple[str, tuple[int, int, int, int], int]
+CropKey = tuple[str, photos.Box, int]  # file name of the photo, box, index of the crop within the box
 
 
 class Labels(NamedTuple):
-    """What a file says in the end."""
+    """The labels in a file, with all undos applied."""
 
-    label: dict[Crop, str]  # one of LABELS
-    order: tuple[Crop, ...]  # in which they were given; a crop taken back is not in it
+    label: dict[CropKey, str]  # one of LABELS
+    order: tuple[CropKey, ...]  # the crops in order of labeling
 
 
-def keys(crops: photos.Crops) -> list[Crop]:
-    """What each crop is called in the file; another recipe's crops of the same boxes have the same names."""
+def crop_keys(crops: crop_dataset.CropDataset) -> list[CropKey]:
+    """[n]: the key of each crop in the file; crops of the same boxes by another recipe have the same keys."""
     if crops.box is None:
-        raise ValueError("the crops do not know which boxes they were made of")
+        raise errors.UserError("the boxes of these crops are unknown")
     boxes = [(crops.names[p], tuple(box)) for p, box in zip(crops.photo, crops.box.tolist(), strict=True)]
-    return [(*key, int(k)) for key, k in zip(boxes, tables.running(boxes), strict=True)]
+    return [(*key, int(k)) for key, k in zip(boxes, tables.occurrence_indices(boxes), strict=True)]
 
 
 def read(path: str | os.PathLike) -> Labels:
-    """What the file says; a last row that was cut off in writing does not count.
+    """The labels in a file; an incomplete last row is ignored.
 
-    Raises FileNotFoundError, or ValueError naming the line.
+    Raises FileNotFoundError, or errors.UserError, which names the line.
     """
-    found: dict[Crop, str] = {}
-    for number, row in tables.rows_of(path, COLUMNS, "labels (mode label writes one)", torn=True):
+    labels: dict[CropKey, str] = {}
+    for line, row in tables.read_rows(path, COLUMNS, "labels (written by mode label)", drop_partial=True):
         try:
-            sides = [int(row[name]) for name in COLUMNS[1:6]]
+            xmin, ymin, xmax, ymax, index = (int(row[name]) for name in COLUMNS[1:6])
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
-        key = (row["file"], (sides[0], sides[1], sides[2], sides[3]), sides[4])
-        before = found.pop(key, None)  # a label given again is the latest
+            raise errors.UserError(f"{path}, line {line}: {error}") from error
+        key = (row["file"], (xmin, ymin, xmax, ymax), index)
+        before = labels.pop(key, None)  # a new label moves to the end of the order
         if row["label"] == UNDO and before is not None:
             continue
         if row["label"] not in LABELS:
-            raise ValueError(
-                f"{path}, line {number}: the label is {row['label']!r}; choices: {', '.join(LABELS)}, or "
-                f"{UNDO} after one of them"
+            raise errors.UserError(
+                f"{path}, line {line}: the label is {row['label']!r}; choices: {', '.join(LABELS)}, or "
+                f"{UNDO} for a labeled crop"
             )
-        found[key] = row["label"]
-    return Labels(found, tuple(found))
+        labels[key] = row["label"]
+    return Labels(labels, tuple(labels))
 
 
-class Log:
-    """The file, open for appending; begun if it is not there, and its torn last row cut off.
+class LabelLog:
+    """The file, open for appending; created if missing, and an incomplete last row is removed.
 
-    Not safe for several threads or processes at once.
+    Not thread-safe, and not safe for several processes.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.path.is_file() or not self.path.stat().st_size:
-            files.replace(self.path, _line(COLUMNS))
-        read(self.path)  # a file of something else is left alone
+            files.write_text(self.path, _csv_line(COLUMNS))
+        read(self.path)  # raises before a file of another kind is changed
         os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
 
-    def append(self, crop: Crop, label: str) -> None:
-        """One row, in one write, on disk when the call returns."""
-        file, box, number = crop
-        row = _line((file, *box, number, label)).encode()
+    def append(self, crop: CropKey, label: str) -> None:
+        """Writes a row in one call; it is on disk when this returns."""
+        file, box, index = crop
+        row = _csv_line((file, *box, index, label)).encode()
         if os.write(self._file, row) != len(row):
-            raise OSError(f"{self.path} took only a part of a row: is the disk full?")
+            raise OSError(f"only a part of a row could be written to {self.path}: is the disk full?")
         os.fsync(self._file)
 
     def close(self) -> None:
@@ -89,7 +87,7 @@ class Log:
         os.close(self._file)
 
 
-def _line(cells: tuple) -> str:
+def _csv_line(cells: tuple) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerow(cells)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Mode clean: photos -> what to train on (`clean.csv`), clusters, and sheets of both to look at."""
+"""Mode clean: decides which crops to train on, clusters them, and writes tables and contact sheets."""
 
 import json
 import logging
@@ -11,71 +11,74 @@ from typing import Any
 import jax
 import numpy as np
 import PIL.Image
-import tqdm
 from jax.sharding import Mesh
 
 from jaxdog import sharding
 from jaxdog.cleaning import clusters, filters, labels, segment
 from jaxdog.config import build, schema
-from jaxdog.data import cropping, photos, tables
-from jaxdog.evaluation import copies, evaluate
+from jaxdog.data import crop_dataset, crop_recipes, cropping, photos, tables
+from jaxdog.evaluation import batching, copies, feature_extractor
 from jaxdog.metrics.backbones import networks, vgg
-from jaxdog.utils import files, optional, plots
+from jaxdog.utils import errors, files, optional, plots
 
 log = logging.getLogger("jaxdog")
 
 TABLE, LABELS, SUMMARY, SHEETS = "clean.csv", "labels.csv", "clean.json", "clusters"
-BATCH = 16  # pictures at a time through VGG16
-SEARCHED = 64  # pixels on a side at which near duplicates are looked for
-COLUMNS = 10  # of a sheet
+VGG_BATCH_SIZE = 16
+SEARCH_SIZE = 64  # height and width in pixels for the search of near duplicates
+COLUMNS = 10  # in a contact sheet
 
 
 def run(
-    config: schema.Checked, settings: filters.Settings, folder: pathlib.Path, cache_dir: pathlib.Path
+    config: schema.Experiment, settings: filters.Settings, folder: pathlib.Path, cache_dir: pathlib.Path
 ) -> tables.Table:
-    """Decides on every crop of config.data, before any curation, and writes what was decided.
+    """Filters and clusters all crops of config.data, before config.data.select, and writes the results.
 
     Args:
-      config: an experiment; its photos and crops are looked at, its eval.weights may be.
+      config: an experiment, of which config.data is used and, for features of Inception, config.eval.weights.
       settings: --clean.*.
-      folder: where clean.csv, clean.json and clusters/ go.
-      cache_dir: of crops and weights.
+      folder: the folder for clean.csv, clean.json and clusters/.
+      cache_dir: the cache of crops and weights.
 
-    Raises ValueError and FileNotFoundError for settings that do not fit, `extras.MissingExtra` without the
-    packages that a method of clustering needs.
+    Raises:
+      errors.UserError: a setting is invalid, or no crop is left.
+      FileNotFoundError: a file that the settings name is missing.
+      optional.MissingExtraError: a package for the clustering method is not installed.
     """
     if jax.process_count() > 1:
-        raise schema.ConfigError("mode clean runs in one process, not in several")
+        raise errors.ConfigError("mode clean must run in a single process")
     filters.check(settings)
-    _check_files(settings, folder)
-    source, crops = read(config, cache_dir)
-    look = partial(segment.cut_out, size=settings.size) if settings.method == "segments" else None
-    facts = filters.survey(source, crops, look, config.data.workers or None)
-    reasons = filters.filtered(crops, facts, settings)
-    over = sharding.mesh()
+    _check_requirements(settings, folder)
+    source, crops = load_crops(config, cache_dir)
+    view = partial(segment.cut_out, size=settings.size) if settings.method == "segments" else None
+    facts = filters.measure(source, crops, view, config.data.workers)
+    reasons = filters.find_reasons(crops, facts, settings)
+    mesh = sharding.make_mesh()
     if settings.near_duplicates > 0:
-        first = near(crops, filters.kept(reasons), settings.near_duplicates, over)
-        filters.drop_copies(reasons, first, filters.names(crops), filters.LIKE)
-    kept = filters.kept(reasons)
+        first = near_duplicates(crops, filters.is_kept(reasons), settings.near_duplicates, mesh)
+        filters.add_duplicates(reasons, first, filters.crop_names(crops), filters.NEAR_DUPLICATE)
+    kept = filters.is_kept(reasons)
     if not kept.any():
-        raise ValueError(
-            f"nothing is left of {len(kept)} crops ({_counts(reasons)}): loosen the filters of --clean"
+        raise errors.UserError(
+            f"none of the {len(kept)} crops is left ({_counts(reasons)}): loosen the filters of --clean"
         )
-    found, about = clustered(config, settings, folder, cache_dir, crops, facts, kept, over)
-    rows = filters.table(crops, facts, reasons, found.number)
-    tables.write(folder / TABLE, rows)
-    _sheets(folder / SHEETS, crops, rows, found, settings.sheet)
-    summary = _summary(source, config, settings, rows, reasons) | about
-    files.replace(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    log.info("%d of %d crops stay (%s)", kept.sum(), len(kept), _counts(reasons) or "nothing is dropped")
+    clustering, details = cluster_crops(config, settings, folder, cache_dir, crops, facts, kept, mesh)
+    table = filters.to_table(crops, facts, reasons, clustering.cluster)
+    tables.write(folder / TABLE, table)
+    _write_sheets(folder / SHEETS, crops, table, clustering, settings.sheet_size)
+    summary = _summary(source, config, settings, table, reasons) | details
+    files.write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    log.info("kept %d of %d crops (%s)", kept.sum(), len(kept), _counts(reasons) or "none dropped")
     for row in summary["clusters"]:
-        log.info("cluster %(cluster)d: %(kept)d of %(crops)d crops stay, mean share %(mean_share).2f", row)
-    log.info("%s, sheets in %s", folder / TABLE, folder / SHEETS)
-    return rows
+        log.info(
+            "cluster %(cluster)d: kept %(kept)d of %(crops)d crops, mean area %(mean_area_fraction).2f", row
+        )
+    log.info("wrote %s, contact sheets to %s", folder / TABLE, folder / SHEETS)
+    return table
 
 
-def _check_files(settings: filters.Settings, folder: pathlib.Path) -> None:
-    """Whatever is missing is said now, not after the photos were read."""
+def _check_requirements(settings: filters.Settings, folder: pathlib.Path) -> None:
+    """Raises errors for missing packages and files before the photos are read."""
     if settings.method in ("pixels", "segments", "features"):
         optional.load("sklearn.cluster", f"clustering by {settings.method}")
     if settings.method == "segments":
@@ -84,156 +87,174 @@ def _check_files(settings: filters.Settings, folder: pathlib.Path) -> None:
         vgg.load(settings.weights)
     if settings.method == "labels":
         labels.read(settings.labels or folder / LABELS)
-    if settings.intruders:
-        tables.text(settings.intruders, "a list of intruders")
+    if settings.blocklist:
+        tables.read_text(settings.blocklist, "a blocklist")
 
 
-def read(config: schema.Checked, cache_dir: pathlib.Path) -> tuple[photos.Source, photos.Crops]:
+def load_crops(
+    config: schema.Experiment, cache_dir: pathlib.Path
+) -> tuple[photos.Source, crop_dataset.CropDataset]:
     """The photos of config.data and all crops of its recipe."""
     source, recipe = build.source(config.data), build.recipe(config.data)
-    workers = config.data.workers or None
-    return source, photos.crops(source, recipe, cropping.key(recipe), cache_dir / "crops", workers)
+    key = crop_recipes.cache_key(recipe)
+    return source, crop_dataset.load(source, recipe, key, cache_dir / "crops", config.data.workers)
 
 
-def near(crops: photos.Crops, among: np.ndarray, likeness: float, over: Mesh) -> np.ndarray:
-    """int [n]: the first crop of other photos that each is nearly the same as, or as what is like it.
+def near_duplicates(
+    crops: crop_dataset.CropDataset, among: np.ndarray, threshold: float, mesh: Mesh
+) -> np.ndarray:
+    """int [n]: the first crop of each crop's group of near duplicates; itself if it has none.
+
+    Groups are connected components: crops of different photos are joined if their similarity is at least
+    `threshold`.
 
     Args:
-      crops: n of them.
-      among: bool [n], those that are compared; the others stand for themselves.
-      likeness: of edges (`copies.find`), from which on crops count as nearly the same.
-      over: the mesh of all devices.
+      crops: n crops.
+      among: bool [n], the crops to compare.
+      threshold: minimum similarity, see `metrics.copy_search`.
+      mesh: the mesh of all devices.
     """
     rows, first = np.flatnonzero(among), np.arange(len(among))
     if len(np.unique(crops.photo[rows])) < 2:
         return first
-    side = min(SEARCHED, crops.image.shape[1])
+    side = min(SEARCH_SIZE, crops.image.shape[1])
     small = np.stack([cropping.resize(crops.image[i], side, side, "box") for i in rows])
-    match = copies.Search(small, crops.photo[rows], over)(small, crops.photo[rows])
-    alike = np.asarray(match.likeness) >= likeness
-    first[rows] = rows[filters.groups(np.asarray(match.photo), alike)]
+    match = copies.CopySearch(small, crops.photo[rows], mesh)(small, crops.photo[rows])
+    is_similar = np.asarray(match.similarity) >= threshold
+    first[rows] = rows[filters.first_of_group(np.asarray(match.photo), is_similar)]
     return first
 
 
 # ------------------------------------------------------------------------------------- clusters
 
 
-def clustered(
-    config: schema.Checked,
+def cluster_crops(
+    config: schema.Experiment,
     settings: filters.Settings,
     folder: pathlib.Path,
     cache_dir: pathlib.Path,
-    crops: photos.Crops,
-    facts: filters.Facts,
+    crops: crop_dataset.CropDataset,
+    facts: filters.CropFacts,
     kept: np.ndarray,
-    over: Mesh,
+    mesh: Mesh,
 ) -> tuple[clusters.Clusters, dict[str, Any]]:
-    """Clusters by settings.method, found among those kept, and what is worth telling of how.
+    """Clusters by settings.method, fitted to the kept crops, and details for the summary.
 
-    Crops of which no dog could be cut out are in no cluster of segments: what they have in common is that.
+    With method "segments", crops that could not be segmented get no cluster, as they would form their own.
     """
     if settings.method in ("none", "labels"):
-        number = np.full(len(kept), tables.NONE)
+        cluster = np.full(len(kept), tables.NONE)
         if settings.method == "labels":
-            number = by_hand(crops, settings.labels or folder / LABELS)
-        return clusters.Clusters(number, np.zeros(len(kept)), 0.0), {}
-    about: dict[str, Any] = {}
-    told = np.ones(len(kept), bool)
+            cluster = clusters_of_labels(crops, settings.labels or folder / LABELS)
+        return clusters.Clusters(cluster, np.zeros(len(kept)), 0.0), {}
+    details: dict[str, Any] = {}
+    usable = np.ones(len(kept), bool)
     if settings.method == "features" and settings.weights:
-        x, about = deep(settings.weights, crops.image, over), {"network": "vgg16"}
+        vectors, details = vgg_features(settings.weights, crops.image, mesh), {"network": "vgg16"}
     elif settings.method == "features":
         weights = networks.load("inception", config.eval.weights, cache_dir)
-        extractor = evaluate.Extractor("inception", weights, over, config.eval.batch_size)
-        x = extractor.of_images(crops.image)["pool_3"]
-        about = {"network": "inception", "weights_kind": weights.kind, "weights_sha256": weights.sha256}
+        extractor = feature_extractor.FeatureExtractor("inception", weights, mesh, config.eval.batch_size)
+        vectors = extractor.extract(crops.image)["pool_3"]
+        details = {"network": "inception", "weights_kind": weights.kind, "weights_sha256": weights.sha256}
     elif settings.method == "segments":
-        x, told = clusters.vectors(np.asarray(facts.look)), segment.told(np.asarray(facts.look))
-        about = {"not_cut_out": int((~told).sum())}
+        cut_outs = np.asarray(facts.view)
+        vectors, usable = clusters.to_vectors(cut_outs), segment.is_segmented(cut_outs)
+        details = {"not_segmented": int((~usable).sum())}
     else:
-        x = clusters.pixels(crops.image, settings.size)
-    found = clusters.cluster(x, kept & told, settings.components, settings.k, settings.seed)
-    found = found._replace(number=np.where(told, found.number, tables.NONE))
-    return found, about | {"explained_variance": found.explained}
+        vectors = clusters.pixel_vectors(crops.image, settings.size)
+    result = clusters.fit_and_assign(
+        vectors, kept & usable, settings.num_components, settings.num_clusters, settings.seed
+    )
+    result = result._replace(cluster=np.where(usable, result.cluster, tables.NONE))
+    return result, details | {"explained_variance": result.explained_variance}
 
 
-def by_hand(crops: photos.Crops, path: str | os.PathLike) -> np.ndarray:
-    """int [n]: the cluster of each crop's label, tables.NONE where it has none or was skipped."""
-    given = labels.read(path).label
-    keys = labels.keys(crops)
-    if not any(key in given for key in keys):
-        raise ValueError(f"none of the {len(given)} labels in {path} is of one of these {len(keys)} crops")
-    return np.asarray([labels.CLUSTERS.get(given.get(key, ""), tables.NONE) for key in keys])
+def clusters_of_labels(crops: crop_dataset.CropDataset, path: str | os.PathLike) -> np.ndarray:
+    """int [n]: the cluster of each crop's manual label; tables.NONE if it has no label or was skipped."""
+    label = labels.read(path).label
+    keys = labels.crop_keys(crops)
+    if not any(key in label for key in keys):
+        raise errors.UserError(
+            f"none of the {len(label)} labels in {path} is for one of the {len(keys)} crops"
+        )
+    return np.asarray([labels.CLUSTERS.get(label.get(key, ""), tables.NONE) for key in keys])
 
 
-def deep(path: str, image: np.ndarray, over: Mesh) -> np.ndarray:
-    """VGG16's features [n, 512] of crops [n, s, s, 3] uint8, with the weights of a file."""
-    params = sharding.put(vgg.load(path), sharding.everywhere(over))
-    forward = sharding.compiled(vgg.features, over)
-    found = []
-    size = sharding.rounded(BATCH, over)
-    bar = tqdm.tqdm(total=len(image), desc="features", unit="img", leave=False, disable=evaluate.hidden())
-    for rows in evaluate.blocks(len(image), size):
-        found.append(np.asarray(forward(params, sharding.put(image[rows], sharding.by_rows(over)))))
-        bar.update(size)
-    bar.close()
-    return np.concatenate(found)[: len(image)]
+def vgg_features(path: str, image: np.ndarray, mesh: Mesh) -> np.ndarray:
+    """VGG16 features [n, 512] of crops uint8 [n, s, s, 3], with the weights in a file."""
+    params = sharding.put(vgg.load(path), sharding.replicated(mesh))
+    forward = sharding.jit_replicated(vgg.features, mesh)
+
+    def extract(rows: np.ndarray) -> jax.Array:
+        return forward(params, sharding.put(rows, sharding.batch_sharding(mesh)))
+
+    return batching.map_batches(extract, (image,), sharding.round_up(VGG_BATCH_SIZE, mesh), "features")
 
 
-# ------------------------------------------------------------------------------------- what is told
+# ------------------------------------------------------------------------------------- results
 
 
-def _sheets(
-    folder: pathlib.Path, crops: photos.Crops, rows: tables.Table, found: clusters.Clusters, most: int
+def _cluster_numbers(table: tables.Table) -> list[int]:
+    return sorted(set(table.cluster.tolist()) - {tables.NONE})
+
+
+def _write_sheets(
+    folder: pathlib.Path,
+    crops: crop_dataset.CropDataset,
+    table: tables.Table,
+    clustering: clusters.Clusters,
+    sheet_size: int,
 ) -> None:
-    """cluster_00.png, ..., of what is kept, the most typical first, and dropped.png; no older ones stay."""
+    """Contact sheets: cluster_00.png, ... of the kept crops, nearest to the center first, and dropped.png."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob("cluster_*.png"), folder / "dropped.png"):
         old.unlink(missing_ok=True)
-    shown = {
-        f"cluster_{c:02d}": np.flatnonzero(rows.keep & (rows.cluster == c))
-        for c in sorted(set(rows.cluster.tolist()) - {tables.NONE})
+    sheets = {
+        f"cluster_{c:02d}": np.flatnonzero(table.keep & (table.cluster == c)) for c in _cluster_numbers(table)
     }
-    shown["dropped"] = np.flatnonzero(~rows.keep)
-    for name, members in shown.items():
+    sheets["dropped"] = np.flatnonzero(~table.keep)
+    for name, members in sheets.items():
         if len(members):
-            chosen = clusters.spread(members, found.distance, most)
-            PIL.Image.fromarray(plots.grid(crops.image[chosen], COLUMNS)).save(folder / f"{name}.png")
+            rows = clusters.sample_by_distance(members, clustering.distance, sheet_size)
+            PIL.Image.fromarray(plots.grid(crops.image[rows], COLUMNS)).save(folder / f"{name}.png")
+
+
+def _count_reasons(reasons: filters.Reasons) -> Counter[str]:
+    """The number of occurrences of each of filters.REASONS."""
+    return Counter(
+        next(reason for reason in filters.REASONS if text.startswith(reason))
+        for texts in reasons
+        for text in texts
+    )
 
 
 def _counts(reasons: filters.Reasons) -> str:
-    """How many crops were dropped why, the most common reason first."""
-    kinds = Counter(_kind(why) for several in reasons for why in several)
-    return ", ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
-
-
-def _kind(why: str) -> str:
-    """A reason without its figures and names."""
-    return next(kind for kind in filters.KINDS if why.startswith(kind))
+    return ", ".join(f"{reason}: {count}" for reason, count in _count_reasons(reasons).most_common())
 
 
 def _summary(
     source: photos.Source,
-    config: schema.Checked,
+    config: schema.Experiment,
     settings: filters.Settings,
-    rows: tables.Table,
+    table: tables.Table,
     reasons: filters.Reasons,
 ) -> dict[str, Any]:
-    """What clean.json holds."""
-    members = {c: rows.cluster == c for c in sorted(set(rows.cluster.tolist()) - {tables.NONE})}
+    """The content of clean.json."""
+    members = {c: table.cluster == c for c in _cluster_numbers(table)}
     return {
         "source": source.key,
-        "recipe": cropping.key(build.recipe(config.data)),
+        "recipe": crop_recipes.cache_key(build.recipe(config.data)),
         "settings": settings._asdict(),
-        "crops": len(rows.file),
-        "kept": int(rows.keep.sum()),
-        "dropped": dict(Counter(_kind(why) for several in reasons for why in several).most_common()),
+        "crops": len(table.file),
+        "kept": int(table.keep.sum()),
+        "dropped": dict(_count_reasons(reasons).most_common()),
         "clusters": [
             {
                 "cluster": int(c),
-                "crops": int(of.sum()),
-                "kept": int((of & rows.keep).sum()),
-                "mean_share": float(rows.share[of].mean()),
+                "crops": int(is_member.sum()),
+                "kept": int((is_member & table.keep).sum()),
+                "mean_area_fraction": float(table.area_fraction[is_member].mean()),
             }
-            for c, of in members.items()
+            for c, is_member in members.items()
         ],
     }

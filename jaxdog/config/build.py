@@ -1,126 +1,138 @@
-"""A config as checked, typed records, and the data and the phases it describes.
-
-A section either fills a record of `sections.py` (`config.train` fills `Loop`) or has a `name` that picks a
-function from a table here, in `parts.py` or in `games.py`.
-"""
+"""Builds typed records from a resolved config, and data and training phases from the records."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_collections
 
 from jaxdog import types
-from jaxdog.config import registry, schema, systems
-from jaxdog.data import cropped_boxes, cropping, multicrop, photos, select, sources, toy
-from jaxdog.memorizers import baselines
-from jaxdog.metrics import features
-from jaxdog.systems import gan, sampling
+from jaxdog.config import registry, schema, sections, systems
+from jaxdog.data import crop_dataset, photos, select, sources, toy
+from jaxdog.utils import errors
 
 Config = ml_collections.ConfigDict
-
-RECIPES = {**cropping.RECIPES, **cropped_boxes.RECIPES, **baselines.RECIPES, "multicrop": multicrop.multicrop}
-CHOICES = {
-    "data.source": ("tfds", "kaggle", "folder", "toy"),
-    "ema.stats": ("average", "copy"),
-    "sample.method": tuple(sampling.METHODS),
-    "sample.labels": sampling.POLICIES,
-    "sample.norm": gan.CHOICES["sample_norm"],
-    "eval.resampler": ("lanczos", "tf1-bilinear"),
-    "eval.best": ("fid768", "fid2048"),
-    "eval.final": features.METRICS,
-}
-SWEPT = ("truncation", "method", "labels", "norm", "finish", "track")  # fields of config.sample.sweep
-PLAIN = {"name": str, "seed": int, "dtype": str, "init_from": str}
+SWEEPABLE = ("truncation", "method", "labels", "batch_stats", "postprocess", "ema_index")
 
 
-def check(config: Config) -> schema.Checked:
-    """The config as typed records; raises ConfigError naming the first wrong field and its choices."""
-    given = config.to_dict()
-    fields = schema.Checked._fields
-    unknown = sorted(set(given) - set(fields))
-    if unknown:
-        raise schema.ConfigError(f"config.{unknown[0]} is no field of config; fields: {', '.join(fields)}")
-    missing = [name for name in fields if name not in given]
-    if missing:
-        raise schema.ConfigError(f"config.{missing[0]} is missing; config needs: {', '.join(fields)}")
-    for name, kind in PLAIN.items():
-        schema.check_type(f"config.{name}", given[name], kind)
-    schema.choose(registry.DTYPES, given["dtype"], "config.dtype")
-    game = schema.choose(systems.GAMES, given["game"].get("name", ""), "config.game.name")
-    built = {
-        name: schema.build(kind, given[name], f"config.{name}") for name, kind in schema.SECTIONS.items()
+def tree(system: systems.SystemType) -> sections.Record:
+    """The sections and fields of configs with this type of system."""
+    records = {name: row.record for name, row in systems.SYSTEMS.items()}
+    nested = {
+        "data": sections.Record(schema.Data, {"crop": registry.CROPS, "select": registry.SELECT}),
+        "augment": registry.AUGMENTS,
+        "generator": system.generator,
+        "discriminator": system.discriminator,
+        "system": sections.OneOf(records, nested=system.nested),
+        "optimizer": system.optimizer,
+        "ema": sections.Record(schema.EMA),
+        "sample": sections.Record(schema.Sample, {"postprocess": registry.POSTPROCESS}),
+        "train": sections.Record(schema.Train),
+        "eval": sections.Record(schema.Eval),
+        "checkpoint": sections.Record(schema.Checkpoint),
+        "parallel": sections.Record(schema.Parallel),
+        "submit": sections.Record(schema.Submit),
     }
-    built["game"] = schema.build(game.record, given["game"], "config.game", name=given["game"]["name"])
-    checked = schema.Checked(**{**given, **built})
-    for path, choices in {**CHOICES, **game.choices}.items():
-        section, field = path.split(".")
-        value = getattr(built[section], field)
-        for one in value if isinstance(value, tuple) else (value,):
-            schema.choose(dict.fromkeys(choices), one, f"config.{path}")
-    phases(checked, classes(checked.data))
-    recipe(checked.data)
-    curated(checked.data)
-    _check_curate(checked)
-    _check_sweep(checked)
-    two = isinstance(checked.game, schema.Game | schema.Progressive)
-    for field in ("own_statistics", "remat"):
-        if getattr(checked.devices, field) and not two:
-            raise schema.ConfigError(
-                f"config.devices.{field} is True, and is for games of two players; "
-                f"config.game.name is {checked.game.name!r}"
-            )
-    if not 0.0 <= checked.devices.data_share <= 1.0:
-        raise schema.ConfigError(
-            f"config.devices.data_share is {checked.devices.data_share}, and must lie in [0, 1]"
+    return sections.Record(schema.Experiment, nested)
+
+
+def tree_of(config: Mapping[str, Any]) -> sections.Record:
+    """The sections and fields that this config may have, which depend on its `system.name`."""
+    section = config.get("system", {"name": "gan"})  # if it is missing, `fill` and `check` report it
+    name = section.get("name", "") if isinstance(section, Mapping) else section
+    return tree(sections.choose(systems.SYSTEMS, name, "config.system.name"))
+
+
+def check(config: Config) -> schema.Experiment:
+    """The config as typed records; raises ConfigError naming the first wrong field and its choices.
+
+    Resolutions of 0 become config.system.resolution.
+    """
+    given = config.to_dict()
+    tree_of(given).check(given, "config")
+    experiment = _records(given)
+    phases(experiment, classes(experiment.data))
+    recipe(experiment.data)
+    select_crops(experiment.data)
+    _check_per_class(experiment)
+    _check_sweep(experiment)
+    _check_parallel(experiment)
+    return experiment
+
+
+def _records(given: dict[str, Any]) -> schema.Experiment:
+    system = systems.SYSTEMS[given["system"]["name"]].record(**given["system"])
+    data, submit = schema.Data(**given["data"]), schema.Submit(**given["submit"])
+    sections_ = {
+        "data": data._replace(stored_resolution=data.stored_resolution or system.resolution),
+        "system": system,
+        "ema": schema.EMA(**given["ema"]),
+        "sample": schema.Sample(**given["sample"]),
+        "train": schema.Train(**given["train"]),
+        "eval": schema.Eval(**given["eval"]),
+        "checkpoint": schema.Checkpoint(**given["checkpoint"]),
+        "parallel": schema.Parallel(**given["parallel"]),
+        "submit": submit._replace(resolution=submit.resolution or system.resolution),
+    }
+    return schema.Experiment(**{**given, **sections_})
+
+
+def _check_per_class(config: schema.Experiment) -> None:
+    """Raises ConfigError if eval.final has per_class and select changes the classes."""
+    from_csv, classes = config.data.select.get("from_csv"), ""
+    if from_csv is not None:
+        sections.choose(
+            dict.fromkeys(select.LABELS), from_csv["labels"], "config.data.select.from_csv.labels"
         )
-    return checked
-
-
-def _check_curate(checked: schema.Checked) -> None:
-    """Raises ConfigError where classes are no breeds any more and scores of breeds are asked for."""
-    cleaned, classes = checked.data.curate.get("from_csv"), ""
-    if cleaned is not None:
-        schema.choose(dict.fromkeys(select.LABELS), cleaned["labels"], "config.data.curate.from_csv.labels")
-        classes = "from_csv each cluster" if cleaned["labels"] == "cluster" else ""
-    if "own_class" in checked.data.curate:
-        classes = "own_class each picture"
-    if classes and "per_class" in checked.eval.final:
-        raise schema.ConfigError(
-            f"config.eval.final has per_class, but with config.data.curate.{classes} is a class; leave "
+        classes = "from_csv each cluster" if from_csv["labels"] == "cluster" else ""
+    if "own_class" in config.data.select:
+        classes = "own_class each image"
+    if classes and "per_class" in config.eval.final:
+        raise errors.ConfigError(
+            f"config.eval.final has per_class, but with config.data.select.{classes} is a class; leave "
             "per_class out"
         )
 
 
-def _check_sweep(checked: schema.Checked) -> None:
-    """Raises ConfigError where a value that is to be tried in the end could not stand in its field."""
-    for name, values in checked.sample.sweep.items():
+def _check_sweep(config: schema.Experiment) -> None:
+    """Raises ConfigError if a value of config.sample.sweep is not valid for its field."""
+    types_ = {name: field.type for name, field in sections.Record(schema.Sample).fields().items()}
+    for name, values in config.sample.sweep.items():
         path = f"config.sample.sweep.{name}"
-        schema.choose(dict.fromkeys(SWEPT), name, path)
+        sections.choose(dict.fromkeys(SWEEPABLE), name, path)
         if not isinstance(values, tuple) or not values:
-            raise schema.ConfigError(f"{path} is {values!r}, and must be a tuple of values to try")
+            raise errors.ConfigError(f"{path} is {values!r}, and must be a tuple of values to try")
         for value in values:
-            if name == "track" and value not in range(1 + len(checked.ema.tracks)):
-                raise schema.ConfigError(
-                    f"{path} has {value!r}; 0 is the average, and 1 to {len(checked.ema.tracks)} those of "
-                    f"config.ema.tracks = {checked.ema.tracks}"
+            if name == "ema_index" and value not in range(1 + len(config.ema.extra_ema_decays)):
+                raise errors.ConfigError(
+                    f"{path} has {value!r}; 0 is the average, and 1 to {len(config.ema.extra_ema_decays)} "
+                    f"those of config.ema.extra_ema_decays = {config.ema.extra_ema_decays}"
                 )
-            if name in ("labels", "norm", "method"):
-                schema.choose(dict.fromkeys(CHOICES[f"sample.{name}"]), value, path)
-            elif name == "truncation":
-                schema.check_type(path, value, float)
-            elif name == "finish":
-                phases(checked._replace(sample=checked.sample._replace(finish=value)), 2)
+            if name == "postprocess":
+                phases(config._replace(sample=config.sample._replace(postprocess=value)), 2)
+            elif name != "ema_index":
+                sections.check_type(path, value, types_[name])
+
+
+def _check_parallel(config: schema.Experiment) -> None:
+    two_players = isinstance(config.system, schema.TwoPlayer)
+    for field, default in (("sync_batch_norm", True), ("remat", False)):
+        if getattr(config.parallel, field) != default and not two_players:
+            raise errors.ConfigError(
+                f"config.parallel.{field} is {not default}, and is for two-player systems; "
+                f"config.system.name is {config.system.name!r}"
+            )
+    fraction = config.parallel.device_memory_fraction
+    if not 0.0 <= fraction <= 1.0:
+        raise errors.ConfigError(
+            f"config.parallel.device_memory_fraction is {fraction}, and must lie in [0, 1]"
+        )
 
 
 # ------------------------------------------------------------------ data
 
-
-def _tfds(data: schema.Data) -> photos.Source:
-    return sources.tfds(data.path or None, archives=data.archives or None)
-
-
 SOURCES: dict[str, Callable[[schema.Data], photos.Source]] = {
-    "tfds": _tfds,
+    "tfds": lambda data: sources.tfds(data.path or None, archives=data.archives or None),
     "kaggle": lambda data: sources.kaggle(data.path),
     "folder": lambda data: sources.folder(data.path),
     "toy": lambda data: toy.dogs(data.toy_photos),
@@ -128,45 +140,44 @@ SOURCES: dict[str, Callable[[schema.Data], photos.Source]] = {
 
 
 def source(data: schema.Data) -> photos.Source:
-    """The photos that config.data names; data.classes must be the number of their breeds, or 0."""
+    """The photos that config.data names; raises ConfigError unless data.classes is their number, or 0."""
     found = SOURCES[data.source](data)
-    if data.classes not in (0, len(found.breeds)):
-        raise schema.ConfigError(
-            f"config.data.classes is {data.classes}, and the photos have {len(found.breeds)} classes "
-            f"({', '.join(found.breeds[:3])}, ...); say --config.data.classes={len(found.breeds)}, or 0 for "
+    count = len(found.class_names)
+    if data.classes not in (0, count):
+        raise errors.ConfigError(
+            f"config.data.classes is {data.classes}, and the photos have {count} classes "
+            f"({', '.join(found.class_names[:3])}, ...); say --config.data.classes={count}, or 0 for "
             "as many as there are"
         )
     return found
 
 
 def recipe(data: schema.Data) -> photos.Recipe:
-    """The crop recipe of config.data.crop at config.data.store_size."""
-    section = dict(data.crop)
-    function = schema.choose(RECIPES, section.get("name", ""), "config.data.crop.name")
-    return schema.bind(function, section, "config.data.crop", ("photo", "boxes"), size=data.store_size)
+    """The crop recipe of config.data.crop at config.data.stored_resolution."""
+    return registry.CROPS.bind(data.crop, "config.data.crop", size=data.stored_resolution)
 
 
-def curated(data: schema.Data) -> Callable[[photos.Crops], photos.Crops]:
-    """What becomes of the set of crops, in the order of curate.STEPS."""
-    steps = schema.steps(select.STEPS, data.curate, "config.data.curate", ("crops",))
+def select_crops(data: schema.Data) -> Callable[[crop_dataset.CropDataset], crop_dataset.CropDataset]:
+    """The steps of config.data.select, in the order of select.STEPS."""
+    steps = registry.SELECT.bind(data.select, "config.data.select").values()
     return lambda crops: functools.reduce(lambda crops, step: step(crops), steps, crops)
 
 
 def classes(data: schema.Data) -> int:
-    """How many classes the photos will have, as far as the config tells; 1 where it does not."""
-    own, cleaned = data.curate.get("own_class"), data.curate.get("from_csv")
+    """Number of classes of the crops, as far as the config determines it, else 1."""
+    own, from_csv = data.select.get("own_class"), data.select.get("from_csv")
     if own is not None:
         return own.get("count", 1)
-    if cleaned is not None and cleaned.get("labels") == "cluster":
-        return max(len(set(cleaned.get("clusters", ()))), 1)
+    if from_csv is not None and from_csv.get("labels") == "cluster":
+        return max(len(set(from_csv.get("clusters", ()))), 1)
     return max(data.classes, 1)
 
 
-def phases(config: schema.Checked, classes: int) -> tuple[types.Phase, ...]:
-    """The phases of an experiment, for photos of `classes` breeds."""
-    return systems.GAMES[config.game.name].phases(config, classes)
+def phases(config: schema.Experiment, classes: int) -> tuple[types.Phase, ...]:
+    """The phases of an experiment, for crops of `classes` classes."""
+    return systems.SYSTEMS[config.system.name].phases(config, classes)
 
 
-def cheat(config: schema.Checked) -> bool:
-    """Whether an experiment is one of those that show training pictures."""
-    return systems.GAMES[config.game.name].cheat
+def cheat(config: schema.Experiment) -> bool:
+    """Whether an experiment's samples are training images, as those of memorizers are."""
+    return systems.SYSTEMS[config.system.name].cheat

@@ -1,299 +1,230 @@
-"""A config's sections as typed records, and how a section fills a record or a function's arguments.
+"""The sections of a config as records: type, default and meaning of every field.
 
-A function's own parameters are its section's fields: a new option is a new parameter.
+Fields without a default define the experiment and must be set. The defaults of other fields are technical
+settings, or switch an option off.
 """
 
-import inspect
-import types
-import typing
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
-
-class ConfigError(ValueError):
-    """A config's field is unknown, missing, of the wrong type, or out of its choices."""
-
-
-# ------------------------------------------------------------------ sections and signatures
-
-
-def build(function: Callable[..., Any], section: Mapping[str, Any], path: str, **given: Any) -> Any:
-    """Calls `function` with a section's fields and what is `given`, checking names and types first."""
-    return bind(function, section, path, (), **given)()
-
-
-def bind(
-    function: Callable[..., Any], section: Mapping[str, Any], path: str, later: tuple[str, ...], **given: Any
-) -> Callable[..., Any]:
-    """`function` with a section's fields and what is `given` filled in; the `later` arguments stay open."""
-    fields = {name: value for name, value in section.items() if name != "name"}
-    known = sorted(set(inspect.signature(function).parameters) - {"parent", "name", *later, *given})
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise ConfigError(f"{path}.{unknown[0]} is no field of {path}; fields: {', '.join(known)}")
-    missing = sorted(set(known) - set(fields))
-    if missing:
-        raise ConfigError(f"{path}.{missing[0]} is missing; {path} needs: {', '.join(known)}")
-    hints = inspect.get_annotations(function)
-    for name, value in fields.items():
-        check_type(f"{path}.{name}", value, hints.get(name, Any))
-    return partial(function, **fields, **given)
-
-
-def check_type(path: str, value: Any, hint: Any) -> None:
-    """Raises ConfigError unless `value` fits a plain annotation; an int fits a float."""
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    plain = tuple(typing.get_origin(kind) or kind for kind in allowed)
-    if not all(kind in (int, float, str, bool, tuple) for kind in plain):
-        return
-    fits = isinstance(value, plain) or (float in plain and isinstance(value, int))
-    if not fits or (isinstance(value, bool) and bool not in plain):
-        names = " or ".join(kind.__name__ for kind in plain)
-        raise ConfigError(f"{path} is {value!r} ({type(value).__name__}), and must be of type {names}")
-
-
-def choose(table: Mapping[str, Any], name: str, path: str) -> Any:
-    """The row of a table, or a ConfigError that names the rows."""
-    if name not in table:
-        raise ConfigError(f"{path} is {name!r}; choices: {', '.join(sorted(table))}")
-    return table[name]
-
-
-def named(
-    table: Mapping[str, Callable[..., Any]], section: Mapping[str, Any], path: str, **given: Any
-) -> Any:
-    if "name" not in section:
-        raise ConfigError(f"{path}.name is missing; choices: {', '.join(sorted(table))}")
-    return build(choose(table, section["name"], f"{path}.name"), section, path, **given)
-
-
-def steps(
-    table: Mapping[str, Callable[..., Any]], section: Mapping[str, Any], path: str, later: tuple[str, ...]
-) -> list[Callable[..., Any]]:
-    """The functions that a section names, each with its fields, in the order of the table."""
-    for name in section:
-        choose(table, name, f"{path}.{name}")
-    wanted = [name for name in table if name in section]
-    return [bind(table[name], section[name], f"{path}.{name}", later) for name in wanted]
-
-
-# ------------------------------------------------------------------ the sections that stand for themselves
+Metric = Literal["mifid", "isc", "kid", "prdc", "fid_infinity", "per_class", "copies"]
+DEFAULT_FINAL_METRICS: tuple[Metric, ...] = ("mifid", "isc", "kid", "prdc", "per_class", "copies")
+Table = Mapping[str, Any]  # a nested section; `config/registry.py` lists its choices
 
 
 class Data(NamedTuple):
-    """config.data: which photos, and which crops of them."""
+    """config.data: the photos, and the crops taken from them."""
 
-    source: str  # "tfds" | "kaggle" | "folder" | "toy"
-    path: str  # tfds: where the prepared set is or goes ("": its default place); kaggle, folder: the folder
-    archives: str  # tfds: a folder with the official images.tar, annotation.tar, lists.tar; "": download
-    toy_photos: int  # toy: how many are drawn
-    classes: int  # breeds; 0: as many as the source has
-    size: int  # of the generated pictures as they are scored and handed in, pixels on a side
-    store_size: int  # of the crops as they are kept; more than game.size where augmentations cut or turn them
-    crop: Mapping[str, Any]
-    curate: Mapping[str, Any]  # what becomes of the set of crops, in order
-    cache_dir: str
-    workers: int  # threads that decode; 0: one per core
+    crop: Table  # the crop recipe
+    select: Table  # steps that filter or relabel the crops
+    source: Literal["tfds", "kaggle", "folder", "toy"] = "tfds"  # where the photos are from
+    path: str = ""  # tfds: the prepared data set, "" for its default place; kaggle, folder: the folder
+    archives: str = ""  # tfds: folder with the official tar files images, annotation, lists; "": download
+    toy_photos: int = 512  # toy: number of drawn photos
+    classes: int = 120  # number of classes; 0: as many as the source has
+    stored_resolution: int = 0  # side of the stored crops, px; 0: system.resolution
+    cache_dir: str = "~/.cache/jaxdog"  # of crops, features and compiled programs
+    workers: int = 0  # threads that decode photos; 0: one per core
 
 
-class Game(NamedTuple):
-    """config.game: how the two players meet."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoPlayer:
+    """Fields of config.system that both kinds of GAN have."""
 
     name: str
-    size: int  # of the pictures that the networks see, pixels on a side
-    batch_size: int  # real pictures of one discriminator step
-    latent_dim: int
-    loss: Mapping[str, Any]
-    d_steps: int
-    accumulate: int
-    judge: str  # "jointly" | "apart": real and generated pictures in one call of the discriminator, or in two
-    fakes: str  # "fresh" | "reused": the generator's latents are its own, or the discriminator's last ones
-    fake_labels: str  # "uniform" | "real": breeds drawn, or those of the real pictures beside them
-    g_reals: bool  # a relativistic generator step gets real pictures of its own
-    breed_loss: Mapping[str, Any]  # what breeds teach beside that
-    d_penalties: Mapping[str, Any]
-    g_penalties: Mapping[str, Any]
-    diffaugment: Mapping[str, Any]  # what real and generated pictures go through alike
-    augment_p: Mapping[str, Any]  # with which probability
-    label_ramp: tuple  # shares of the run between which breeds come in; (0, 0): known from the start
+    batch_size: int  # images in one microbatch of one discriminator step, on all devices together
+    latent_dim: int  # of z
+    loss: Table  # the adversarial loss
+    num_d_steps: int = 1  # discriminator steps per generator step
+    grad_accumulation_steps: int = 1  # microbatches per optimizer update
+    split_d: bool = False  # D's forward pass runs on real and on generated images separately
+    reuse_latents: bool = False  # the G step reuses the latents of the last D step
+    fake_label_source: Literal["uniform", "real"] = (
+        "uniform"  # labels of generated images: uniformly random, or those of the real batch
+    )
+    g_fresh_reals: bool = False  # relativistic losses: the G step gets another real batch than D
+    class_loss: Table  # the auxiliary class loss
+    d_regularizers: Table  # regularizers of the discriminator
+    g_regularizers: Table  # regularizers of the generator
+    diffaugment: Table  # differentiable augmentations of real and generated images
+    augment_p: Table  # the probability of diffaugment
+    class_transition: tuple = (0.0, 0.0)  # fractions of the run between which class conditioning fades in
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GAN(TwoPlayer):
+    """config.system of a GAN."""
+
+    resolution: int  # side of the images that the networks see, px
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progressive(TwoPlayer):
+    """config.system of a progressively grown GAN."""
+
+    resolutions: tuple  # one per phase, each twice the one before
+    steps: tuple  # of each phase
+    fade: tuple  # fraction of each phase during which its newest blocks fade in; 0: no fade-in
+    ema_milestones: tuple = ()  # steps of the last phase, after each of which 1 - ema.decay is divided by 10
+
+    @property
+    def resolution(self) -> int:
+        """The last of `resolutions`."""
+        return self.resolutions[-1]
 
 
 class Memorizer(NamedTuple):
-    """config.game of a memorizer: what learns the pictures, and for how long."""
+    """config.system of a memorizer, which reproduces its training images."""
 
     name: str
-    size: int  # of the pictures, pixels on a side
-    batch_size: int
-    d_updates: int  # steps of the discriminator's lesson, before the generator's; 0: it has none
-    share: float  # of the picture asked for in a sample; the rest is another one's
+    resolution: int  # side of the images, px
+    batch_size: int  # images of one step
+    discriminator_steps: int  # of the first phase, which trains D; 0: no such phase
+    blend_weight: float  # of the requested image in a sample; the rest is another image
 
 
 class Imitation(NamedTuple):
-    """config.game of an imitation: the pictures themselves."""
+    """config.system of an imitation, whose samples are blended training images."""
 
     name: str
-    size: int  # of the pictures, pixels on a side
-    batch_size: int  # pictures copied in one step
-    share: float  # of the picture asked for in a sample; the rest is another one's
-
-
-class Progressive(NamedTuple):
-    """config.game of pictures that grow: a game, and its sizes one after the other."""
-
-    name: str
-    sizes: tuple  # of the pictures that the networks make and see, each twice the one before
-    steps: tuple  # of each size
-    fade: tuple  # share of each size's steps over which its newest blocks fade in; 0: there at once
-    cuts: tuple  # steps of the last size, after each of which 1 - decay of the average is a tenth
-    size: int  # of the pictures before they are averaged to the sizes above: the last of these
-    batch_size: int  # the rest is as in Game
-    latent_dim: int
-    loss: Mapping[str, Any]
-    d_steps: int
-    accumulate: int
-    judge: str
-    fakes: str
-    fake_labels: str
-    g_reals: bool
-    breed_loss: Mapping[str, Any]
-    d_penalties: Mapping[str, Any]
-    g_penalties: Mapping[str, Any]
-    diffaugment: Mapping[str, Any]
-    augment_p: Mapping[str, Any]
-    label_ramp: tuple
+    resolution: int  # side of the images, px
+    batch_size: int  # images copied in one step
+    blend_weight: float  # of the requested image in a sample; the rest is another image
 
 
 class VAE(NamedTuple):
-    """config.game of a variational autoencoder, whose decoder is config.generator."""
+    """config.system of a variational autoencoder, whose decoder is config.generator."""
 
     name: str
-    size: int  # of the pictures that the networks see, pixels on a side
-    batch_size: int
-    latent_dim: int
-    likelihood: str  # "squares" | "cross_entropy": what stands for -log p(picture), summed over its pixels
-    kl_weight: float  # of the divergence, summed over the latent's coordinates
-    encoder: Mapping[str, Any]
+    resolution: int  # side of the images that the networks see, px
+    batch_size: int  # images of one step
+    latent_dim: int  # of z
+    encoder: Table  # the network
+    likelihood: Literal["squares", "cross_entropy"]  # -log p(image | z), summed over pixels
+    kl_weight: float = 1.0  # of the KL divergence, summed over the latent's coordinates
 
 
 class VQVAE(NamedTuple):
-    """config.game of codes: an autoencoder, config.generator, then a prior over its codes."""
+    """config.system of VQ-VAE-2: an autoencoder, config.generator, then a prior over its codes."""
 
     name: str
-    size: int  # of the pictures that the networks see, pixels on a side
-    batch_size: int
-    autoencoder_steps: int  # of the first phase; the rest of train.steps is the prior's
-    codes: int  # of each codebook
-    code_dim: int
-    commitment: float  # weight of the encoder's squared distance to its codes
-    decay: float  # of the codebooks' moving averages
-    restart: float  # a code used less than so many times the mean begins anew; 0: never
-    prior: Mapping[str, Any]
-    temperature: float  # of drawn codes; 1: as the prior has them
+    resolution: int  # side of the images that the networks see, px
+    batch_size: int  # images of one step
+    autoencoder_steps: int  # of the first phase; the rest of train.steps trains the prior
+    codebook_size: int  # codes in each codebook
+    code_dim: int  # length of a code
+    prior: Table  # the network
+    commitment: float = 0.25  # weight of the encoder's squared distance to its codes
+    decay: float = 0.99  # of the codebooks' moving averages
+    dead_code_threshold: float = 0.0  # codes used less than this times the mean are reinitialized; 0: never
+    temperature: float = 1.0  # of sampled codes
 
 
-class Average(NamedTuple):
-    """config.ema: the averaged generator."""
+class EMA(NamedTuple):
+    """config.ema: the exponential moving average of the generator, from which images are sampled."""
 
-    decay: float | tuple  # one for each phase, where there are several
-    start: int  # steps
-    stats: str  # "average" | "copy"
-    rampup: float  # the half-life is at most this share of the steps done; 0: as the decay has it
-    tracks: tuple  # decays of further averages, which a sweep may draw from
+    decay: float | tuple = 0.0  # a tuple has one per phase; 0: no average
+    start: int = 0  # steps before it starts
+    batch_stats: Literal["average", "copy"] = "copy"  # batch-norm statistics: averaged, or the generator's
+    rampup: float = 0.0  # the half-life is at most this fraction of the steps done; 0: no limit
+    extra_ema_decays: tuple = ()  # of further averages, from which a sweep may sample
 
 
 class Sample(NamedTuple):
-    """config.sample: how pictures are drawn for evaluation and submission."""
+    """config.sample: how images are sampled for evaluation and submission."""
 
-    truncation: float  # 0: none
-    method: str  # "threshold" | "resample" | "truncnorm"
-    labels: str  # "uniform" | "balanced" | "varied": uniform over breeds whose pictures differ
-    without: tuple  # numbers of the breeds that are not drawn
-    norm: str  # "running" | "batch" | "refreshed": whose batch statistics
-    batch_size: int  # norm "batch", "refreshed": pictures that share statistics
-    refresh: int  # norm "refreshed": over so many pictures
-    finish: Mapping[str, Any]  # what is done to each picture, in order
-    sweep: Mapping[str, Any]  # values of the fields above, and of "track", that are tried in the end
+    postprocess: Table  # steps applied to each generated image
+    truncation: float = 0.0  # the largest |z|; 0: no truncation
+    method: Literal["threshold", "resample", "truncnorm"] = "resample"  # of truncation
+    labels: Literal["uniform", "balanced", "skip_collapsed"] = "balanced"  # how labels are drawn
+    exclude_classes: tuple = ()  # indices of classes that are not sampled
+    batch_stats: Literal["running", "batch", "standing"] = "running"  # which batch-norm statistics
+    batch_size: int = 0  # batch_stats "batch" or "standing": images that share statistics
+    num_standing_images: int = 0  # batch_stats "standing": images over which they are computed
+    sweep: Table = {}  # values of these fields, and of ema_index, to choose from after training
 
 
 class Checkpoint(NamedTuple):
-    """config.checkpoint: what is kept."""
+    """config.checkpoint: what is saved and kept."""
 
-    every: int  # steps
-    keep_last: int
-    keep_best: int
-
-
-class Devices(NamedTuple):
-    """config.devices: how the memory and the work of a step are shared out."""
-
-    deal_state: bool  # large arrays of the state are dealt out over the devices, not whole on each
-    own_statistics: bool  # each device normalises its own pictures; else statistics are the whole batch's
-    remat: bool  # backward passes compute the inside of each block again: less memory, more time
-    data_share: float  # of a device's memory for the crops; more stay with the host, and are read ahead
+    every: int = 1_000  # steps between checkpoints
+    keep_last: int = 2  # newest checkpoints
+    keep_best: int = 2  # checkpoints with the best scores
 
 
-class Loop(NamedTuple):
-    """config.train: how long, and how often what. Counts are in steps."""
+class Parallel(NamedTuple):
+    """config.parallel: how a training step uses the devices and their memory."""
 
-    steps: int
-    max_hours: float  # 0: no limit
-    memory_gb: float  # a run that takes more stops; 0: no limit
-    steps_per_dispatch: int
-    log_every: int
-    grid_every: int
-    grid_images: int
-    collapse: float  # a score so many times the best: back to the best, at half the rates; 0: never
+    fsdp: bool = False  # fully sharded: large arrays of the state are sharded, not replicated
+    sync_batch_norm: bool = True  # batch norm over the global batch; False: over each device's images
+    remat: bool = False  # backward passes recompute the inside of each block: less memory, more time
+    device_memory_fraction: float = 0.5  # for the crops; a larger set stays on the host and is prefetched
 
 
-class Evaluation(NamedTuple):
-    """config.eval: what is measured, when and against what."""
+class Train(NamedTuple):
+    """config.train: the length of the run, and the intervals of logs and grids."""
 
-    every_kimg: float  # thousand real pictures between evaluations; 0: only at the end
-    samples: int  # pictures of an evaluation during training
-    batch_size: int
-    weights: str  # "published" | "random" | a file or folder
-    resampler: str  # of the real side: "lanczos" | "tf1-bilinear"
-    eps: float  # of MiFID
-    best: str  # the metric that picks the best checkpoint: "fid768" | "fid2048"
-    final: tuple  # what is measured of the pictures of images.zip: rows of features.METRICS
-
-
-class Submission(NamedTuple):
-    """config.submit: the pictures of images.zip."""
-
-    images: int
+    steps: int  # generator steps of the whole run
+    max_hours: float = 0.0  # hours of training after which the run stops; 0: no limit
+    memory_gb: float = 0.0  # host memory at which the run stops; 0: no limit
+    steps_per_execution: int = 10  # steps in one compiled program
+    log_every: int = 100  # steps between log lines
+    grid_every: int = 2_000  # steps between sample grids
+    grid_images: int = 60  # images in a grid
+    rollback_ratio: float = 0.0  # a score this many times the best restores the best checkpoint; 0: never
 
 
-SECTIONS = {
-    "data": Data,
-    "ema": Average,
-    "sample": Sample,
-    "checkpoint": Checkpoint,
-    "devices": Devices,
-    "train": Loop,
-    "eval": Evaluation,
-    "submit": Submission,
-}
+class Eval(NamedTuple):
+    """config.eval: metrics, when they are computed, and against which photos."""
+
+    every_kimg: float  # thousand real images between evaluations; 0: only at the end
+    samples: int = 5_000  # generated images of an evaluation during training
+    batch_size: int = 128  # images per forward pass of the feature network
+    weights: str = "published"  # of the feature network: "published" (downloaded once), "random", or a path
+    resampler: Literal["lanczos", "tf1-bilinear"] = "lanczos"  # of the real photos
+    eps: float = 0.1  # MiFID: memorization distances below this divide the FID; 0.1 on the public leaderboard
+    best: Literal["fid768", "fid2048"] = "fid2048"  # the metric that selects the best checkpoint
+    final: tuple[Metric, ...] = DEFAULT_FINAL_METRICS  # metrics of images.zip
 
 
-class Checked(NamedTuple):
-    """A whole config, every section of it checked."""
+class Submit(NamedTuple):
+    """config.submit: images.zip."""
 
-    name: str
-    seed: int
-    dtype: str
-    init_from: str  # work folder of a run whose networks this one begins with; "": none
+    images: int = 10_000  # number of images
+    resolution: int = 0  # side of the submitted and scored images, px; 0: system.resolution
+
+
+class LearningRate(NamedTuple):
+    """Fields of config.optimizer.PLAYER in addition to the optimizer's own."""
+
+    learning_rate: float  # at the start of the schedule
+    schedule: Table  # how it changes
+
+
+class KerasAdam(NamedTuple):
+    """Fields of config.optimizer.PLAYER of a memorizer in addition to its schedule's."""
+
+    adam: Table  # the optimizer
+
+
+class Experiment(NamedTuple):
+    """A whole config."""
+
+    name: str  # of the experiment; the default work folder is runs/NAME
     data: Data
-    game: Any  # the record of its kind of game
-    ema: Average
+    augment: Table  # augmentations of real images
+    generator: Table  # the network that makes images
+    discriminator: Table  # the network that classifies images as real or generated
+    system: Any  # GAN, Progressive, VAE, VQVAE, Memorizer or Imitation
+    optimizer: Table  # one for each player
+    ema: EMA
     sample: Sample
-    devices: Devices
+    train: Train
+    eval: Eval
     checkpoint: Checkpoint
-    train: Loop
-    eval: Evaluation
-    submit: Submission
-    generator: Mapping[str, Any]
-    discriminator: Mapping[str, Any]
-    optimizer: Mapping[str, Any]
-    augment: Mapping[str, Any]
+    parallel: Parallel
+    submit: Submit
+    seed: int = 0  # of all randomness
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of convolutions and matmuls; all else is float32
+    init_from: str = ""  # work folder of a run whose networks initialize this one's; "": none

@@ -1,339 +1,390 @@
-"""The games a config can name, and the phases that its sections make of them."""
+"""The types of systems that a config may name: their sections, and their training phases."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxdog import types
-from jaxdog.augment import diffaugment, transforms
-from jaxdog.config import registry, schema
+from jaxdog.augment import transforms
+from jaxdog.config import registry, schema, sections
 from jaxdog.data import batches
-from jaxdog.losses import regularizers
-from jaxdog.memorizers import system
-from jaxdog.optim import ema, optimizers
-from jaxdog.systems import gan, progressive, sampling, vae, vqvae
+from jaxdog.memorizers import system as memorizer
+from jaxdog.optim import ema
+from jaxdog.systems import gan, gan_spec, progressive, sampling, vae, vqvae
+from jaxdog.utils import errors
+
+Phases = tuple[types.Phase, ...]
+NO_GENERATOR, NO_DISCRIMINATOR, NO_OPTIMIZER = (
+    sections.Empty(f"this system has no {name}, so leave it empty")
+    for name in ("generator", "discriminator", "optimizer")
+)
 
 
-def _played(config: schema.Checked, classes: int, decay: float) -> gan.Game:
-    """The two-player game that a config's sections describe."""
-    generator, discriminator = registry.networks(config, classes)
-    game, steps = config.game, config.train.steps
-    by_player, sample = _optimizers(config, g=steps, d=steps * game.d_steps), config.sample
-    played = gan.Game(
-        generator=generator,
-        discriminator=discriminator,
-        latent_dim=game.latent_dim,
-        classes=classes,
-        loss=schema.named(registry.LOSSES, game.loss, "config.game.loss"),
-        g_optimizer=by_player["g"],
-        d_optimizer=by_player["d"],
-        augment=registry.augments(config.augment),
-        d_penalties=registry.penalty(regularizers.OF_D, game.d_penalties, "config.game.d_penalties"),
-        g_penalties=registry.penalty(regularizers.OF_G, game.g_penalties, "config.game.g_penalties"),
-        changes=registry.diffaugments(game.diffaugment),
-        control=schema.named(diffaugment.CONTROLS, game.augment_p, "config.game.augment_p"),
-        d_steps=game.d_steps,
-        accumulate=game.accumulate,
-        judge=game.judge,
-        fakes=game.fakes,
-        fake_labels=game.fake_labels,
-        g_reals=game.g_reals,
-        breed_loss=schema.named(registry.BREED_LOSSES, game.breed_loss, "config.game.breed_loss"),
-        average=_average(config, decay),
-        tracks=config.ema.tracks,
-        label_ramp=game.label_ramp,
-        steps=steps,
-        latent=_latent(config),
-        sample_norm=sample.norm,
-        refresh=(-(-sample.refresh // max(sample.batch_size, 1)), sample.batch_size),
-        finish=registry.finish(sample.finish),
-        remat=config.devices.remat,
-        axis=types.DEVICES if config.devices.own_statistics else None,
+@dataclasses.dataclass(frozen=True)
+class SystemType:
+    """A type of system: its record, the choices of its sections, and its phases."""
+
+    record: Callable[..., Any]  # of config.system; `nested` holds its fields that are sections
+    phases: Callable[[schema.Experiment, int], Phases]  # (config, number of classes) -> phases
+    nested: Mapping[str, sections.Section] = dataclasses.field(default_factory=dict)
+    generator: sections.Section = NO_GENERATOR
+    discriminator: sections.Section = NO_DISCRIMINATOR
+    optimizer: sections.Section = NO_OPTIMIZER
+    cheat: bool = False  # its samples are training images
+
+
+# ------------------------------------------------------------------ GANs
+
+
+def _gan(config: schema.Experiment, classes: int) -> Phases:
+    if isinstance(config.ema.decay, tuple):
+        raise errors.ConfigError(
+            f"config.ema.decay is {config.ema.decay!r}, but this system has one phase: it needs one number"
+        )
+    spec = _gan_spec(config, classes, config.ema.decay)
+    real = config.system.batch_size * gan_spec.num_real_batches(spec)
+    return (types.Phase("gan", gan.gan(spec), config.train.steps, real),)
+
+
+def _progressive(config: schema.Experiment, classes: int) -> Phases:
+    """One phase for each of config.system.resolutions."""
+    system, spec = config.system, _gan_spec(config, classes, 0.0)  # each stage sets its own EMA decay
+    stages = progressive.stages(
+        system.resolutions,
+        system.steps,
+        system.fade,
+        config.ema.decay,
+        system.ema_milestones,
+        config.train.steps,
     )
-    _check_sizes(config, played.augment, played.finish)
-    return played
+
+    def make_system(stage: progressive.Stage, progress: progressive.Progress) -> types.System:
+        downscale = partial(progressive.downscale_reals, size=stage.resolution, alpha=progress.alpha)
+        grown = spec._replace(
+            generator=spec.generator.clone(size=stage.resolution, alpha=progress.alpha),
+            discriminator=spec.discriminator.clone(size=stage.resolution, alpha=progress.alpha),
+            augment=(*spec.augment, downscale),
+            ema_rule=spec.ema_rule._replace(decay=progress.ema_decay),
+            postprocess=lambda image: spec.postprocess(progressive.upscale(image, system.resolution)),
+        )
+        return gan.gan(grown)
+
+    real = system.batch_size * gan_spec.num_real_batches(spec)
+    return progressive.phases(stages, make_system, real, config.data.stored_resolution, config.seed)
 
 
-def _average(config: schema.Checked, decay: float) -> ema.Rule:
-    """How the generator's average follows it."""
+def _gan_spec(config: schema.Experiment, classes: int, ema_decay: float) -> gan_spec.GANSpec:
+    """The hyperparameters of a GAN."""
+    system, sample, steps = config.system, config.sample, config.train.steps
+    optimizers = _optimizers(config, g=steps, d=steps * system.num_d_steps)
+    spec = gan_spec.GANSpec(
+        generator=registry.generator(config, classes),
+        discriminator=registry.discriminator(config, classes),
+        latent_dim=system.latent_dim,
+        classes=classes,
+        loss=registry.LOSSES.instantiate(system.loss, "config.system.loss"),
+        g_optimizer=optimizers["g"],
+        d_optimizer=optimizers["d"],
+        augment=registry.augments(config.augment, system.resolution),
+        d_regularizers=_regularizers(registry.D_REGULARIZERS, system.d_regularizers, "d_regularizers"),
+        g_regularizers=_regularizers(registry.G_REGULARIZERS, system.g_regularizers, "g_regularizers"),
+        diffaugment=registry.diffaugments(system.diffaugment),
+        augment_p_controller=registry.AUGMENT_P.instantiate(system.augment_p, "config.system.augment_p"),
+        num_d_steps=system.num_d_steps,
+        grad_accumulation_steps=system.grad_accumulation_steps,
+        split_d=system.split_d,
+        reuse_latents=system.reuse_latents,
+        fake_label_source=system.fake_label_source,
+        g_fresh_reals=system.g_fresh_reals,
+        class_loss=registry.CLASS_LOSSES.instantiate(system.class_loss, "config.system.class_loss"),
+        ema_rule=_ema(config, ema_decay),
+        extra_ema_decays=config.ema.extra_ema_decays,
+        class_transition=system.class_transition,
+        num_steps=steps,
+        latent=_latent(config),
+        sample_batch_stats=sample.batch_stats,
+        num_standing_batches=-(-sample.num_standing_images // max(sample.batch_size, 1)),
+        standing_batch_size=sample.batch_size,
+        postprocess=registry.postprocessing(sample.postprocess, config.submit.resolution),
+        remat=config.parallel.remat,
+        axis=None if config.parallel.sync_batch_norm else types.DATA_AXIS,
+    )
+    _check_resolutions(config, spec.augment, spec.postprocess)
+    return spec
+
+
+def _regularizers(table: sections.AllOf, section: Mapping[str, Any], name: str) -> dict[str, Any]:
+    bound = table.bind(section, f"config.system.{name}")
+    return {row: regularizer() for row, regularizer in bound.items()}
+
+
+def _ema(config: schema.Experiment, decay: float) -> ema.EMARule:
+    """The update rule of the generator's EMA."""
     section = config.ema
-    for name, value in (("rampup", section.rampup), *(("tracks", x) for x in section.tracks)):
+    fractions = [("rampup", section.rampup), *(("extra_ema_decays", x) for x in section.extra_ema_decays)]
+    for name, value in fractions:
         if not 0.0 <= value < 1.0:
-            raise schema.ConfigError(f"config.ema.{name} is {value}, and must lie in [0, 1)")
-    return ema.Rule(decay, section.start, section.stats, section.rampup)
+            raise errors.ConfigError(f"config.ema.{name} is {value}, and must lie in [0, 1)")
+    return ema.EMARule(decay, section.start, section.batch_stats, section.rampup)
 
 
-def _optimizers(config: schema.Checked, **steps: int) -> dict[str, optax.GradientTransformationExtraArgs]:
-    """Each player's optimiser, for so many of its updates."""
-    _players(config, tuple(steps))
+# ------------------------------------------------------------------ autoencoders
+
+
+def _vae(config: schema.Experiment, classes: int) -> Phases:
+    system, steps = config.system, config.train.steps
+    _check_one_player(config, "a variational autoencoder", "ema.decay")
+    optimizers = _optimizers(config, encoder=steps, g=steps)
+    spec = vae.VAESpec(
+        encoder=registry.encoder(config),
+        decoder=registry.generator(config, classes),
+        latent_dim=system.latent_dim,
+        likelihood=system.likelihood,
+        kl_weight=system.kl_weight,
+        encoder_optimizer=optimizers["encoder"],
+        g_optimizer=optimizers["g"],
+        augment=registry.augments(config.augment, system.resolution),
+        latent=_latent(config),
+        postprocess=registry.postprocessing(config.sample.postprocess, config.submit.resolution),
+    )
+    _check_resolutions(config, spec.augment, spec.postprocess)
+    return (types.Phase("vae", vae.vae(spec), steps, system.batch_size),)
+
+
+def _vqvae(config: schema.Experiment, classes: int) -> Phases:
+    """The autoencoder's phase, then the prior's."""
+    system, steps, dtype = config.system, config.train.steps, registry.DTYPES[config.dtype]
+    _check_one_player(config, "an autoencoder with codes", "ema.decay", "sample.truncation")
+    first = system.autoencoder_steps
+    if not 0 < first < steps:
+        raise errors.ConfigError(
+            f"config.system.autoencoder_steps is {first}, and must lie in (0, config.train.steps = {steps})"
+        )
+    optimizers = _optimizers(config, autoencoder=first, prior=steps - first)
+    spec = vqvae.VQVAESpec(
+        autoencoder=registry.AUTOENCODERS.instantiate(
+            config.generator, "config.generator", code_dim=system.code_dim, dtype=dtype
+        ),
+        prior=registry.PRIORS.instantiate(
+            system.prior,
+            "config.system.prior",
+            lengths=tuple(side**2 for side in vqvae.map_sides(system.resolution)),
+            codebook_size=system.codebook_size,
+            classes=classes,
+            dtype=dtype,
+        ),
+        size=system.resolution,
+        codebook_size=system.codebook_size,
+        commitment=system.commitment,
+        decay=system.decay,
+        dead_code_threshold=system.dead_code_threshold,
+        temperature=system.temperature,
+        optimizer=optimizers["autoencoder"],
+        prior_optimizer=optimizers["prior"],
+        augment=registry.augments(config.augment, system.resolution),
+        postprocess=registry.postprocessing(config.sample.postprocess, config.submit.resolution),
+    )
+    _check_resolutions(config, spec.augment, spec.postprocess)
+    transition = partial(vqvae.transition, spec, config.seed)
+    return (
+        types.Phase("autoencoder", vqvae.autoencoder(spec), first, system.batch_size),
+        types.Phase("prior", vqvae.prior(spec), steps - first, system.batch_size, transition),
+    )
+
+
+# ------------------------------------------------------------------ memorizers
+
+
+def _memorizer(config: schema.Experiment, classes: int) -> Phases:
+    """The discriminator's phase, then the generator's; with discriminator_steps = 0 the generator's alone."""
+    _check_no_augmentation(config)
+    system, steps = config.system, config.train.steps
+    first = system.discriminator_steps
+    if not 0 <= first < steps:
+        raise errors.ConfigError(
+            f"config.system.discriminator_steps is {first}, and must lie in [0, config.train.steps = {steps})"
+        )
+    players = ("d", "g") if first else ("g",)
+    sections.Each(registry.MEMORIZER_OPTIMIZER, players).check(config.optimizer, "config.optimizer")
+    g_spec = _memorizer_spec(config, "g", config.generator, classes)
+    if first == 0:
+        NO_DISCRIMINATOR.check(config.discriminator, "config.discriminator")
+        return (types.Phase("supervised", memorizer.memorizer(g_spec), steps, system.batch_size),)
+    d_spec = _memorizer_spec(config, "d", config.discriminator, classes)
+    g_spec = g_spec._replace(output="linear", teacher=d_spec.network)
+    transition = partial(memorizer.transition, g_spec, config.seed)
+    return (
+        types.Phase("discriminator", memorizer.memorizer(d_spec), first, system.batch_size),
+        types.Phase("generator", memorizer.memorizer(g_spec), steps - first, system.batch_size, transition),
+    )
+
+
+def _memorizer_spec(
+    config: schema.Experiment, player: str, network: Mapping[str, Any], classes: int
+) -> memorizer.MemorizerSpec:
+    """The spec of the training of `player` ("d" | "g")."""
+    system, path = config.system, f"config.optimizer.{player}"
+    optimizer, schedule = registry.memorizer_optimizer(config.optimizer[player], path)
+    return memorizer.MemorizerSpec(
+        player=player,
+        network=registry.MEMORIZERS.instantiate(
+            network,
+            {"d": "config.discriminator", "g": "config.generator"}[player],
+            classes=classes,
+            size=system.resolution,
+            dtype=registry.DTYPES[config.dtype],
+        ),
+        teacher=None,
+        output="sigmoid",
+        classes=classes,
+        batch_size=system.batch_size,
+        schedule=schedule,
+        optimizer=optimizer,
+        blend_weight=system.blend_weight,
+    )
+
+
+def _imitation(config: schema.Experiment, classes: int) -> Phases:
+    _check_no_augmentation(config)
+    system = config.system
+    imitation = memorizer.imitation(classes, system.resolution, system.blend_weight)
+    return (types.Phase("imitation", imitation, config.train.steps, system.batch_size),)
+
+
+# ------------------------------------------------------------------ shared parts
+
+
+def _optimizers(config: schema.Experiment, **steps: int) -> dict[str, optax.GradientTransformationExtraArgs]:
+    """The optimizer of each player; `steps` is its number of updates."""
     return {
         player: registry.optimizer(config.optimizer[player], f"config.optimizer.{player}", updates)
         for player, updates in steps.items()
     }
 
 
-def _players(config: schema.Checked, names: tuple[str, ...]) -> None:
-    """config.optimizer has a field for each player and no other."""
-    for player in names:
-        schema.choose(dict.fromkeys(config.optimizer), player, "config.optimizer")
-    extra = sorted(set(config.optimizer) - set(names))
-    if extra:
-        raise schema.ConfigError(
-            f"config.optimizer.{extra[0]} is no field of config.optimizer; fields: {', '.join(sorted(names))}"
-        )
-
-
-def _latent(config: schema.Checked) -> Callable[[types.Array], types.Array]:
-    """key [b] -> latents [b, latent_dim] as pictures are drawn from."""
+def _latent(config: schema.Experiment) -> Callable[[types.Array], types.Array]:
+    """The function from keys [b] to the latents [b, latent_dim] of sampled images."""
     sample = config.sample
     return partial(
-        sampling.latent, dim=config.game.latent_dim, truncation=sample.truncation, method=sample.method
+        sampling.latent, dim=config.system.latent_dim, truncation=sample.truncation, method=sample.method
     )
 
 
-def _gan(config: schema.Checked, classes: int) -> tuple[types.Phase, ...]:
-    if isinstance(config.ema.decay, tuple):
-        raise schema.ConfigError(
-            f"config.ema.decay is {config.ema.decay!r}, but this game has one phase: it needs one number"
-        )
-    played = _played(config, classes, config.ema.decay)
-    real = config.game.batch_size * gan.batches(played)
-    return (types.Phase("gan", gan.gan(played), config.train.steps, real),)
-
-
-def _progressive(config: schema.Checked, classes: int) -> tuple[types.Phase, ...]:
-    """One phase for each of config.game.sizes: the same game with networks that grow."""
-    for name, table in (("generator", registry.GENERATORS), ("discriminator", registry.DISCRIMINATORS)):
-        growing = {row: network for row, network in table.items() if hasattr(network, "alpha")}
-        schema.choose(growing, getattr(config, name).get("name", ""), f"config.{name}.name")
-    game, played = config.game, _played(config, classes, 0.0)  # its decay is the moment's
-    stages = progressive.stages(
-        game.sizes, game.steps, game.fade, config.ema.decay, game.cuts, game.size, config.train.steps
-    )
-
-    def play(stage: progressive.Stage, moment: progressive.Moment) -> types.System:
-        seen = partial(progressive.shrink, size=stage.size, alpha=moment.alpha)
-        grown = played._replace(
-            generator=played.generator.clone(size=stage.size, alpha=moment.alpha),
-            discriminator=played.discriminator.clone(size=stage.size, alpha=moment.alpha),
-            augment=(*played.augment, seen),
-            average=played.average._replace(decay=moment.decay),
-            finish=lambda image: played.finish(progressive.enlarged(image, game.size)),
-        )
-        return gan.gan(grown)
-
-    real = game.batch_size * gan.batches(played)
-    return progressive.phases(stages, play, real, config.data.store_size, config.seed)
-
-
-def _check_sizes(
-    config: schema.Checked,
+def _check_resolutions(
+    config: schema.Experiment,
     augments: Sequence[types.Augment],
-    finish: Callable[[types.Array], types.Array],
+    postprocess: Callable[[types.Array], types.Array],
 ) -> None:
-    """What is stored must be augmented to what the networks see, what is drawn finished to data.size."""
-    side = config.data.store_size
+    """Augmented crops must have system.resolution, postprocessed images submit.resolution."""
+    stored, seen, submitted = (
+        config.data.stored_resolution,
+        config.system.resolution,
+        config.submit.resolution,
+    )
 
-    def seen() -> types.Array:
-        data = batches.resident(jnp.zeros((1, side, side, 3), jnp.uint8), jnp.zeros(1, jnp.int32))
+    def augmented() -> types.Array:
+        data = batches.make_data(jnp.zeros((1, stored, stored, 3), jnp.uint8), jnp.zeros(1, jnp.int32))
         batch = batches.batch(data, jax.random.key(0), 0, 2)
-        return transforms.applied(augments, jax.random.key(0), batch).image
+        return transforms.apply_augments(augments, jax.random.key(0), batch).image
 
-    found = jax.eval_shape(seen).shape[1:3]
-    if found != (config.game.size, config.game.size):
-        raise schema.ConfigError(
-            f"crops are kept at config.data.store_size = {side} and come out of config.augment at "
-            f"{found[0]}x{found[1]}, but config.game.size is {config.game.size}"
+    shape = jax.eval_shape(augmented).shape[1:3]
+    if shape != (seen, seen):
+        raise errors.ConfigError(
+            f"crops of config.data.stored_resolution = {stored} come out of config.augment at "
+            f"{shape[0]}x{shape[1]}, but config.system.resolution is {seen}"
         )
-    drawn = jax.ShapeDtypeStruct((2, config.game.size, config.game.size, 3), jnp.float32)
-    found = jax.eval_shape(finish, drawn).shape[1:3]
-    if found != (config.data.size, config.data.size):
-        raise schema.ConfigError(
-            f"pictures of config.game.size = {config.game.size} come out of config.sample.finish at "
-            f"{found[0]}x{found[1]}, but config.data.size is {config.data.size}"
-        )
-
-
-def _memorizer(config: schema.Checked, classes: int) -> tuple[types.Phase, ...]:
-    """A discriminator's lesson, then a generator's; with game.d_updates = 0 the generator's alone."""
-    _plain(config)
-    game, steps = config.game, config.train.steps
-    if not 0 <= game.d_updates < steps:
-        raise schema.ConfigError(
-            f"config.game.d_updates is {game.d_updates}, and must lie in [0, config.train.steps = {steps})"
-        )
-    g_lesson = _lesson(config, "g", config.generator, classes)
-    g = system.memorizer(g_lesson)
-    if game.d_updates == 0:
-        _empty(config, "discriminator")
-        return (types.Phase("supervised", g, steps, game.batch_size),)
-    d_lesson = _lesson(config, "d", config.discriminator, classes)
-    g_lesson = g_lesson._replace(output="linear", teacher=d_lesson.network)
-    g, enter = system.memorizer(g_lesson), partial(system.enter, g_lesson, config.seed)
-    return (
-        types.Phase("discriminator", system.memorizer(d_lesson), game.d_updates, game.batch_size),
-        types.Phase("generator", g, steps - game.d_updates, game.batch_size, enter),
-    )
-
-
-def _lesson(config: schema.Checked, player: str, network: Mapping[str, Any], classes: int) -> system.Lesson:
-    """What `player` ("d" | "g") learns from the pictures themselves."""
-    game, path = config.game, f"config.optimizer.{player}"
-    names = ("d", "g") if game.d_updates else ("g",)
-    _players(config, names)
-    rule = dict(config.optimizer[player])
-    adam = schema.build(optimizers.keras_adam, rule.pop("adam", {}), f"{path}.adam")
-    place = {"d": "config.discriminator", "g": "config.generator"}[player]
-    return system.Lesson(
-        player=player,
-        network=schema.named(
-            registry.STORES,
-            network,
-            place,
-            classes=classes,
-            size=game.size,
-            dtype=registry.DTYPES[config.dtype],
-        ),
-        teacher=None,
-        output="sigmoid",
-        classes=classes,
-        batch_size=game.batch_size,
-        rates=schema.build(system.Rates, rule, path),
-        optimizer=adam,
-        share=game.share,
-    )
-
-
-def _imitation(config: schema.Checked, classes: int) -> tuple[types.Phase, ...]:
-    _plain(config)
-    for section in ("generator", "discriminator", "optimizer"):
-        _empty(config, section)
-    game = config.game
-    played = system.imitation(classes, game.size, game.share)
-    return (types.Phase("imitation", played, config.train.steps, game.batch_size),)
-
-
-def _empty(config: schema.Checked, section: str) -> None:
-    given = getattr(config, section)
-    if given:
-        raise schema.ConfigError(
-            f"config.{section}.{sorted(given)[0]} is no field: this game has no {section}, so leave it empty"
+    shape = jax.eval_shape(postprocess, jax.ShapeDtypeStruct((2, seen, seen, 3), jnp.float32)).shape[1:3]
+    if shape != (submitted, submitted):
+        raise errors.ConfigError(
+            f"images of config.system.resolution = {seen} come out of config.sample.postprocess at "
+            f"{shape[0]}x{shape[1]}, but config.submit.resolution is {submitted}"
         )
 
 
-def _plain(config: schema.Checked) -> None:
-    """Cheats learn and show the pictures as they are stored."""
-    _empty(config, "augment")
-    _unset(config, "a memorizer", "ema.decay", "sample.truncation", "sample.finish")
-    sizes = {config.data.size, config.data.store_size, config.game.size}
+def _check_one_player(config: schema.Experiment, who: str, *unset: str) -> None:
+    """Checks that no EMA, truncation or batch statistics are configured for a system without them."""
+    _check_unset(config, who, *unset)
+    if config.sample.batch_stats != "running":
+        raise errors.ConfigError(
+            f"config.sample.batch_stats is {config.sample.batch_stats!r}; {who} samples with running "
+            "statistics: 'running'"
+        )
+
+
+def _check_no_augmentation(config: schema.Experiment) -> None:
+    """Memorizers reproduce the crops as they are stored."""
+    if config.augment:
+        name = sorted(config.augment)[0]
+        raise errors.ConfigError(
+            f"config.augment.{name} is not a field: this system has no augment, so leave it empty"
+        )
+    _check_unset(config, "a memorizer", "ema.decay", "sample.truncation", "sample.postprocess")
+    sizes = {config.system.resolution, config.data.stored_resolution, config.submit.resolution}
     if len(sizes) > 1:
-        raise schema.ConfigError(
-            f"config.data.size, config.data.store_size and config.game.size are {sorted(sizes)}; a memorizer "
-            "learns the crops as they are stored, so they must be one"
+        raise errors.ConfigError(
+            "config.system.resolution, config.data.stored_resolution and config.submit.resolution are "
+            f"{sorted(sizes)}; a memorizer learns the crops as they are stored, so they must be one"
         )
 
 
-def _unset(config: schema.Checked, who: str, *paths: str) -> None:
+def _check_unset(config: schema.Experiment, who: str, *paths: str) -> None:
     for path in paths:
         section, field = path.split(".")
         value = getattr(getattr(config, section), field)
         if value:
-            raise schema.ConfigError(
+            raise errors.ConfigError(
                 f"config.{path} is {value!r}; {who} has none, so set it to 0, or leave it empty"
             )
 
 
-def _vae(config: schema.Checked, classes: int) -> tuple[types.Phase, ...]:
-    game, steps = config.game, config.train.steps
-    _alone(config, "a variational autoencoder", "ema.decay")
-    by_player = _optimizers(config, encoder=steps, g=steps)
-    played = vae.Game(
-        encoder=registry.encoder(config),
-        decoder=registry.generator(config, classes),
-        latent_dim=game.latent_dim,
-        likelihood=game.likelihood,
-        kl_weight=game.kl_weight,
-        encoder_optimizer=by_player["encoder"],
-        g_optimizer=by_player["g"],
-        augment=registry.augments(config.augment),
-        latent=_latent(config),
-        finish=registry.finish(config.sample.finish),
-    )
-    _check_sizes(config, played.augment, played.finish)
-    return (types.Phase("vae", vae.vae(played), steps, game.batch_size),)
+# ------------------------------------------------------------------ the table
 
+_TWO_PLAYERS = {
+    "loss": registry.LOSSES,
+    "class_loss": registry.CLASS_LOSSES,
+    "d_regularizers": registry.D_REGULARIZERS,
+    "g_regularizers": registry.G_REGULARIZERS,
+    "diffaugment": registry.DIFFAUGMENTS,
+    "augment_p": registry.AUGMENT_P,
+}
+_PLAYERS = sections.Each(registry.OPTIMIZERS, ("g", "d"))
 
-def _vqvae(config: schema.Checked, classes: int) -> tuple[types.Phase, ...]:
-    """The autoencoder's phase, then the prior's."""
-    game, steps, dtype = config.game, config.train.steps, registry.DTYPES[config.dtype]
-    _alone(config, "an autoencoder with codes", "ema.decay", "sample.truncation")
-    first = game.autoencoder_steps
-    if not 0 < first < steps:
-        raise schema.ConfigError(
-            f"config.game.autoencoder_steps is {first}, and must lie in (0, config.train.steps = {steps})"
-        )
-    by_player = _optimizers(config, autoencoder=first, prior=steps - first)
-    played = vqvae.Game(
-        autoencoder=schema.named(
-            registry.AUTOENCODERS, config.generator, "config.generator", code_dim=game.code_dim, dtype=dtype
-        ),
-        prior=schema.named(
-            registry.PRIORS,
-            game.prior,
-            "config.game.prior",
-            lengths=tuple(side**2 for side in vqvae.sides(game.size)),
-            codes=game.codes,
-            classes=classes,
-            dtype=dtype,
-        ),
-        size=game.size,
-        codes=game.codes,
-        commitment=game.commitment,
-        decay=game.decay,
-        restart=game.restart,
-        temperature=game.temperature,
-        optimizer=by_player["autoencoder"],
-        prior_optimizer=by_player["prior"],
-        augment=registry.augments(config.augment),
-        finish=registry.finish(config.sample.finish),
-    )
-    _check_sizes(config, played.augment, played.finish)
-    enter = partial(vqvae.enter, played, config.seed)
-    return (
-        types.Phase("autoencoder", vqvae.autoencoder(played), first, game.batch_size),
-        types.Phase("prior", vqvae.prior(played), steps - first, game.batch_size, enter),
-    )
-
-
-def _alone(config: schema.Checked, who: str, *unset: str) -> None:
-    """There is no second player, and pictures are drawn from the networks as they are."""
-    _empty(config, "discriminator")
-    _unset(config, who, *unset)
-    if config.sample.norm != "running":
-        raise schema.ConfigError(
-            f"config.sample.norm is {config.sample.norm!r}; {who} samples with running statistics: 'running'"
-        )
-
-
-class Row(NamedTuple):
-    """A kind of game: the record that config.game fills, its fields' choices, and its phases."""
-
-    record: Callable[..., Any]
-    choices: Mapping[str, tuple[str, ...]]  # "game.field" -> its values
-    phases: Callable[[schema.Checked, int], tuple[types.Phase, ...]]  # (config, classes)
-    cheat: bool = False  # it shows training pictures
-
-
-PLAYERS = {f"game.{x}": gan.CHOICES[x] for x in ("judge", "fakes", "fake_labels")}
-GAMES = {
-    "gan": Row(schema.Game, PLAYERS, _gan),
-    "progressive": Row(schema.Progressive, PLAYERS, _progressive),
-    "vae": Row(schema.VAE, {"game.likelihood": tuple(vae.LIKELIHOODS)}, _vae),
-    "vqvae": Row(schema.VQVAE, {}, _vqvae),
-    "memorizer": Row(schema.Memorizer, {}, _memorizer, cheat=True),
-    "imitation": Row(schema.Imitation, {}, _imitation, cheat=True),
+SYSTEMS = {
+    "gan": SystemType(schema.GAN, _gan, _TWO_PLAYERS, registry.GENERATORS, registry.DISCRIMINATORS, _PLAYERS),
+    "progressive": SystemType(
+        schema.Progressive,
+        _progressive,
+        _TWO_PLAYERS,
+        registry.GROWING_GENERATORS,
+        registry.GROWING_DISCRIMINATORS,
+        _PLAYERS,
+    ),
+    "vae": SystemType(
+        schema.VAE,
+        _vae,
+        {"encoder": registry.ENCODERS},
+        registry.GENERATORS,
+        optimizer=sections.Each(registry.OPTIMIZERS, ("encoder", "g")),
+    ),
+    "vqvae": SystemType(
+        schema.VQVAE,
+        _vqvae,
+        {"prior": registry.PRIORS},
+        registry.AUTOENCODERS,
+        optimizer=sections.Each(registry.OPTIMIZERS, ("autoencoder", "prior")),
+    ),
+    "memorizer": SystemType(
+        schema.Memorizer,
+        _memorizer,
+        generator=registry.MEMORIZERS,
+        discriminator=dataclasses.replace(registry.MEMORIZERS, default={}, optional=True),
+        optimizer=sections.Each(registry.MEMORIZER_OPTIMIZER),
+        cheat=True,
+    ),
+    "imitation": SystemType(schema.Imitation, _imitation, cheat=True),
 }

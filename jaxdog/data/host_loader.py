@@ -1,7 +1,7 @@
-"""Pictures that stay with the host: grain's threads read ahead what the next steps will need.
+"""Prefetching for training sets that stay on the host: Grain's threads read the next batches.
 
-The order is that of `batches.batch`, so a run is the same whether its pictures are on the devices or not, and
-where a run goes on follows from its step alone.
+The order is that of `batches.batch`. A run is therefore the same whether its images are on the devices or on
+the host, and it resumes at any step without a saved loader state.
 """
 
 from collections.abc import Iterator
@@ -15,39 +15,41 @@ from jaxdog import sharding, types
 from jaxdog.data import batches
 from jaxdog.utils import optional
 
-THREADS, AHEAD = 4, 4  # of grain; dispatches that are ready before they are asked for
+NUM_THREADS = 4  # reader threads
+BUFFER_SIZE = 4  # executions to prefetch
 
 
-def dispatches(
-    data: batches.Data, key: types.Key, steps: range, per_dispatch: int, batch_size: int, over: Mesh
+def prefetch(
+    data: batches.Data, key: types.Key, steps: range, steps_per_execution: int, batch_size: int, mesh: Mesh
 ) -> Iterator[batches.Data]:
-    """The rows of `steps`, so many steps at a time: arrays [k, b, ...] on the devices, dealt out along b.
+    """The batches of `steps`, k at a time: arrays [k, b, ...] on the devices, sharded along b.
 
     Args:
-      data: arrays of the host, or mapped files; each host reads only the rows of its own devices.
-      key: the order of the run.
-      steps: numbers of the steps, one after the other; a multiple of `per_dispatch`.
-      per_dispatch: k.
+      data: arrays on the host, or memory-mapped files; each process reads only the rows of its own devices.
+      key: determines the order of the images.
+      steps: consecutive step numbers; their count is a multiple of `steps_per_execution`.
+      steps_per_execution: k.
       batch_size: b.
-      over: the mesh of all devices.
+      mesh: the mesh of all devices.
     """
-    grain = optional.load("grain", "training on pictures that stay with the host")
-    n, count = data.image.shape[0], per_dispatch * batch_size
-    batches_sharding = NamedSharding(over, P(None, sharding.AXIS))
-    # Found on the host's processor: the devices are busy with the steps before.
+    grain = optional.load("grain", "training on images that stay on the host")
+    n, count = data.image.shape[0], steps_per_execution * batch_size
+    rows_sharding = NamedSharding(mesh, P(None, sharding.AXIS))
+    # Computed on the host's CPU, as the devices are busy with earlier steps.
     key = jax.device_put(key, jax.local_devices(backend="cpu")[0])
-    find = jax.jit(batches.at, static_argnums=(0, 3))
+    indices = jax.jit(batches.indices_at, static_argnums=(0, 3))
 
-    def rows(dispatch: int) -> batches.Data:
-        first = (steps.start + dispatch * per_dispatch) * batch_size
-        chosen = np.asarray(find(n, key, np.uint32(first), count)).reshape(per_dispatch, batch_size)
-        return batches.Data(*(put(x, chosen) for x in data))
+    def read(execution: int) -> batches.Data:
+        first = (steps.start + execution * steps_per_execution) * batch_size
+        index = np.asarray(indices(n, key, np.uint32(first), count)).reshape(steps_per_execution, batch_size)
+        return batches.Data(*(put(x, index) for x in data))
 
-    def put(x: np.ndarray, chosen: np.ndarray) -> jax.Array:
-        def mine(index: tuple[slice, ...] | None) -> np.ndarray:
-            return x[chosen[(index or ())[:2]]]
+    def put(x: np.ndarray, index: np.ndarray) -> jax.Array:
+        def shard(position: tuple[slice, ...] | None) -> np.ndarray:
+            return x[index[(position or ())[:2]]]
 
-        return jax.make_array_from_callback((*chosen.shape, *x.shape[1:]), batches_sharding, mine)
+        return jax.make_array_from_callback((*index.shape, *x.shape[1:]), rows_sharding, shard)
 
-    ahead = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
-    return iter(grain.MapDataset.range(len(steps) // per_dispatch).map(rows).to_iter_dataset(ahead))
+    options = grain.ReadOptions(num_threads=NUM_THREADS, prefetch_buffer_size=BUFFER_SIZE)
+    executions = grain.MapDataset.range(len(steps) // steps_per_execution)
+    return iter(executions.map(read).to_iter_dataset(options))

@@ -1,12 +1,12 @@
-"""Several square crops of each dog, of three kinds: the training set of the competition's 5th place.
+"""The crops of the competition's 5th place (Dmitry Vorobiev's BigGAN): up to eleven per dog, in three types.
 
-Dmitry Vorobiev's BigGAN saw every dog in up to eleven crops that were made once. Which ones depends on the
-box's width / height and on whether it has `size` pixels. What else happens to a crop depends on its kind:
+Which crops are made depends on the box's aspect ratio and on whether its sides have `size` pixels. The crop
+type determines how training augments them:
 
-  PLAIN   half of `size` on a side, shown as it is; stored with each pixel doubled, so that the mean of 2x2
-          gives it back exactly
-  TURNED  of `size`, of the box as it is annotated: turned and scaled in training, not shifted
-  MOVED   of `size`, of a slightly larger box: shifted, turned and scaled in training
+  PLAIN   size / 2 on a side, not augmented; stored with each pixel repeated 2x2 times, so that the mean of
+          2x2 pixels restores it exactly
+  TURNED  `size` on a side, of the annotated box: rotated and scaled
+  MOVED   `size` on a side, of a slightly larger box: shifted, rotated and scaled
 """
 
 from collections.abc import Sequence
@@ -15,62 +15,68 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdog.data import cropping, photos
+from jaxdog.utils import errors
 
 PLAIN, TURNED, MOVED = 0, 1, 2
-LIGHT, MEDIUM = 0.08, 0.12  # how much wider and higher the boxes of MOVED crops and of a dog's last crops are
+LIGHT, MEDIUM = (
+    0.08,
+    0.12,
+)  # relative enlargement of boxes: for MOVED crops, and for the region that is not grown
 
 
 def multicrop(
     photo: np.ndarray,
-    boxes: Sequence[cropping.Box],
+    boxes: Sequence[photos.Box],
     *,
     size: int,
     both_sides: bool = False,
     resampler: str = "lanczos",
-) -> list[photos.Kept]:
+) -> list[photos.Crop]:
     """All crops of all dogs.
 
-    Three boxes are cut: the annotated one widened by LIGHT and grown to a square inside the photo; the
-    annotated one grown likewise; the annotated one widened by MEDIUM and not grown, where it is another.
-    They are not square where the photo or the box is not, and `plain` and `large` say which squares of them
-    are kept. The extent of a PLAIN crop is that before its pixels were doubled.
+    Three regions are cut per box: the box enlarged by LIGHT and grown to a square within the photo; the box
+    itself, grown in the same way; and the box enlarged by MEDIUM and not grown, if that is a different
+    region. Regions that cannot grow enough are not square; `Cuts` decides which squares of a region become
+    crops. The original size of a PLAIN crop is the size before its pixels were repeated.
 
     Args:
       photo: uint8 [h, w, 3].
-      boxes: in pixels; clipped to the photo first. Without any the whole photo is one.
-      size: side of what is kept, even. Dogs whose grown box has a side below size / 2 are left out.
-      both_sides: PLAIN crops of the left and the right end of a wide box. False is how it was: the left
-        end twice, because the corners 0 and 2 of torchvision's FiveCrop are both on the left.
-      resampler: one of crop.RESAMPLERS.
+      boxes: in pixels; clipped to the photo first. If empty, the whole photo is the box.
+      size: side of the crops, even. Dogs whose grown box has a side below size / 2 are omitted.
+      both_sides: whether PLAIN crops of a wide box show both its left and its right end. False as in the
+        original, which used the left end twice: corners 0 and 2 of torchvision's FiveCrop are both on the
+        left.
+      resampler: one of cropping.RESAMPLERS.
 
     Raises:
-      ValueError: an odd size.
+      errors.UserError: `size` is odd.
     """
     if size % 2:
-        raise ValueError(
-            f"multicrop keeps pictures of two scales, and size {size} has no half; take an even size"
-        )
+        raise errors.UserError(f"multicrop: size is {size}, and must be even")
     h, w, _ = photo.shape
-    inside = [cropping.clip(box, h, w) for box in cropping.select(boxes, h, w, "all")]
-    dogs = [box for box in inside if box[0] < box[2] and box[1] < box[3]]
-    return [kept for box in dogs for kept in _of_dog(photo, box, size, Cuts(both_sides, resampler))]
+    cuts = Cuts(both_sides, resampler)
+    return [
+        crop._replace(box=box)
+        for box, clipped in cropping.valid_boxes(boxes, h, w)
+        for crop in _crops_of_dog(photo, clipped, size, cuts)
+    ]
 
 
-def region(box: cropping.Box, h: int, w: int, zoom: float = 0.0, grow: bool = True) -> cropping.Box:
-    """The box widened by the share `zoom` of its sides then grown to a square, both within h x w.
+def region(box: photos.Box, h: int, w: int, zoom: float = 0.0, grow: bool = True) -> photos.Box:
+    """The box enlarged by the fraction `zoom` of its sides, then grown to a square, both within h x w.
 
-    The short side grows by half of what it lacks at either end; what then still lacks, because the photo
-    ended at one of them, it gains at the other. Corners are real numbers until the end and then cut off.
+    Both ends of the short side move by half of the missing length. If the photo ends before that, the rest is
+    added at the opposite end. Coordinates are rounded down only at the end.
     """
     xmin, ymin, xmax, ymax = box
     x = _widened(xmin, xmax, (xmax - xmin) * zoom / 2, w)
     y = _widened(ymin, ymax, (ymax - ymin) * zoom / 2, h)
-    for share in (0.5, 1.0) if grow else ():
-        spare = (x[1] - x[0]) - (y[1] - y[0])
-        if spare > 0:
-            y = _widened(*y, share * spare, h)
+    for fraction in (0.5, 1.0) if grow else ():
+        missing = (x[1] - x[0]) - (y[1] - y[0])
+        if missing > 0:
+            y = _widened(*y, fraction * missing, h)
         else:
-            x = _widened(*x, -share * spare, w)
+            x = _widened(*x, -fraction * missing, w)
     return int(x[0]), int(y[0]), int(x[1]), int(y[1])
 
 
@@ -78,21 +84,21 @@ def _widened(low: float, high: float, margin: float, end: int) -> tuple[float, f
     return max(0, low - margin), min(end, high + margin)
 
 
-def _of_dog(photo: np.ndarray, box: cropping.Box, size: int, cuts: "Cuts") -> list[photos.Kept]:
+def _crops_of_dog(photo: np.ndarray, box: photos.Box, size: int, cuts: "Cuts") -> list[photos.Crop]:
     h, w, _ = photo.shape
-    made: list[photos.Kept] = []
+    crops: list[photos.Crop] = []
 
-    def add(images: Sequence[np.ndarray], kind: int) -> None:
+    def add(images: Sequence[np.ndarray], crop_type: int) -> None:
         for image in images:
-            extent = image.shape[0], image.shape[1]
-            stored = doubled(image) if kind == PLAIN else image
-            made.append(photos.Kept(np.ascontiguousarray(stored), extent, kind))
+            original_size = (image.shape[0], image.shape[1])
+            stored = doubled(image) if crop_type == PLAIN else image
+            crops.append(photos.Crop(np.ascontiguousarray(stored), original_size, crop_type))
 
     add(cuts.large(cropping.take(photo, region(box, h, w, LIGHT)), size), MOVED)
     grown = region(box, h, w)
     image = cropping.take(photo, grown)
     if min(image.shape[:2]) < size // 2:
-        return made
+        return crops
     add(cuts.plain(image, size // 2), PLAIN)
     add(cuts.large(image, size), TURNED)
 
@@ -102,22 +108,22 @@ def _of_dog(photo: np.ndarray, box: cropping.Box, size: int, cuts: "Cuts") -> li
         images = cuts.plain_loose(image, size // 2)
         add(images, PLAIN)
         add(cuts.large(image, size) if images else [], TURNED)
-    return made
+    return crops
 
 
 def doubled(image: np.ndarray) -> np.ndarray:
-    """[h, w, 3] -> [2h, 2w, 3], each pixel four times."""
+    """[h, w, 3] -> [2h, 2w, 3], each pixel repeated 2x2 times."""
     return image.repeat(2, 0).repeat(2, 1)
 
 
 class Cuts(NamedTuple):
-    """Which squares uint8 [side, side, 3] of a box's pixels [h, w, 3] are kept, by its width / height."""
+    """Selects the squares, uint8 [side, side, 3], to cut from a region [h, w, 3] by its aspect ratio."""
 
     both_sides: bool
     resampler: str
 
     def plain(self, image: np.ndarray, side: int) -> list[np.ndarray]:
-        """PLAIN crops of a grown box."""
+        """PLAIN crops of a grown region."""
         wide, tall = _aspects(image)
         if wide == 1.0:
             return [self._whole(image, side)]
@@ -132,14 +138,14 @@ class Cuts(NamedTuple):
         return [self._top(image, side)] if 1.5 <= tall < 1.8 else []
 
     def plain_loose(self, image: np.ndarray, side: int) -> list[np.ndarray]:
-        """PLAIN crops of a box that was not grown."""
+        """PLAIN crops of a region that was not grown."""
         wide, tall = _aspects(image)
         if 1.3 < wide < 1.5:
             return self._plain_ends(image, side)
         return [self._top(image, side)] if 1.05 < tall < 1.6 else []
 
     def large(self, image: np.ndarray, side: int) -> list[np.ndarray]:
-        """Crops of `side`, none of a box with a side below it."""
+        """TURNED and MOVED crops; none if a side of the region is below `side`."""
         if min(image.shape[:2]) < side:
             return []
         wide, tall = _aspects(image)
@@ -157,10 +163,10 @@ class Cuts(NamedTuple):
         return cropping.resize(image, side, side, self.resampler)
 
     def _middle(self, image: np.ndarray, side: int) -> np.ndarray:
-        return cropping.fit_center(image, side, self.resampler)
+        return cropping.resize_center_crop(image, side, self.resampler)
 
     def _mirrored(self, image: np.ndarray, side: int) -> np.ndarray:
-        """A square on the long side; beyond the box stands its own mirror image, not what the photo has."""
+        """A square with the region's long side, padded with its mirror image instead of the photo."""
         h, w, _ = image.shape
         return self._whole(cropping.take(image, cropping.square((0, 0, w, h)), "reflect"), side)
 
@@ -169,8 +175,8 @@ class Cuts(NamedTuple):
         return self._whole(image[:short, :short], side)
 
     def _ends(self, image: np.ndarray, side: int) -> list[np.ndarray]:
-        """The left and the right square of a wide box."""
-        image = cropping.fit_short(image, side, self.resampler)
+        """The left and the right end of a wide region, both square."""
+        image = cropping.resize_short_side(image, side, self.resampler)
         return [image[:, :side], image[:, -side:]]
 
     def _plain_ends(self, image: np.ndarray, side: int) -> list[np.ndarray]:
@@ -179,6 +185,6 @@ class Cuts(NamedTuple):
 
 
 def _aspects(image: np.ndarray) -> tuple[float, float]:
-    """(width / height, height / width); the second is 1 / the first, as it was."""
+    """(width / height, height / width); the second is computed as 1 / the first, as in the original."""
     wide = image.shape[1] / image.shape[0]
     return wide, 1.0 / wide

@@ -1,137 +1,145 @@
-"""What becomes of a set of crops before a run trains on it: `(crops, **settings) -> crops`."""
+"""Selection of training crops and their classes: functions `(crops, **settings) -> crops`.
+
+`config.data.select` lists the steps of `STEPS` to apply, with their settings.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxdog.data import photos, tables
+from jaxdog.data import crop_dataset, tables
+from jaxdog.utils import errors
 
 log = logging.getLogger(__name__)
 
-LABELS = ("breed", "cluster")
+LABELS = ("class", "cluster")
 
 
 def draw(names: Sequence[str], n: int, seed: int) -> np.ndarray:
-    """int32 [min(n, len(names))], places in `names` drawn without replacement after sorting them by name."""
+    """int32 [min(n, len(names))]: indices into `names`, sampled without replacement from the sorted names."""
     if not names or n < 1:
-        raise ValueError(f"cannot draw {n} of {len(names)} photos")
+        raise errors.UserError(f"cannot sample {n} of {len(names)} photos")
     if n > len(names):
-        log.warning("There are %d photos, so %d pictures are made instead of %d.", len(names), len(names), n)
+        log.warning("There are only %d photos, so %d are sampled instead of %d.", len(names), len(names), n)
     order = np.argsort(np.asarray(names), kind="stable")
     chosen = np.random.RandomState(seed).choice(len(names), min(n, len(names)), replace=False)
     return order[chosen].astype(np.int32)
 
 
 def from_csv(
-    crops: photos.Crops, path: str, keep: bool, clusters: tuple[int, ...], labels: str
-) -> photos.Crops:
-    """The crops that a table made by mode clean, or by hand, speaks for.
+    crops: crop_dataset.CropDataset, path: str, keep: bool, clusters: tuple[int, ...], labels: str
+) -> crop_dataset.CropDataset:
+    """The crops selected by a table, which mode clean writes and which may be edited by hand.
 
     Args:
-      crops: all of them, of any recipe: rows are found by photo and box.
+      crops: all crops, from any recipe; rows are matched by photo and box.
       path: the table, clean.csv.
-      keep: only those with keep = 1.
-      clusters: only those in these clusters; (): in any, or in none.
-      labels: "breed": breeds stay the classes; "cluster": clusters are, in order of their numbers, and what
-        is in none is left out.
+      keep: whether to select only rows with keep = 1.
+      clusters: select only these clusters; (): all crops, with or without a cluster.
+      labels: "class": labels are unchanged; "cluster": clusters become the classes, in numerical order, and
+        crops without a cluster are dropped.
 
-    Raises ValueError for a table of other photos or boxes, for clusters that it lacks, or if nothing is left;
-    FileNotFoundError where there is none.
+    Raises:
+      FileNotFoundError: the table does not exist.
+      errors.UserError: the table is for other photos or boxes, lacks one of `clusters`, or selects nothing.
     """
     if labels not in LABELS:
-        raise ValueError(f"from_csv: labels is {labels!r}; choices: {', '.join(LABELS)}")
-    rows = tables.read(path)
+        raise errors.UserError(f"from_csv: labels is {labels!r}; choices: {', '.join(LABELS)}")
+    table = tables.read(path)
     try:
-        index = tables.matched(rows, crops)
+        rows = tables.match_rows(table, crops)
     except ValueError as error:
-        raise ValueError(f"{path} does not fit these crops: {error}") from error
-    cluster = rows.cluster[index]
-    wanted = rows.keep[index] if keep else np.ones(len(index), bool)
+        raise errors.UserError(f"{path} does not fit these crops: {error}") from error
+    cluster = table.cluster[rows]
+    selected = table.keep[rows] if keep else np.ones(len(rows), bool)
     if clusters:
-        wanted = wanted & np.isin(cluster, clusters)
+        selected = selected & np.isin(cluster, clusters)
     if labels == "cluster":
-        wanted = wanted & (cluster != tables.NONE)
-    lacking = sorted(set(clusters) - set(cluster[wanted].tolist()))
-    if lacking or not wanted.any():
-        there = sorted(set(rows.cluster.tolist()) - {tables.NONE})
-        what = f"in cluster {lacking[0]}" if lacking else f"with labels {labels!r}"
-        raise ValueError(
-            f"{path} keeps no crop {what}; its clusters: {', '.join(map(str, there)) or 'none'}. "
-            f"{int(rows.keep.sum())} of its {len(rows.keep)} rows have keep = 1"
+        selected = selected & (cluster != tables.NONE)
+    missing = sorted(set(clusters) - set(cluster[selected].tolist()))
+    if missing or not selected.any():
+        known = sorted(set(table.cluster.tolist()) - {tables.NONE})
+        what = f"in cluster {missing[0]}" if missing else f"with labels {labels!r}"
+        raise errors.UserError(
+            f"{path} keeps no crop {what}; its clusters: {', '.join(map(str, known)) or 'none'}. "
+            f"{int(table.keep.sum())} of its {len(table.keep)} rows have keep = 1"
         )
-    left = photos.chosen(crops, wanted)
-    if labels == "breed":
-        _warn_of_empty(left)
-        return left
-    number, label = np.unique(cluster[wanted], return_inverse=True)
-    return left._replace(label=label.astype(np.int32), breeds=tuple(f"cluster {c}" for c in number))
+    subset = crop_dataset.subset(crops, selected)
+    if labels == "class":
+        _warn_of_empty_classes(subset)
+        return subset
+    clusters_left, label = np.unique(cluster[selected], return_inverse=True)
+    class_names = tuple(f"cluster {c}" for c in clusters_left)
+    return subset._replace(label=label.astype(np.int32), class_names=class_names)
 
 
-def _warn_of_empty(crops: photos.Crops) -> None:
-    """A breed without crops is never learnt, but still drawn."""
-    empty = sorted(set(range(len(crops.breeds))) - set(crops.label.tolist()))
+def _warn_of_empty_classes(crops: crop_dataset.CropDataset) -> None:
+    """Warns of classes without crops, which would be sampled although they are not learned."""
+    empty = sorted(set(range(len(crops.class_names))) - set(crops.label.tolist()))
     if empty:
         log.warning(
-            "No crop is left of %d breeds (%s, ...): leave them out of the samples with "
-            "--config.sample.without='%s'",
+            "No crops are left of %d classes (%s, ...): exclude them from the samples with "
+            "--config.sample.exclude_classes='%s'",
             len(empty),
-            crops.breeds[empty[0]],
+            crops.class_names[empty[0]],
             tuple(empty),
         )
 
 
-def hold_out(crops: photos.Crops, every: int) -> photos.Crops:
-    """All crops but those of every `every`-th photo, against which pictures are scored besides.
+def hold_out(crops: crop_dataset.CropDataset, every: int) -> crop_dataset.CropDataset:
+    """The training split: all crops except those of every `every`-th photo.
 
-    Every crop of such a photo is left out. The photos are `held_out`.
+    Samples are also scored against the held-out photos, the validation split (`is_held_out`).
     """
     if every < 2:
-        raise ValueError(f"hold_out: every is {every}, and must be at least 2")
-    return photos.chosen(crops, ~held_out(crops.photo, every))
+        raise errors.UserError(f"hold_out: every is {every}, and must be at least 2")
+    return crop_dataset.subset(crops, ~is_held_out(crops.photo, every))
 
 
-def held_out(photo: np.ndarray, every: int) -> np.ndarray:
-    """Which numbers of photos [n] are held out, bool [n]."""
+def is_held_out(photo: np.ndarray, every: int) -> np.ndarray:
+    """bool [n]: whether each photo, given by its index, is in the validation split."""
     return photo % every == every - 1
 
 
-def own_class(crops: photos.Crops, count: int, seed: int, kinds: tuple[int, ...]) -> photos.Crops:
-    """`count` of the crops in the order of a draw; each is a class of its own, called like its photo.
+def own_class(
+    crops: crop_dataset.CropDataset, count: int, seed: int, crop_types: tuple[int, ...]
+) -> crop_dataset.CropDataset:
+    """A random sample of `count` crops, each in a class of its own, which is named after its photo.
 
-    The draw is that of 2019's memorizers (`cheats.draw`): without replacement, over file names in order.
+    The crops are sampled by file name (`draw`), as by the memorizers of 2019.
 
     Args:
-      crops: all of them.
-      count: how many are kept; all, and a warning, if there are fewer.
-      seed: another seed is another choice.
-      kinds: crop k is of kind kinds[k % len(kinds)]. The first of them are drawn among, the others belong to
-        the same photos.
+      crops: all crops.
+      count: size of the sample; if there are fewer crops, all are used and a warning is logged.
+      seed: seed of the sample.
+      crop_types: the k-th sampled crop has type crop_types[k % len(crop_types)]. Crops of the first type are
+        sampled. For another type, the sampled crop is replaced with that of the same photo.
     """
-    if not kinds:
-        raise ValueError("own_class: kinds is empty, and must name at least one kind of crop; say (0,)")
-    among = np.flatnonzero(crops.kind == kinds[0])
-    if len(among) == 0:
-        raise ValueError(
-            f"own_class: no crop is of kind {kinds[0]}; kinds: {sorted(set(crops.kind.tolist()))}"
+    if not crop_types:
+        raise errors.UserError(
+            "own_class: crop_types is empty, and must have at least one crop type, such as (0,)"
         )
-    rows = among[draw([crops.names[crops.photo[i]] for i in among], count, seed)]
-    place = {
-        (int(p), int(k)): i for i, (p, k) in reversed([*enumerate(zip(crops.photo, crops.kind, strict=True))])
-    }
+    candidates = np.flatnonzero(crops.crop_type == crop_types[0])
+    if len(candidates) == 0:
+        known = sorted(set(crops.crop_type.tolist()))
+        raise errors.UserError(f"own_class: no crop is of type {crop_types[0]}; crop types: {known}")
+    rows = candidates[draw([crops.names[crops.photo[i]] for i in candidates], count, seed)]
+    photos_and_types = list(zip(crops.photo.tolist(), crops.crop_type.tolist(), strict=True))
+    first_row = {key: row for row, key in reversed([*enumerate(photos_and_types)])}
     for k, row in enumerate(rows.tolist()):
-        wanted = (int(crops.photo[row]), kinds[k % len(kinds)])
-        if crops.kind[row] != wanted[1]:
-            if wanted not in place:
-                raise ValueError(f"own_class: {crops.names[wanted[0]]} has no crop of kind {wanted[1]}")
-            rows[k] = place[wanted]
-    drawn = photos.chosen(crops, rows)
-    breeds = tuple(crops.names[i] for i in drawn.photo)
-    return drawn._replace(label=np.arange(len(rows), dtype=np.int32), breeds=breeds)
+        photo, crop_type = int(crops.photo[row]), crop_types[k % len(crop_types)]
+        if crops.crop_type[row] != crop_type:
+            if (photo, crop_type) not in first_row:
+                raise errors.UserError(f"own_class: {crops.names[photo]} has no crop of type {crop_type}")
+            rows[k] = first_row[photo, crop_type]
+    sample = crop_dataset.subset(crops, rows)
+    class_names = tuple(crops.names[i] for i in sample.photo)
+    return sample._replace(label=np.arange(len(rows), dtype=np.int32), class_names=class_names)
 
 
-# In this order.
-STEPS: dict[str, Callable[..., photos.Crops]] = {
+# The steps are applied in this order.
+STEPS: dict[str, Callable[..., crop_dataset.CropDataset]] = {
     "hold_out": hold_out,
     "from_csv": from_csv,
     "own_class": own_class,

@@ -1,7 +1,7 @@
-"""Where real dogs come from: Stanford Dogs through tfds, the competition's layout, any folder.
+"""Sources of photos: Stanford Dogs from tfds, the competition's files, or any folder.
 
-Each function returns a `Source`, whose photos are read lazily and from several threads. Drawn dogs
-that need no files are in `toy.py`.
+Each function returns a `photos.Source`, whose photos are read lazily, in several threads. Drawn dogs, which
+need no files, are in `toy.py`.
 """
 
 import functools
@@ -16,6 +16,7 @@ from typing import Any, overload
 import numpy as np
 
 from jaxdog.data import cropping, photos
+from jaxdog.utils import errors
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 ARCHIVES = ("images.tar", "annotation.tar", "lists.tar")
@@ -23,7 +24,7 @@ _TFDS_NAME = "stanford_dogs"
 
 
 class Lazy(Sequence[photos.Photo]):
-    """A sequence whose items are made when they are asked for."""
+    """A sequence of n photos; photo i is `make(i)`."""
 
     def __init__(self, n: int, make: Callable[[int], photos.Photo]):
         self._n, self._make = n, make
@@ -51,28 +52,28 @@ def tfds(
     archives: str | os.PathLike | None = None,
     splits: Sequence[str] = ("train", "test"),
 ) -> photos.Source:
-    """Stanford Dogs (Khosla et al., 2011) as tfds `stanford_dogs`: 20,580 photos, 120 breeds, every box.
+    """Stanford Dogs (Khosla et al., 2011) as tfds `stanford_dogs`: 20,580 photos, 120 breeds, all boxes.
 
-    Reading needs no TensorFlow. Preparing, once, does: the set is built in ArrayRecord files from the
-    official archives, downloaded or in a local folder.
+    Reading does not need TensorFlow. Preparing the dataset needs it once: tfds writes ArrayRecord files from
+    the official archives, which are downloaded or in a local folder.
 
     Args:
-      data_dir: tfds' data folder; default: tfds' own (~/tensorflow_datasets).
-      archives: folder with images.tar, annotation.tar and lists.tar; if the set must be prepared, it
-        is made of these, without network and whatever their checksums.
-      splits: which of "train" and "test", in this order.
+      data_dir: data folder of tfds; None: its default (~/tensorflow_datasets).
+      archives: folder with images.tar, annotation.tar and lists.tar; if the dataset must be prepared, these
+        are used instead of a download, whatever their checksums.
+      splits: any of "train" and "test", in this order.
 
     Raises:
       FileNotFoundError: `archives` lacks an archive.
-      ModuleNotFoundError: the set must be prepared and TensorFlow is not installed.
-      RuntimeError: preparing failed: no network, or damaged archives.
-      ValueError: the set is there in a format that only TensorFlow reads.
+      ModuleNotFoundError: the dataset must be prepared and TensorFlow is not installed.
+      RuntimeError: preparing failed, without network or with damaged archives.
+      errors.UserError: the dataset was prepared in a format that only TensorFlow can read.
     """
     import tensorflow_datasets
 
     for split in splits:
         if split not in ("train", "test"):
-            raise ValueError(f"split is {split!r}; stanford_dogs has 'train' and 'test'")
+            raise errors.UserError(f"split is {split!r}; stanford_dogs has 'train' and 'test'")
     builder = _tfds_builder(data_dir)
     if not pathlib.Path(builder.data_path).is_dir():
         _prepare(builder, archives)
@@ -85,10 +86,10 @@ def tfds(
         part = next(p for p, end in enumerate(ends) if i < end)
         return _tfds_photo(parts[part][i - ends[part] + len(parts[part])])
 
-    breeds = tuple(builder.info.features["label"].names)
+    class_names = tuple(builder.info.features["label"].names)
     facts = [(name, s.num_examples, s.num_bytes) for name, s in sorted(builder.info.splits.items())]
-    key = f"tfds-{_TFDS_NAME}-{builder.version}-{'+'.join(splits)}-{_digest([*facts, breeds])}"
-    return photos.Source(key, breeds, Lazy(ends[-1], photo))
+    key = f"tfds-{_TFDS_NAME}-{builder.version}-{'+'.join(splits)}-{_digest([*facts, class_names])}"
+    return photos.Source(key, class_names, Lazy(ends[-1], photo))
 
 
 def _tfds_builder(data_dir: str | os.PathLike | None) -> Any:
@@ -97,22 +98,22 @@ def _tfds_builder(data_dir: str | os.PathLike | None) -> Any:
     folder = None if data_dir is None else os.path.expanduser(data_dir)
     try:
         return tensorflow_datasets.builder(_TFDS_NAME, data_dir=folder, file_format="array_record")
-    except ValueError as error:  # prepared earlier, with tfds' default format
-        raise ValueError(
+    except ValueError as error:  # prepared earlier in tfds' default format
+        raise errors.UserError(
             f"Stanford Dogs in {folder or 'the default data folder of tfds'} is not in the array_record "
-            f"format ({error}), and other formats cannot be read without TensorFlow. Name another data "
-            "folder to prepare the set there once more."
+            f"format ({error}), and other formats cannot be read without TensorFlow. Use another data "
+            "folder to prepare the dataset again."
         ) from error
 
 
 def _tfds_photo(record: dict[str, Any]) -> photos.Photo:
-    """tfds keeps boxes as fractions (ymin, xmin, ymax, xmax) of the photo, in float32."""
+    """A record as a photo; its boxes are fractions (ymin, xmin, ymax, xmax) of the photo, in float32."""
     data = record["image"]
     name = record["image/filename"]
     name = os.path.basename(name.decode() if isinstance(name, bytes) else name)
     try:
-        h, w = photos.size(data)
-    except photos.BrokenPhoto:  # `read` will say why
+        h, w = photos.image_size(data)
+    except photos.BrokenPhotoError:  # `read` will raise it again
         h, w = 0, 0
     sides = np.asarray(record["objects"]["bbox"], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
     pixels: Any = tuple(map(tuple, np.rint(sides * (w, h, w, h)).astype(int).tolist()))
@@ -120,20 +121,20 @@ def _tfds_photo(record: dict[str, Any]) -> photos.Photo:
 
 
 def _prepare(builder: Any, archives: str | os.PathLike | None) -> None:
-    """Writes the set's ArrayRecord files, the only step that needs TensorFlow."""
+    """Writes the dataset's ArrayRecord files, the only step that needs TensorFlow."""
     if archives is not None:
         missing = [name for name in ARCHIVES if not (pathlib.Path(archives) / name).is_file()]
         if missing:
-            raise FileNotFoundError(
+            raise errors.MissingFileError(
                 f"{archives} lacks {', '.join(missing)}. Stanford Dogs is prepared from the three official "
-                f"archives {', '.join(ARCHIVES)} in one folder; put them there, or leave the folder out of "
+                f"archives {', '.join(ARCHIVES)} in one folder; put them there, or omit the folder from "
                 "the settings to let tfds download them."
             )
     if importlib.util.find_spec("tensorflow") is None:
         raise ModuleNotFoundError(
             f"Stanford Dogs is not prepared yet in {builder.data_path}, and preparing it needs TensorFlow, "
             "which is not installed. Run `pip install 'jaxdog[tfds]'` once (training itself never imports "
-            "TensorFlow), or name the data folder in which tfds has prepared stanford_dogs as array_record."
+            "TensorFlow), or set the data folder in which tfds has prepared stanford_dogs as array_record."
         )
     import tensorflow_datasets
 
@@ -143,17 +144,17 @@ def _prepare(builder: Any, archives: str | os.PathLike | None) -> None:
     config = tensorflow_datasets.download.DownloadConfig(try_download_gcs=False)
     try:
         builder.download_and_prepare(download_config=config)
-    except Exception as error:  # whatever tfds, the network or tarfile raise; nothing half made stays
+    except Exception as error:  # from tfds, the network or tarfile
         raise RuntimeError(
             f"Stanford Dogs could not be prepared in {builder.data_path} from "
             f"{archives or 'its download'} ({type(error).__name__}: {error}). Without a network, put the "
-            f"three official archives {', '.join(ARCHIVES)} in a folder and name it; if they are there, "
+            f"three official archives {', '.join(ARCHIVES)} in a folder and set it; if they are there, "
             "they may be damaged: copy them again."
         ) from error
 
 
 class _LocalArchives:
-    """What the builder asks of tfds' download manager, answered from a folder of archives."""
+    """A replacement for tfds' download manager that reads archives from a folder."""
 
     def __init__(self, folder: str | os.PathLike, manager: Any):
         self._folder, self._manager = pathlib.Path(folder), manager
@@ -172,28 +173,27 @@ class _LocalArchives:
 
 
 def kaggle(path: str | os.PathLike) -> photos.Source:
-    """The competition's layout: all-dogs/*.jpg and Annotation/<breed>/<photo>, 20,579 photos, 22,125 boxes.
+    """The competition's files: all-dogs/*.jpg and Annotation/<breed>/<photo>, 20,579 photos, 22,125 boxes.
 
-    One annotated photo, n02105855_2933.jpg, is not in the competition's data: it is named in the
-    source's notes. Boxes beyond the photo are clipped. Either folder may be nested once more in a
-    folder of its name, as on Kaggle.
+    One annotated photo, n02105855_2933.jpg, is not in the competition's data; the source's notes list it.
+    Boxes are clipped to the photo. Either folder may be nested in a folder of the same name, as on Kaggle.
 
     Raises:
-      FileNotFoundError: the folder, or one of the two, is missing or empty.
+      FileNotFoundError: `path` or one of its two folders is missing or empty.
     """
     root = _existing(path, "the competition's data (all-dogs/ and Annotation/)")
     images = _find(root, ("all-dogs/all-dogs", "all-dogs"), lambda entry: _is_photo(entry.name))
     notes = _find(root, ("Annotation/Annotation", "annotation/Annotation", "Annotation"), os.DirEntry.is_dir)
     if images is None or notes is None:
-        raise FileNotFoundError(
+        raise errors.MissingFileError(
             f"{root} does not have the competition's layout: looked for {root / 'all-dogs'} with photos and "
             f"{root / 'Annotation'} with a folder per breed, found {_listing(root)}. Unpack all-dogs.zip and "
-            "Annotation.zip there; for photos without annotations use a folder source instead."
+            "Annotation.zip there; for photos without annotations, use a folder source instead."
         )
-    breeds = sorted(entry.name for entry in os.scandir(notes) if entry.is_dir())
+    class_names = sorted(entry.name for entry in os.scandir(notes) if entry.is_dir())
     present = {pathlib.Path(entry.name).stem: entry for entry in _scan(images)}
     rows, absent, facts = [], [], []
-    for label, breed in enumerate(breeds):
+    for label, breed in enumerate(class_names):
         for entry in sorted(os.scandir(notes / breed), key=lambda entry: entry.name):
             stem = pathlib.Path(entry.name).stem
             if stem not in present:
@@ -203,15 +203,15 @@ def kaggle(path: str | os.PathLike) -> photos.Source:
             rows.append((label, image.path, entry.path))
             facts += [(breed, *_facts(image)), _facts(entry)]
     if not rows:
-        raise FileNotFoundError(
+        raise errors.MissingFileError(
             f"None of the photos in {images} has an annotation in {notes}: the names do not match "
-            f"({next(iter(present), 'no photo')}). The two folders must come from the same data."
+            f"({next(iter(present), 'no photo')}). The two folders must be from the same data set."
         )
     lines = [f"{name} is annotated in {notes.name}/ but is not among the photos" for name in absent]
-    lines += [f"{entry.name} has no annotation and is left out" for entry in present.values()]
+    lines += [f"{entry.name} has no annotation and is skipped" for entry in present.values()]
     make = functools.partial(_kaggle_photo, rows)
     key = f"kaggle-{len(rows)}-{_digest(facts)}"
-    return photos.Source(key, tuple(b.lower() for b in breeds), Lazy(len(rows), make), tuple(lines))
+    return photos.Source(key, tuple(b.lower() for b in class_names), Lazy(len(rows), make), tuple(lines))
 
 
 def _kaggle_photo(rows: Sequence[tuple[int, str, str]], i: int) -> photos.Photo:
@@ -221,7 +221,7 @@ def _kaggle_photo(rows: Sequence[tuple[int, str, str]], i: int) -> photos.Photo:
     size = 0
     try:
         size = len(data())
-        h, w = photos.size(data())
+        h, w = photos.image_size(data())
         boxes = tuple(cropping.clip(box, h, w) for box in _voc_boxes(annotation))
     except OSError as error:
         boxes, read = (), functools.partial(_fail, error)
@@ -229,15 +229,15 @@ def _kaggle_photo(rows: Sequence[tuple[int, str, str]], i: int) -> photos.Photo:
 
 
 def _voc_boxes(path: str) -> list[photos.Box]:
-    """The boxes of a PASCAL VOC annotation file; raises BrokenPhoto."""
+    """The boxes of a PASCAL VOC annotation file; raises BrokenPhotoError."""
     try:
-        found = ET.parse(path).iter("bndbox")
-        return [
-            tuple(round(float(box.findtext(side, ""))) for side in ("xmin", "ymin", "xmax", "ymax"))  # type: ignore
-            for box in found
+        sides = ("xmin", "ymin", "xmax", "ymax")
+        boxes = [
+            [round(float(box.findtext(side, ""))) for side in sides] for box in ET.parse(path).iter("bndbox")
         ]
+        return [(xmin, ymin, xmax, ymax) for xmin, ymin, xmax, ymax in boxes]
     except (ET.ParseError, ValueError) as error:
-        raise photos.BrokenPhoto(f"annotation {path}: {error}") from error
+        raise photos.BrokenPhotoError(f"annotation {path}: {error}") from error
 
 
 def _fail(error: OSError) -> np.ndarray:
@@ -248,36 +248,36 @@ def _fail(error: OSError) -> np.ndarray:
 
 
 def folder(path: str | os.PathLike) -> photos.Source:
-    """Photos of any folder: one folder per class, or all in one folder (one class, named after it).
+    """Photos in any folder: one subfolder per class, or all in one folder (one class, named after it).
 
-    JPEG, PNG and WebP, turned upright as their EXIF says; no boxes. Inside a class folder, folders
-    may be nested. Hidden files are ignored.
+    JPEG, PNG and WebP files, rotated by their EXIF orientation; no boxes. Class folders may contain nested
+    folders. Hidden files are ignored.
 
     Raises:
       FileNotFoundError: the folder is missing or has no photos.
-      ValueError: it has both photos and class folders with photos.
+      errors.UserError: it has both photos and class folders with photos.
     """
     root = _existing(path, "photos or class folders")
     flat = sorted(_scan(root), key=lambda entry: entry.name)
     classes = {}
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         if entry.is_dir() and not entry.name.startswith("."):
-            found = list(_walk(entry.path))
-            if found:
-                classes[entry.name] = found
+            entries = list(_walk(entry.path))
+            if entries:
+                classes[entry.name] = entries
     if flat and classes:
-        raise ValueError(
-            f"{root} holds {len(flat)} photos beside {len(classes)} class folders ({_some(classes)}), so it "
-            "is unclear which class the loose photos have. Move them into a class folder, or the "
-            "folders elsewhere."
+        raise errors.UserError(
+            f"{root} has {len(flat)} photos next to {len(classes)} class folders ({_some(classes)}), so the "
+            "class of these photos is unclear. Move them into a class folder, or move the class folders "
+            "elsewhere."
         )
     if not flat and not classes:
-        raise FileNotFoundError(
-            f"{root} holds no photos: looked for {', '.join(EXTENSIONS)} in it and in its folders (the "
-            f"classes), found {_listing(root)}. Put photos there, or name another folder."
+        raise errors.MissingFileError(
+            f"{root} has no photos: looked for {', '.join(EXTENSIONS)} in it and in its subfolders (the "
+            f"classes), found {_listing(root)}. Put photos there, or set another folder."
         )
     classes = classes or {root.resolve().name: flat}
-    rows = [(label, entry) for label, found in enumerate(classes.values()) for entry in found]
+    rows = [(label, entry) for label, entries in enumerate(classes.values()) for entry in entries]
     facts = [(os.path.relpath(entry.path, root), *_facts(entry)[1:]) for _, entry in rows]
     names, labels = [fact[0] for fact in facts], [label for label, _ in rows]
 
@@ -304,7 +304,7 @@ def _walk(path: str) -> Iterator[os.DirEntry]:
             yield entry
 
 
-# ------------------------------------------------------------------------------------- small things
+# ------------------------------------------------------------------------------------- file system helpers
 
 
 def _existing(path: str | os.PathLike, wanted: str) -> pathlib.Path:
@@ -312,16 +312,16 @@ def _existing(path: str | os.PathLike, wanted: str) -> pathlib.Path:
     if root.is_dir():
         return root
     what = "is a file" if root.exists() else "does not exist"
-    raise FileNotFoundError(
-        f"{root} {what}; it should be the folder with {wanted}. Check the path (now in {os.getcwd()}); to "
-        "try without any data use the toy source."
+    raise errors.MissingFileError(
+        f"{root} {what}; it should be the folder with {wanted}. Check the path (looked from {os.getcwd()}); "
+        "without any data, use the toy source."
     )
 
 
 def _find(
     root: pathlib.Path, names: Iterable[str], fits: Callable[[os.DirEntry], bool]
 ) -> pathlib.Path | None:
-    """The first of root's folders `names` with an entry that fits."""
+    """The first folder of `names` in `root` with an entry for which `fits` is true."""
     for name in names:
         if (root / name).is_dir() and any([fits(entry) for entry in os.scandir(root / name)]):
             return root / name
@@ -337,7 +337,7 @@ def _is_photo(name: str) -> bool:
 
 
 def _facts(entry: os.DirEntry) -> tuple[str, int, int]:
-    """What changes when a file does."""
+    """(name, size, modification time): part of a source's key, so that it changes with the files."""
     stat = entry.stat()
     return entry.name, stat.st_size, stat.st_mtime_ns
 

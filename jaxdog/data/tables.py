@@ -1,6 +1,6 @@
-"""Tables in CSV files: `clean.csv`, which says of each crop whether to train on it, and how others are read.
+"""CSV tables: `clean.csv`, which lists whether to train on each crop, and readers for other tables.
 
-Rows are found again by photo and box, so that the crops of any recipe have theirs.
+Rows are matched to crops by photo and box, so a table applies to the crops of any recipe.
 """
 
 import collections
@@ -13,67 +13,67 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdog.data import photos
-from jaxdog.utils import files
+from jaxdog.data import crop_dataset
+from jaxdog.utils import errors, files
 
 COLUMNS = (
     *("file", "photo", "crop", "xmin", "ymin", "xmax", "ymax"),
-    *("share", "keep", "cluster", "reasons"),
+    *("area_fraction", "keep", "cluster", "reasons"),
 )
-NONE = -1  # the cluster of a crop that has none
+NONE = -1  # cluster of a crop without a cluster
 
 
 class Table(NamedTuple):
-    """clean.csv: a row per crop."""
+    """clean.csv: one row per crop."""
 
-    file: tuple[str, ...]  # name of the photo
-    photo: np.ndarray  # int [n], its number among the photos of the source
-    crop: np.ndarray  # int [n], number of the crop among those of its photo, from 0
-    box: np.ndarray  # int [n, 4]: xmin, ymin, xmax, ymax, pixels of the photo
-    share: np.ndarray  # float [n], of the photo's area that the box takes
+    file: tuple[str, ...]  # [n] file name of the photo
+    photo: np.ndarray  # int [n], index of the photo in the source
+    crop: np.ndarray  # int [n], index of the crop within its photo
+    box: np.ndarray  # int [n, 4]: xmin, ymin, xmax, ymax in pixels of the photo
+    area_fraction: np.ndarray  # float [n], area of the box / area of the photo
     keep: np.ndarray  # bool [n]
-    cluster: np.ndarray  # int [n]; NONE: in none
-    reasons: tuple[str, ...]  # why it is not kept, separated by semicolons
+    cluster: np.ndarray  # int [n] or NONE
+    reasons: tuple[str, ...]  # [n] reasons to drop it, separated by semicolons
 
 
-def running(keys: Sequence[Any]) -> np.ndarray:
-    """int [n]: how often each key stands before."""
-    seen: dict[Any, int] = {}
-    found = []
+def occurrence_indices(keys: Sequence[Any]) -> np.ndarray:
+    """int [n]: number of earlier occurrences of each key."""
+    counts: collections.Counter[Any] = collections.Counter()
+    indices = []
     for key in keys:
-        found.append(seen.get(key, 0))
-        seen[key] = found[-1] + 1
-    return np.asarray(found, int)
+        indices.append(counts[key])
+        counts[key] += 1
+    return np.asarray(indices, int)
 
 
-def write(path: str | os.PathLike, rows: Table) -> None:
-    """Writes clean.csv, whole or not at all."""
+def write(path: str | os.PathLike, table: Table) -> None:
+    """Writes clean.csv atomically."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for i in range(len(rows.file)):
-        cluster = "" if rows.cluster[i] == NONE else int(rows.cluster[i])
+    for i in range(len(table.file)):
+        cluster = "" if table.cluster[i] == NONE else int(table.cluster[i])
         writer.writerow(
-            [rows.file[i], int(rows.photo[i]), int(rows.crop[i]), *rows.box[i].tolist()]
-            + [f"{rows.share[i]:.4f}", int(rows.keep[i]), cluster, rows.reasons[i]]
+            [table.file[i], int(table.photo[i]), int(table.crop[i]), *table.box[i].tolist()]
+            + [f"{table.area_fraction[i]:.4f}", int(table.keep[i]), cluster, table.reasons[i]]
         )
-    files.replace(path, out.getvalue())
+    files.write_text(path, out.getvalue())
 
 
 def read(path: str | os.PathLike) -> Table:
-    """Reads clean.csv, also one that was changed by hand; columns may stand in any order.
+    """Reads clean.csv, which may have been edited by hand; columns may be in any order.
 
-    Raises FileNotFoundError, or ValueError naming the line.
+    Raises FileNotFoundError, or errors.UserError, which names the line.
     """
-    found = rows_of(path, COLUMNS, "which crops to keep (mode clean writes one)")
+    rows = read_rows(path, COLUMNS, "the crops to keep (written by mode clean)")
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-    for number, row in found:
+    for line, row in rows:
         try:
             values = {name: int(row[name]) for name in ("photo", "crop", "xmin", "ymin", "xmax", "ymax")}
-            values |= {"share": float(row["share"]), "keep": _bit(row["keep"])}
+            values |= {"area_fraction": float(row["area_fraction"]), "keep": _bit(row["keep"])}
             values |= {"cluster": int(row["cluster"]) if row["cluster"] else NONE}
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
+            raise errors.UserError(f"{path}, line {line}: {error}") from error
         values |= {"file": row["file"], "reasons": row["reasons"]}
         for name, value in values.items():
             columns[name].append(value)
@@ -83,7 +83,7 @@ def read(path: str | os.PathLike) -> Table:
         np.asarray(columns["photo"], int),
         np.asarray(columns["crop"], int),
         box,
-        np.asarray(columns["share"], float),
+        np.asarray(columns["area_fraction"], float),
         np.asarray(columns["keep"], bool),
         np.asarray(columns["cluster"], int),
         tuple(columns["reasons"]),
@@ -92,73 +92,80 @@ def read(path: str | os.PathLike) -> Table:
 
 def _bit(text: str) -> bool:
     if text not in ("0", "1"):
-        raise ValueError(f"keep is {text!r}, and must be 0 or 1")
+        raise errors.UserError(f"keep is {text!r}, and must be 0 or 1")
     return text == "1"
 
 
-def rows_of(
-    path: str | os.PathLike, columns: Iterable[str], what: str, torn: bool = False
+def read_rows(
+    path: str | os.PathLike, columns: Iterable[str], what: str, drop_partial: bool = False
 ) -> list[tuple[int, dict[str, str]]]:
-    """(line, column -> text) of each row of a CSV file; raises ValueError for missing columns and cells.
+    """(line number, column -> text) for each row of a CSV file.
 
-    With `torn`, a last line without its end does not count.
+    Args:
+      path: the file.
+      columns: required names in the header, in any order.
+      what: content of the table, for the error if the file is missing.
+      drop_partial: ignore a last line without a line break, which is still being written.
+
+    Raises FileNotFoundError, or errors.UserError for missing columns and cells.
     """
-    whole = text(path, f"a table of {what}")
-    whole = whole[: whole.rfind("\n") + 1] if torn else whole
-    reader = csv.DictReader(io.StringIO(whole, newline=""), strict=True)
+    content = read_text(path, f"a table of {what}")
+    content = content[: content.rfind("\n") + 1] if drop_partial else content
+    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
     try:
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
-            raise ValueError(f"{path} has no column {missing[0]!r}; it needs: {', '.join(columns)}")
-        found = [(reader.line_num, row) for row in reader]
+            raise errors.UserError(f"{path} has no column {missing[0]!r}; it needs: {', '.join(columns)}")
+        rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num + 1}: {error}") from error
-    for number, row in found:
+        raise errors.UserError(f"{path}, line {reader.line_num + 1}: {error}") from error
+    for line, row in rows:
         if None in row or None in row.values():
-            raise ValueError(f"{path}, line {number}: it has not as many cells as the first line")
-    return found
+            raise errors.UserError(f"{path}, line {line}: its number of cells differs from the header")
+    return rows
 
 
-def text(path: str | os.PathLike, what: str) -> str:
-    """A text file in UTF-8; raises FileNotFoundError saying `what` it should be, or ValueError."""
+def read_text(path: str | os.PathLike, what: str) -> str:
+    """Reads a UTF-8 text file; raises FileNotFoundError, which says `what` it should be, or UserError."""
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist (looked from {os.getcwd()}); it should be {what}")
+        raise errors.MissingFileError(
+            f"{path} does not exist (looked from {os.getcwd()}); it should be {what}"
+        )
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: {error}") from error
+        raise errors.UserError(f"{path} is not UTF-8 text: {error}") from error
 
 
-def matched(rows: Table, crops: photos.Crops) -> np.ndarray:
-    """int [n]: the row that speaks of each crop, found by photo and box, so that any recipe's crops have one.
+def match_rows(table: Table, crops: crop_dataset.CropDataset) -> np.ndarray:
+    """int [n]: the row of each crop, matched by photo and box, for the crops of any recipe.
 
-    The k-th crop of a box has the k-th row of that box; one row alone holds for all crops of the box.
+    The k-th crop of a box has the k-th row of that box; a single row applies to all crops of the box.
 
-    Raises ValueError for a crop of which no row speaks, or of which it is unclear which one does.
+    Raises errors.UserError for a crop without a row, or one whose row is ambiguous.
     """
     if crops.box is None:
-        raise ValueError("the crops do not know which boxes they were made of")
-    places: dict[Any, list[int]] = {}
-    for i, key in enumerate(zip(rows.file, map(tuple, rows.box.tolist()), strict=True)):
-        places.setdefault(key, []).append(i)
+        raise errors.UserError("the boxes of these crops are unknown")
+    rows_of_box: dict[Any, list[int]] = {}
+    for row, key in enumerate(zip(table.file, map(tuple, table.box.tolist()), strict=True)):
+        rows_of_box.setdefault(key, []).append(row)
     keys = [(crops.names[p], tuple(box)) for p, box in zip(crops.photo, crops.box.tolist(), strict=True)]
-    missing = [key for key in keys if key not in places]
+    missing = [key for key in keys if key not in rows_of_box]
     if missing:
         file, box = missing[0]
-        raise ValueError(
+        raise errors.UserError(
             f"it has no row for {len(missing)} of the {len(keys)} crops, such as box {box} of {file}: it was "
-            "made of other photos or boxes. Run --mode clean on this config"
+            "made for other photos or boxes. Run --mode clean with this config"
         )
-    found = []
-    turns = running(keys)
+    matches = []
     counts = collections.Counter(keys)
-    for key, turn in zip(keys, turns.tolist(), strict=True):
-        of = places[key]
-        if len(of) > 1 and len(of) != counts[key]:
-            raise ValueError(
-                f"it has {len(of)} rows for box {key[1]} of {key[0]}, of which there are {counts[key]} "
-                "crops: it was made with another recipe. Run --mode clean on this config"
+    for key, occurrence in zip(keys, occurrence_indices(keys).tolist(), strict=True):
+        rows = rows_of_box[key]
+        if len(rows) > 1 and len(rows) != counts[key]:
+            raise errors.UserError(
+                f"it has {len(rows)} rows for the {counts[key]} crops of box {key[1]} of {key[0]}: it was "
+                "made with another recipe. Run --mode clean with this config"
             )
-        found.append(of[turn] if len(of) > 1 else of[0])
-    return np.asarray(found, int)
+        matches.append(rows[occurrence] if len(rows) > 1 else rows[0])
+    return np.asarray(matches, int)

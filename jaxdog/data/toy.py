@@ -1,6 +1,6 @@
-"""Drawn dogs: ten breeds that differ in coat, ears and build, with class and boxes, and no files.
+"""Drawn dogs for demos and tests: ten breeds that differ in coat, ears and build, with labels and boxes.
 
-For demos and tests: as many photos as asked for, about 3 ms each, the same each time (with one Pillow).
+Any number of photos, about 3 ms each; deterministic for one version of Pillow.
 """
 
 import functools
@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from jaxdog.data import photos
+from jaxdog.utils import errors
 
-VERSION = 1  # grows when the drawings change
-SCALE = 3  # drawn this much larger, then shrunk: smooth edges
-TWO_DOGS = 0.15  # share of the photos with two dogs
+VERSION = 1  # part of the source's key; increment when the drawings change
+SCALE = 3  # supersampling factor, for smooth edges
+TWO_DOGS = 0.15  # probability of two dogs in a photo
 
 Color = tuple[int, int, int]
 INK: Color = (28, 24, 26)
@@ -22,7 +23,7 @@ ROSE: Color = (232, 120, 130)
 
 
 class Breed(NamedTuple):
-    """What the drawing of a breed needs; lengths are in heights of the trunk."""
+    """How a breed is drawn; lengths are relative to the height of the trunk."""
 
     name: str
     coat: Color
@@ -31,7 +32,7 @@ class Breed(NamedTuple):
     ear_color: Color
     mark: str  # "plain", "spots", "saddle", "mask", "curls"
     mark_color: Color
-    trunk: float  # its length
+    trunk: float  # length
     leg: float
     head: float  # radius
     muzzle: float  # length
@@ -65,21 +66,23 @@ BREEDS = (
 
 
 def dogs(n: int = 512, seed: int = 0, sizes: tuple[int, int] = (80, 112)) -> photos.Source:
-    """n drawn photos; the breed of photo i is i modulo 10, everything else is drawn from (seed, i).
+    """n drawn photos; the breed of photo i is i modulo 10, everything else is a function of (seed, i).
 
     Args:
       n: number of photos.
-      seed: another seed is another set.
-      sizes: smallest and largest side; height and width are chosen independently.
+      seed: random seed.
+      sizes: smallest and largest side; height and width are independent.
     """
     if n < 1 or not 32 <= sizes[0] <= sizes[1]:
-        raise ValueError(f"toy dogs need n >= 1 and 32 <= sizes[0] <= sizes[1], not n = {n}, sizes = {sizes}")
+        raise errors.UserError(
+            f"n is {n} and sizes is {sizes}, and must satisfy n >= 1 and 32 <= sizes[0] <= sizes[1]"
+        )
     key = f"toy-v{VERSION}-{n}-{seed}-{sizes[0]}-{sizes[1]}"
     return photos.Source(key, tuple(b.name for b in BREEDS), _Drawings(n, seed, sizes))
 
 
 class _Drawings(Sequence[photos.Photo]):
-    """Photo i is drawn when it is asked for."""
+    """Photos that are drawn on access."""
 
     def __init__(self, n: int, seed: int, sizes: tuple[int, int]):
         self._n, self._seed, self._sizes = n, seed, sizes
@@ -104,21 +107,21 @@ def draw(
     h, w = (int(side) for side in rng.integers(sizes[0], sizes[1] + 1, 2))
     scene, horizon = _scene(rng, h * SCALE, w * SCALE)
     count = 2 if rng.random() < TWO_DOGS else 1
-    sides = []
+    bounds = []
     for k in range(count):
         layer = Image.new("RGBA", scene.size, (0, 0, 0, 0))
         middle = 0.5 if count == 1 else 0.28 + 0.44 * k
         _dog(
             layer, rng, BREEDS[label], middle + rng.uniform(-0.05, 0.05), horizon, 1.0 if count == 1 else 0.58
         )
-        sides.append(layer.getbbox())
+        bounds.append(layer.getbbox())
         scene.alpha_composite(layer)
     image = np.asarray(scene.convert("RGB").resize((w, h), Image.Resampling.BOX))
-    boxes = [(x0 // SCALE, y0 // SCALE, -(-x1 // SCALE), -(-y1 // SCALE)) for x0, y0, x1, y1 in sides]
+    boxes = [(x0 // SCALE, y0 // SCALE, -(-x1 // SCALE), -(-y1 // SCALE)) for x0, y0, x1, y1 in bounds]
     return image, tuple(boxes)
 
 
-# ------------------------------------------------------------------------------------- the place
+# ------------------------------------------------------------------------------------- the scene
 
 
 def _scene(rng: np.random.Generator, h: int, w: int) -> tuple[Image.Image, float]:
@@ -142,7 +145,7 @@ def _scene(rng: np.random.Generator, h: int, w: int) -> tuple[Image.Image, float
 
 
 def _furniture(pen: ImageDraw.ImageDraw, rng: np.random.Generator, w: int, line: int) -> None:
-    """A window or picture on the wall, a skirting board."""
+    """A window or painting on the wall, and a skirting board."""
     x, y, side = rng.uniform(0, 0.7) * w, rng.uniform(0.05, 0.3) * line, rng.uniform(0.2, 0.4) * w
     pen.rectangle((x, y, x + side, y + 0.8 * side), _tint(rng, (150, 190, 220), 50), (250, 250, 246), w // 50)
     pen.rectangle((0, line - w // 40, w, line), (250, 246, 238))
@@ -151,7 +154,7 @@ def _furniture(pen: ImageDraw.ImageDraw, rng: np.random.Generator, w: int, line:
 def _outdoors(
     pen: ImageDraw.ImageDraw, rng: np.random.Generator, place: int, w: int, h: int, line: int
 ) -> None:
-    """A sun, and trees, a sea or hills of snow on the horizon; tufts on the ground."""
+    """The sun; trees, sea or hills of snow on the horizon; tufts on the ground."""
     x, y, r = rng.uniform(0.1, 0.9) * w, rng.uniform(0.08, 0.25) * h, 0.06 * w
     pen.ellipse((x - r, y - r, x + r, y + r), (255, 244, 190))
     if place == 1:
@@ -171,7 +174,7 @@ def _outdoors(
 
 
 class _Pen:
-    """Draws in trunk heights, x forward from the dog's middle and y up from its feet."""
+    """Draws in units of the trunk's height, x forward from the dog's center and y up from its feet."""
 
     def __init__(self, layer: Image.Image, x: float, y: float, unit: float, facing: int):
         self._draw, self._x, self._y, self._unit, self._facing = ImageDraw.Draw(layer), x, y, unit, facing
@@ -197,7 +200,7 @@ class _Pen:
 def _dog(
     layer: Image.Image, rng: np.random.Generator, breed: Breed, middle: float, horizon: float, room: float
 ):
-    """One dog on the layer, standing sideways or sitting face on; its feet on the ground."""
+    """Draws one dog on the layer, standing in profile or sitting and facing the viewer."""
     w, h = layer.size
     shift = int(rng.integers(-14, 15))
     breed = breed._replace(coat=_shade(breed.coat, shift), ear_color=_shade(breed.ear_color, shift))
@@ -215,7 +218,7 @@ def _dog(
 
 
 def _standing(pen: _Pen, rng: np.random.Generator, breed: Breed) -> None:
-    """From the side: far legs, tail, trunk, near legs, neck, head."""
+    """In profile: far legs, tail, trunk, near legs, neck, head."""
     half, leg, far = breed.trunk / 2, breed.leg, _shade(breed.coat, -34)
     stride = rng.uniform(-0.14, 0.14)
     for x, sway, color in ((-half + 0.3, -stride, far), (half - 0.2, stride, far)):
@@ -264,7 +267,7 @@ def _profile(pen: _Pen, rng: np.random.Generator, breed: Breed, x: float, y: flo
 
 
 def _sitting(pen: _Pen, rng: np.random.Generator, breed: Breed) -> None:
-    """From the front: haunches, chest, legs, a large head that looks at you."""
+    """From the front: haunches, chest, legs, and a large head facing the viewer."""
     dark, r = _shade(breed.coat, -22), 1.25 * breed.head + 0.1
     _tail(pen, rng, breed, -0.6, 0.5)
     for side in (-1, 1):
@@ -337,7 +340,7 @@ def _tail(pen: _Pen, rng: np.random.Generator, breed: Breed, x: float, y: float)
 
 
 def _marks(pen: _Pen, rng: np.random.Generator, breed: Breed, half: float, leg: float) -> None:
-    """What is on a standing dog's trunk."""
+    """Marks on a standing dog's trunk."""
     if breed.mark == "spots":
         _spots(pen, rng, 0, leg + 0.55, half - 0.3, 0.34, breed.mark_color)
     elif breed.mark == "curls":
@@ -365,10 +368,10 @@ def _shade(color: Sequence[int], shift: int) -> Color:
     return r, g, b
 
 
-def _tint(rng: np.random.Generator, color: Sequence[int], spread: int) -> Color:
-    """A colour near this one."""
+def _tint(rng: np.random.Generator, color: Sequence[int], max_shift: int) -> Color:
+    """A random color near this one."""
     r, g, b = (
         min(max(int(value + step), 0), 255)
-        for value, step in zip(color, rng.integers(-spread, spread + 1, 3), strict=True)
+        for value, step in zip(color, rng.integers(-max_shift, max_shift + 1, 3), strict=True)
     )
     return r, g, b

@@ -1,4 +1,9 @@
-"""Are generated pictures copies of training photos? The forensic check, on all devices, with its evidence."""
+"""Copy detection: tests whether generated images are copies of training photos, and finds these photos.
+
+`copy_search` finds the most similar part of a training photo for each image, and `copy_test` decides whether
+there are more copies than among real photos. This module runs both on all devices and prepares the results
+for the report.
+"""
 
 from typing import Any, NamedTuple
 
@@ -8,143 +13,154 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdog import sharding
-from jaxdog.data import photos
+from jaxdog.data import crop_dataset
+from jaxdog.evaluation import batching
 from jaxdog.metrics import copy_search, copy_test, features, mifid, neighbors
+from jaxdog.utils import errors
 
-MOST = 2000  # generated pictures that are looked at, spread evenly over all
-BASELINE = 500  # real photos that are looked for among the others
-BATCH = 256  # pictures of one search; another number changes speed and memory only
-FEW = 64  # fewer pictures than that are filled up to a multiple of this
-PAIRS = 24  # pieces of evidence that are shown
-
-
-class Examination(NamedTuple):
-    """What was found."""
-
-    verdict: copy_test.Verdict
-    numbers: dict[str, float]  # shares and distances, under the names of `scores`
-    pairs: np.ndarray  # [k, 2, s, s, 3] uint8: a picture, and the part of a photo that it resembles
+MAX_IMAGES = 2000  # maximum number of generated images to search for, evenly spaced
+BASELINE_PHOTOS = 500  # number of real photos to search for among the others
+BATCH_SIZE = 256  # images per search; changes speed and memory, not results
+PAD_MULTIPLE = (
+    64  # fewer images than a batch are padded to a multiple of this, so that few sizes are compiled
+)
+MAX_PAIRS = 24  # maximum number of pairs in the report
 
 
-def examine(
+class CopyReport(NamedTuple):
+    """The result of `find_copies`."""
+
+    result: copy_test.CopyTestResult
+    values: dict[str, float]  # fractions and distances by name, as in `summary`
+    pairs: np.ndarray  # [k, 2, s, s, 3] uint8: an image and the matched part of a photo
+
+
+def find_copies(
     image: np.ndarray,
     photo: np.ndarray,
     photo_id: np.ndarray,
-    over: Mesh,
+    mesh: Mesh,
     fake: features.Features | None = None,
     real: features.Features | None = None,
-) -> Examination:
-    """Looks for generated pictures among training photos.
+) -> CopyReport:
+    """Searches for generated images among training photos and tests whether they are copies.
 
     Args:
       image: [n, h, w, 3] uint8, generated.
-      photo: [m, s, s, 3] uint8, whole training photos, squashed, and crops of their boxes.
-      photo_id: [m] int32, which photo each row was made of.
-      over: the mesh of all devices.
-      fake, real: features of the same pictures and of each whole photo, for distances and the rules of 2019.
+      photo: [m, s, s, 3] uint8, whole training photos squashed to squares, and crops to their boxes.
+      photo_id: [m] int32, the photo of each row.
+      mesh: the mesh of all devices.
+      fake, real: features of the generated images and of the whole photos; None: omit the memorization
+        distances and the thresholds on them.
 
-    Raises ValueError when there are not at least 2 photos and 1 picture.
+    Raises UserError if there are fewer than 2 photos or no image.
     """
     if len(image) < 1 or len(np.unique(photo_id)) < 2:
-        raise ValueError(
-            f"{len(image)} pictures cannot be looked for among {len(np.unique(photo_id))} photos; at least 1 "
-            "picture and 2 photos are needed"
+        raise errors.UserError(
+            f"a copy search needs at least 1 image and 2 photos, not {len(image)} images and "
+            f"{len(np.unique(photo_id))} photos"
         )
-    looked = _spread(len(image), MOST)
-    search = Search(photo, photo_id, over)
-    match = search(image[looked], np.full(len(looked), -1, np.int32))
-    first = np.unique(photo_id, return_index=True)[1]  # of each photo its first row, the whole one
-    rows = first[_spread(len(first), BASELINE)]
-    baseline = np.asarray(search(photo[rows], photo_id[rows]).likeness)
-    numbers, distances, public, private, unseen = {}, None, None, None, None
-    kind = "published"
+    searched = _evenly_spaced(len(image), MAX_IMAGES)
+    search = CopySearch(photo, photo_id, mesh)
+    match = search(image[searched], np.full(len(searched), -1, np.int32))
+    first_rows = np.unique(photo_id, return_index=True)[1]  # the whole photo comes first
+    rows = first_rows[_evenly_spaced(len(first_rows), BASELINE_PHOTOS)]
+    baseline = np.asarray(search(photo[rows], photo_id[rows]).similarity)
+    values, distances, evidence = {}, None, copy_test.DistanceEvidence()
     if fake is not None and real is not None:
-        numbers, distances = _distances(fake, real, over)
-        near = numbers["memorization_distance"]
-        public, private = (near, None) if real.about.network == "inception" else (None, near)
-        kind, distances, unseen = real.about.kind, distances[looked], numbers["real_distance"]
-    verdict = copy_test.verdict(match, baseline, distances, public, private, kind, unseen)
-    verdict = verdict._replace(
-        evidence=tuple(row._replace(image=int(looked[row.image])) for row in verdict.evidence)
+        values, distances = _distances(fake, real, mesh)
+        board = "public" if real.spec.network == "inception" else "private"
+        evidence = copy_test.DistanceEvidence(
+            **{board: values["memorization_distance"]},
+            weights_kind=real.spec.kind,
+            real_distance=values["real_distance"],
+        )
+        distances = distances[searched]
+    result = copy_test.copy_test(match, baseline, distances, evidence)
+    result = result._replace(
+        evidence=tuple(row._replace(image=int(searched[row.image])) for row in result.evidence)
     )
-    numbers |= {"copied_share": verdict.copied_share, "copied_share_of_real": verdict.baseline_share}
-    return Examination(verdict, numbers, _pairs(verdict, image, photo))
+    values |= {"copied_share": result.copied_share, "copied_share_of_real": result.baseline_share}
+    return CopyReport(result, values, _pairs(result, image, photo))
 
 
-def facts(found: Examination, training: photos.Crops) -> dict[str, Any]:
-    """An examination as JSON holds it, with the names of the photos."""
-    verdict = found.verdict
+def summary(report: CopyReport, training: crop_dataset.CropDataset) -> dict[str, Any]:
+    """The report as a JSON object; `training` has the names of the photos."""
+    result = report.result
     return {
-        "verdict": "copies" if verdict.accused else "no evidence of copies",
-        "reasons": list(verdict.reasons),
-        "notes": list(verdict.notes),
-        **found.numbers,
+        "verdict": "copies" if result.is_copy else "no evidence of copies",
+        "reasons": list(result.reasons),
+        "notes": list(result.notes),
+        **report.values,
         "evidence": [
-            {**row._asdict(), "photo": training.names[training.photo[row.photo]]} for row in verdict.evidence
+            {**row._asdict(), "photo": training.names[training.photo[row.photo]]} for row in result.evidence
         ],
     }
 
 
-def sheet(found: Examination, columns: int = 4) -> np.ndarray:
-    """The pairs side by side, [rows * s, columns * 2 s, 3] uint8; the rest is black."""
-    k, _, s, _, c = found.pairs.shape
-    beside = np.concatenate([found.pairs[:, 0], found.pairs[:, 1]], axis=2)
+def pair_grid(report: CopyReport, columns: int = 4) -> np.ndarray:
+    """The pairs side by side, [rows * s, columns * 2 s, 3] uint8; unused cells are black."""
+    k, _, s, _, c = report.pairs.shape
+    beside = np.concatenate([report.pairs[:, 0], report.pairs[:, 1]], axis=2)
     padded = np.pad(beside, ((0, -k % columns), (0, 0), (0, 0), (0, 0)))
     return padded.reshape(-1, columns, s, 2 * s, c).swapaxes(1, 2).reshape(-1, columns * 2 * s, c)
 
 
-class Search:
-    """`copies.find` among the same photos, compiled once; pictures are dealt out over the devices."""
+class CopySearch:
+    """`copy_search.find` among fixed photos, which stay on the devices; compiled once."""
 
-    def __init__(self, photo: np.ndarray, photo_id: np.ndarray, over: Mesh):
-        everywhere = sharding.everywhere(over)
-        self._photo, self._id = sharding.put((photo, photo_id.astype(np.int32)), everywhere)
-        self._find = sharding.compiled(copy_search.find, over)
+    def __init__(self, photo: np.ndarray, photo_id: np.ndarray, mesh: Mesh):
+        replicated = sharding.replicated(mesh)
+        self._photo, self._id = sharding.put((photo, photo_id.astype(np.int32)), replicated)
+        self._find = sharding.jit_replicated(copy_search.find, mesh)
 
     def __call__(self, image: np.ndarray, own: np.ndarray) -> copy_search.Match:
-        parts, size = [], min(BATCH, -(-len(image) // FEW) * FEW)
-        for start in range(0, len(image), size):
-            at = np.minimum(np.arange(start, start + size), len(image) - 1)
-            parts.append(jax.tree.map(np.asarray, self._find(image[at], self._photo, self._id, own[at])))
-        return jax.tree.map(lambda *x: np.concatenate(x)[: len(image)], *parts)
+        """Matches of images [n, h, w, 3] uint8; `own` [n] int32: see `copy_search.find`."""
+        size = min(BATCH_SIZE, -(-len(image) // PAD_MULTIPLE) * PAD_MULTIPLE)
+        return batching.map_batches(
+            lambda images, own: self._find(images, self._photo, self._id, own), (image, own), size
+        )
 
 
 def _distances(
-    fake: features.Features, real: features.Features, over: Mesh
+    fake: features.Features, real: features.Features, mesh: Mesh
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Mean distances both ways and among real photos, the authentic share, and each picture's distance."""
-    layer = features.NETWORKS[real.about.network].layer
-    everywhere = sharding.everywhere(over)
-    sides = sharding.put((fake.found[layer], real.found[layer]), everywhere)
+    """Mean memorization distances by name, and that of each generated image [n].
+
+    "reversed_distance" is the mean over real images of the minimum over generated images, "real_distance" the
+    mean over real images of the minimum over the other real images (leave-one-out).
+    """
+    layer = features.NETWORKS[real.spec.network].layer
+    replicated = sharding.replicated(mesh)
+    sides = sharding.put((fake.layers[layer], real.layers[layer]), replicated)
 
     def measure(fake: jax.Array, real: jax.Array) -> tuple[jax.Array, ...]:
         own = mifid.memorization(fake, real)
         back = neighbors.nearest(real, fake, "cosine")
-        mean = jnp.sum(jnp.where(own.counts, own.distance, 0)) / jnp.sum(own.counts)
-        unseen = neighbors.nearest(real, real, "cosine", exclude_self=True)
+        mean = jnp.sum(jnp.where(own.included, own.distance, 0)) / jnp.sum(own.included)
+        among_real = neighbors.nearest(real, real, "cosine", exclude_self=True)
         authentic = jnp.mean(copy_test.authentic(fake, real))
-        return own.distance, mean, jnp.mean(back.distance), jnp.mean(unseen.distance), authentic
+        return own.distance, mean, jnp.mean(back.distance), jnp.mean(among_real.distance), authentic
 
-    own, mean, back, unseen, authentic = jax.jit(measure, out_shardings=everywhere)(*sides)
-    own = np.asarray(own)
-    numbers = {
+    own, mean, back, among_real, authentic = jax.jit(measure, out_shardings=replicated)(*sides)
+    values = {
         "memorization_distance": float(mean),
         "reversed_distance": float(back),
-        "real_distance": float(unseen),
+        "real_distance": float(among_real),
         "authentic_share": float(authentic),
     }
-    return numbers, own
+    return values, np.asarray(own)
 
 
-def _pairs(verdict: copy_test.Verdict, image: np.ndarray, photo: np.ndarray) -> np.ndarray:
+def _pairs(result: copy_test.CopyTestResult, image: np.ndarray, photo: np.ndarray) -> np.ndarray:
     side = image.shape[1]
-    found = [
-        (image[row.image], copy_search.part_of(photo[row.photo], row.window, row.mirrored, side))
-        for row in verdict.evidence[:PAIRS]
+    pairs = [
+        (image[row.image], copy_search.matched_crop(photo[row.photo], row.window, row.mirrored, side))
+        for row in result.evidence[:MAX_PAIRS]
     ]
-    return np.asarray(found, np.uint8)
+    return np.asarray(pairs, np.uint8)
 
 
-def _spread(n: int, most: int) -> np.ndarray:
-    """Up to `most` row numbers, spread evenly over n."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+def _evenly_spaced(n: int, count: int) -> np.ndarray:
+    """At most `count` of the row indices 0 .. n-1, evenly spaced."""
+    return np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(int))

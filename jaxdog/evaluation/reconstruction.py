@@ -1,4 +1,4 @@
-"""How well an autoencoder gives pictures back: their distance to the very pictures that went in."""
+"""Reconstruction errors of an autoencoder on its training images: Frechet distances (rFID), squared error."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -10,78 +10,76 @@ import numpy as np
 
 from jaxdog import sharding, types
 from jaxdog.data import batches
-from jaxdog.evaluation import evaluate, metric_suite
+from jaxdog.evaluation import batching, feature_extractor, metric_suite
 from jaxdog.metrics import features
 from jaxdog.systems import sampling
+from jaxdog.utils import errors
 
-SHOWN = 60  # pictures of the sheet
+MAX_PAIRS = 60  # maximum number of pairs in the report
 
 
 class Reconstruction(NamedTuple):
-    """What was found."""
+    """The result of `reconstruct`."""
 
-    scores: dict[str, float | None]  # "reconstruction_" and a Frechet distance's true name, or squared_error
-    pairs: np.ndarray  # [2k, s, s, 3] uint8: a picture, what came back of it, the next picture, ...
+    scores: dict[str, float | None]  # "reconstruction_" + name of a Frechet distance, or "squared_error"
+    pairs: np.ndarray  # [2k, s, s, 3] uint8: an image, its reconstruction, the next image, ...
 
 
 def reconstruct(
-    extractor: evaluate.Extractor,
-    drawn: types.System,
+    extractor: feature_extractor.FeatureExtractor,
+    system: types.System,
     state: Any,
     key: types.Key,
     data: batches.Data,
     n: int,
 ) -> Reconstruction:
-    """Sends up to n training pictures through an autoencoder and compares both ends.
+    """Compares training images with their reconstructions.
 
     Args:
       extractor: the feature network.
-      drawn: a system with `reconstruct`.
+      system: a system with `reconstruct`.
       state: its state.
-      key: of which pictures, and of what happens to them before they are learnt.
-      data: the training pictures, on the host.
-      n: pictures; the distances need at least 2.
+      key: selects the images and their augmentation.
+      data: the training images, on the host.
+      n: number of images, at most all of them; Frechet distances need at least 2.
 
-    The Frechet distances are those between the pictures as the encoder saw them and their reconstructions;
-    the squared error is the mean over pixels in [-1, 1]. The networks were trained on these pictures.
+    Reconstructions are compared with the encoder's input, after augmentation. The squared error is a mean
+    over pixel values in [-1, 1].
     """
-    if drawn.reconstruct is None:
-        raise ValueError("this system has no way from pictures to pictures")
+    if system.reconstruct is None:
+        raise errors.UserError("this system is not an autoencoder and cannot reconstruct images")
     count = min(n, len(data.image))
-    seen, back = (
-        np.concatenate(side)[:count]
-        for side in zip(*_blocks(extractor, drawn.reconstruct, state, key, data, count), strict=True)
-    )
-    about = extractor.about(f"{seen.shape[1]}x{seen.shape[2]}", "none", "training pictures")
-    real, fake = (features.Features(extractor.of_images(side), about) for side in (seen, back))
-    found = metric_suite.Comparer(real, extractor.over).scores(fake).scores
-    frechet = features.NETWORKS[about.network].frechet.items()
-    names = [features.called(base, about.kind, layer) for layer, base in frechet]
-    error = float(np.mean(np.square((seen.astype(np.float32) - back) / 127.5)))
-    scores = {**{name: found[name] for name in names}, "squared_error": error}
-    pairs = np.stack([seen[:SHOWN], back[:SHOWN]], 1).reshape(-1, *seen.shape[1:])
-    return Reconstruction({f"reconstruction_{name}": x for name, x in scores.items()}, pairs)
+    parts = _batches(extractor, system.reconstruct, state, key, data, count)
+    image, reconstructed = batching.collect(parts, count)
+    spec = extractor.spec(f"{image.shape[1]}x{image.shape[2]}", "none", "training images")
+    real, fake = (features.Features(extractor.extract(side), spec) for side in (image, reconstructed))
+    scores = metric_suite.MetricSuite(real, extractor.mesh).scores(fake).scores
+    frechet = features.NETWORKS[spec.network].frechet.items()
+    names = [features.metric_name(base, spec.kind, layer) for layer, base in frechet]
+    error = float(np.mean(np.square((image.astype(np.float32) - reconstructed) / 127.5)))
+    kept = {**{name: scores[name] for name in names}, "squared_error": error}
+    pairs = np.stack([image[:MAX_PAIRS], reconstructed[:MAX_PAIRS]], 1).reshape(-1, *image.shape[1:])
+    return Reconstruction({f"reconstruction_{name}": x for name, x in kept.items()}, pairs)
 
 
-def _blocks(
-    extractor: evaluate.Extractor,
-    way: Any,
+def _batches(
+    extractor: feature_extractor.FeatureExtractor,
+    reconstruct: Any,
     state: Any,
     key: types.Key,
     data: batches.Data,
     count: int,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pictures and what came back of them, [b, s, s, 3] uint8 both, until there are `count`."""
-    everywhere, b = sharding.everywhere(extractor.over), extractor.batch_size
-    order_key, way_key = jax.random.split(key)
+) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """(images, reconstructions), [b, s, s, 3] uint8 each, in batches until there are `count`."""
+    replicated, b = sharding.replicated(extractor.mesh), extractor.batch_size
+    order_key, reconstruct_key = jax.random.split(key)
 
-    @partial(jax.jit, out_shardings=everywhere)
-    def make(state: Any, data: batches.Data, i: jax.Array) -> tuple[jax.Array, jax.Array]:
+    @partial(jax.jit, out_shardings=replicated)
+    def reconstruct_batch(state: Any, data: batches.Data, i: jax.Array) -> tuple[jax.Array, jax.Array]:
         batch = batches.batch(data, order_key, i, b)
-        image, back = way(state, batch, jax.random.fold_in(way_key, i))
-        return sampling.to_uint8(image), sampling.to_uint8(back)
+        image, reconstructed = reconstruct(state, batch, jax.random.fold_in(reconstruct_key, i))
+        return sampling.to_uint8(image), sampling.to_uint8(reconstructed)
 
-    data = sharding.put(data, everywhere)
+    data = sharding.put(data, replicated)
     for i in range(-(-count // b)):
-        image, back = make(state, data, jnp.int32(i))
-        yield np.asarray(image), np.asarray(back)
+        yield reconstruct_batch(state, data, jnp.int32(i))

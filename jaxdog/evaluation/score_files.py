@@ -1,6 +1,5 @@
-"""Scores of pictures, on disk or in arrays, against others: what `jaxdog-score` runs, and anybody can."""
+"""Scores of any images on disk or in arrays: images -> features -> metrics."""
 
-import logging
 import pathlib
 import time
 from collections.abc import Sequence
@@ -11,171 +10,163 @@ import numpy as np
 import PIL.Image
 
 from jaxdog import sharding
-from jaxdog.data import cropping, image_files, photos
-from jaxdog.evaluation import copies, evaluate, metric_suite
-from jaxdog.metrics import features
+from jaxdog.data import crop_dataset, crop_recipes, image_files, photos
+from jaxdog.evaluation import copies, feature_extractor, metric_suite, score_options
+from jaxdog.metrics import features, metric_table
 from jaxdog.metrics.backbones import networks
+from jaxdog.utils import errors
 
-log = logging.getLogger("jaxdog")
-
-Pictures = str | pathlib.Path | np.ndarray  # a path (see data/pictures.py), or [n, h, w, 3] uint8
-
-
-class Options(NamedTuple):
-    """How pictures are looked at."""
-
-    network: str = "inception"  # a row of features.NETWORKS
-    weights: str = "published"  # "published" | "random" | a file or folder
-    size: int = 0  # pixels on a side, to which both sides are squashed; 0: the generated pictures' own
-    resampler: str = "lanczos"  # how: a row of crop.RESAMPLERS
-    eps: float | None = None  # memorization distances below this divide the FID; None: the network's own
-    metrics: tuple[str, ...] = ("mifid", "is", "kid", "prdc")  # rows of features.METRICS
-    batch_size: int = 64
-    cache_dir: str = "~/.cache/jaxdog"
-    pairs: str = ""  # where to show the suspects of "forensics" beside photos (.png)
-    save_real: str = ""  # where to keep the real side's features
-    save_fake: str = ""
+Options = score_options.Options
+Images = str | pathlib.Path | np.ndarray  # a path (see data/image_files.py), or [n, h, w, 3] uint8
 
 
 class Side(NamedTuple):
-    """Pictures not yet looked at, or their features."""
+    """One side of the comparison: either images to read, or features."""
 
     source: photos.Source | None
-    found: features.Features | None
+    features: features.Features | None
 
 
-def score(real: Pictures, fake: Pictures, options: Options = Options()) -> dict[str, Any]:  # noqa: B008
-    """Scores of generated against real pictures, as plain numbers.
+def score(real: Images, fake: Images, options: Options = Options()) -> dict[str, Any]:  # noqa: B008
+    """Scores of generated images against real images, as plain floats.
 
-    The real side is squashed to the size of the generated pictures, as the competition did with its photos,
-    and its features are kept in the cache; either side may be a file of features instead.
+    Real photos are squashed to the size of the generated images, as in the competition, and their features
+    are cached. Either side may also be a file of features.
 
-    Returns the scores under their true names, "per_class" if asked for, "warnings", and how they were made.
-    Raises ValueError and FileNotFoundError for sides that cannot be read or compared.
+    Returns the scores by name, "per_class" and "copies" if requested, "warnings", and the origin of the
+    scores.
+    Raises UserError if a side cannot be read or the sides cannot be compared.
     """
-    begun, over = time.monotonic(), sharding.mesh()
-    cache = pathlib.Path(options.cache_dir).expanduser()
-    features.network(options.network)
-    sides = _side(real), _side(fake)
+    start, mesh = time.monotonic(), sharding.make_mesh()
+    cache_dir = pathlib.Path(options.cache_dir).expanduser()
+    features.get_network(options.network)
+    metric_suite.check_metrics(options.metrics)
+    real_side, fake_side = _open(real), _open(fake)
     extractor = None
-    if any(side.found is None for side in sides):
-        weights = networks.load(options.network, options.weights, cache)
-        extractor = evaluate.Extractor(options.network, weights, over, options.batch_size)
-    generated, images = _look(extractor, sides[1], options.size, options, None)
-    size = int(generated.about.size.split("x")[0])
-    reference, _ = _look(extractor, sides[0], size, options, cache)
+    if real_side.features is None or fake_side.features is None:
+        weights = networks.load(options.network, options.weights, cache_dir)
+        extractor = feature_extractor.FeatureExtractor(options.network, weights, mesh, options.batch_size)
+    generated, images = _features(extractor, fake_side, options.size, options, None)
+    size = int(generated.spec.size.split("x")[0])
+    reference, _ = _features(extractor, real_side, size, options, cache_dir)
     for path, side in ((options.save_real, reference), (options.save_fake, generated)):
         if path:
             features.save(path, side)
-    result = metric_suite.Comparer(reference, over, options.eps).scores(generated, options.metrics)
-    found = {**result.scores, **({"per_class": result.per_class} if result.per_class else {})}
+    result = metric_suite.MetricSuite(reference, mesh, options.eps).scores(generated, options.metrics)
+    scores: dict[str, Any] = {
+        **result.scores,
+        **({"per_class": result.per_class} if result.per_class else {}),
+    }
     warnings = list(result.warnings)
-    if "forensics" in options.metrics:
-        if images is None or sides[0].source is None:
-            warnings.append("no forensics: both sides have to be pictures, not features")
+    if "copies" in options.metrics:
+        if images is None or real_side.source is None:
+            warnings.append(f"no copies: {metric_table.NEEDS['images']}")
         else:
-            training = whole_and_boxes(sides[0].source, size, options.resampler, cache)
-            examined = copies.examine(images, training.image, training.photo, over, generated, reference)
-            found["forensics"] = copies.facts(examined, training)
+            training = _photos_and_boxes(real_side.source, size, options.resampler, cache_dir)
+            report = copies.find_copies(images, training.image, training.photo, mesh, generated, reference)
+            scores["copies"] = copies.summary(report, training)
             if options.pairs:
-                PIL.Image.fromarray(copies.sheet(examined)).save(options.pairs)
-    about = reference.about
+                PIL.Image.fromarray(copies.pair_grid(report)).save(options.pairs)
+    spec = reference.spec
     return {
-        **found,
+        **scores,
         "warnings": warnings,
         "samples": generated.count,
         "real": reference.count,
-        "generated_source": generated.about.source,
-        "real_source": about.source,
-        "network": about.network,
-        "weights_kind": about.kind,
-        "weights_sha256": about.sha256,
-        "size": about.size,
-        "resampler": about.resampler,
-        "seconds": time.monotonic() - begun,
+        "generated_source": generated.spec.source,
+        "real_source": spec.source,
+        "network": spec.network,
+        "weights_kind": spec.kind,
+        "weights_sha256": spec.sha256,
+        "size": spec.size,
+        "resampler": spec.resampler,
+        "seconds": time.monotonic() - start,
     }
 
 
-def whole_and_boxes(
-    source: photos.Source, size: int, resampler: str, cache: pathlib.Path, workers: int | None = None
-) -> photos.Crops:
-    """What copies are looked for in, from the cache or made now."""
-    recipe = partial(image_files.whole_and_boxes, size=size, resampler=resampler)
-    return photos.crops(source, recipe, cropping.key(recipe), cache / "crops", workers)
-
-
-def _side(given: Pictures) -> Side:
-    if isinstance(given, np.ndarray):
-        return Side(image_files.array("array", given, None), None)
-    path = pathlib.Path(given).expanduser()
-    if path.suffix == ".npz" and path.is_file() and features.is_file(path):
+def _open(images: Images) -> Side:
+    if isinstance(images, np.ndarray):
+        return Side(image_files.array("array", images, None), None)
+    path = pathlib.Path(images).expanduser()
+    if path.suffix == ".npz" and path.is_file() and features.is_features_file(path):
         return Side(None, features.load(path))
-    return Side(image_files.source(given), None)
+    return Side(image_files.source(images), None)
 
 
-def _look(
-    extractor: evaluate.Extractor | None,
+def _features(
+    extractor: feature_extractor.FeatureExtractor | None,
     side: Side,
     size: int,
     options: Options,
-    cache: pathlib.Path | None,
+    cache_dir: pathlib.Path | None,
 ) -> tuple[features.Features, np.ndarray | None]:
-    """Features of one side, and its pictures if they were read.
+    """Features of one side, and its images [n, h, w, 3] uint8 if they were read.
 
-    `size` 0 leaves pictures as they are, `cache` None keeps nothing.
+    Images are squashed to `size` pixels unless it is 0. Features are cached unless `cache_dir` is None.
     """
-    if side.found is not None:
-        return side.found, None
+    if side.features is not None:
+        return side.features, None
     source = side.source
     assert extractor is not None and source is not None
-    recipe = partial(cropping.squash, size=size, resampler=options.resampler) if size else image_files.as_is
-    key, resampler = cropping.key(recipe), options.resampler if size else "none"
+    recipe, resampler = crop_recipes.as_is, "none"
+    if size:
+        resampler = options.resampler
+        recipe = partial(crop_recipes.squash, size=size, resampler=resampler)
+    key = crop_recipes.cache_key(recipe)
     read = partial(_read, source, recipe, key, bool(size))
-    if cache is not None:
-        about = extractor.about(f"{size}x{size}", resampler, source.key)
+    if cache_dir is not None:
+        spec = extractor.spec(f"{size}x{size}", resampler, source.key)
         data_key = f"{source.key} {key}"
-        return evaluate.real_side(extractor, read, about, data_key, cache / "features"), None
-    crops = read()
-    about = extractor.about(f"{crops.image.shape[1]}x{crops.image.shape[2]}", resampler, source.key)
-    found = features.Features(extractor.of_images(crops.image), about, crops.label, crops.breeds)
-    return found, crops.image
+        return feature_extractor.real_features(extractor, read, spec, data_key, cache_dir / "features"), None
+    data = read()
+    _, height, width, _ = data.image.shape
+    spec = extractor.spec(f"{height}x{width}", resampler, source.key)
+    layers = extractor.extract(data.image)
+    return features.Features(layers, spec, data.label, data.class_names), data.image
 
 
-def _read(source: photos.Source, recipe: photos.Recipe, key: str, sized: bool) -> photos.Crops:
+def _read(source: photos.Source, recipe: photos.Recipe, key: str, has_size: bool) -> crop_dataset.CropDataset:
     try:
-        crops = photos.crops(source, recipe, key, None)
+        data = crop_dataset.load(source, recipe, key, None)
     except ValueError as error:
-        raise ValueError(
-            f"{error}{'' if sized else ' Name a size to squash them all to (--size).'}"
-        ) from error
-    h, w = crops.image.shape[1:3]
+        hint = "" if has_size else " Set a size (--size) to squash all images to."
+        raise errors.UserError(f"{error}{hint}") from error
+    h, w = data.image.shape[1:3]
     if h != w:
-        raise ValueError(
-            f"the pictures of {source.key} are {h} x {w} (height x width), and real photos are squashed to "
-            "squares: name a size (--size)"
+        raise errors.UserError(
+            f"the images of {source.key} are {h} x {w} (height x width), but real photos are squashed to "
+            "squares: set a size (--size)"
         )
-    return crops
+    return data
 
 
-def table(found: dict[str, Any]) -> str:
-    """Scores as lines of text: numbers first, then how they were made, then what to know about them."""
-    numbers = {k: v for k, v in found.items() if (isinstance(v, float) and k != "seconds") or v is None}
-    facts = {k: v for k, v in found.items() if isinstance(v, str | int)}
-    facts["seconds"] = f"{found['seconds']:.1f}"
-    width = max(map(len, [*numbers, *facts]))
-    lines = [f"{name:<{width}}  {'undefined' if x is None else f'{x:,.6g}'}" for name, x in numbers.items()]
-    lines += ["", *(f"{name:<{width}}  {x}" for name, x in facts.items())]
-    classes: Sequence[tuple[str, dict[str, Any]]] = list(found.get("per_class", {}).items())
+def _photos_and_boxes(
+    source: photos.Source, size: int, resampler: str, cache_dir: pathlib.Path
+) -> crop_dataset.CropDataset:
+    """The images among which copies are searched: whole photos and crops to their boxes, cached."""
+    recipe = partial(crop_recipes.whole_and_boxes, size=size, resampler=resampler)
+    return crop_dataset.load(source, recipe, crop_recipes.cache_key(recipe), cache_dir / "crops")
+
+
+def table(scores: dict[str, Any]) -> str:
+    """The result of `score` as text: scores, their origin, scores of each class, copies and warnings."""
+    values = {k: v for k, v in scores.items() if (isinstance(v, float) and k != "seconds") or v is None}
+    settings = {k: v for k, v in scores.items() if isinstance(v, str | int)}
+    settings["seconds"] = f"{scores['seconds']:.1f}"
+    width = max(map(len, [*values, *settings]))
+    lines = [f"{name:<{width}}  {'undefined' if x is None else f'{x:,.6g}'}" for name, x in values.items()]
+    lines += ["", *(f"{name:<{width}}  {x}" for name, x in settings.items())]
+    classes: Sequence[tuple[str, dict[str, Any]]] = list(scores.get("per_class", {}).items())
     if classes:
         names = list(classes[0][1])
         lines += ["", "  ".join([f"{'class':<40}", *(f"{name:>22}" for name in names)])]
-        for breed, row in classes:
+        for class_name, row in classes:
             cells = ["undefined" if row[name] is None else f"{row[name]:,.4g}" for name in names]
-            lines.append("  ".join([f"{breed:<40}", *(f"{cell:>22}" for cell in cells)]))
-    if "forensics" in found:
-        told = found["forensics"]
-        lines += ["", f"forensics: {told['verdict']}", *(f"  because {reason}" for reason in told["reasons"])]
-        shares = {k: v for k, v in told.items() if isinstance(v, float)}
-        lines += [f"  {name:<{width}}{x:,.4g}" for name, x in shares.items()]
-    lines += ["", *(f"note: {warning}" for warning in found["warnings"])] if found["warnings"] else []
+            lines.append("  ".join([f"{class_name:<40}", *(f"{cell:>22}" for cell in cells)]))
+    if "copies" in scores:
+        found = scores["copies"]
+        lines += ["", f"copies: {found['verdict']}", *(f"  because {reason}" for reason in found["reasons"])]
+        floats = {k: v for k, v in found.items() if isinstance(v, float)}
+        lines += [f"  {name:<{width}}{x:,.4g}" for name, x in floats.items()]
+    lines += ["", *(f"note: {warning}" for warning in scores["warnings"])] if scores["warnings"] else []
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`images.zip`: 10,000 PNG of 64x64 RGB, written atomically, checked as the competition did."""
+"""`images.zip`: 10,000 PNG files of 64x64 RGB, written atomically and checked as in the competition."""
 
 import concurrent.futures
 import hashlib
@@ -13,43 +13,38 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
-COUNT = 10_000  # pictures in an entry
-SIZE = 64  # pixels on a side
+from jaxdog.utils import errors, files
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold: same pictures, same bytes
+COUNT = 10_000  # images
+SIZE = 64  # px, height and width
 
-
-class Facts(NamedTuple):
-    """What a checked zip is."""
-
-    count: int  # pictures
-    size: int  # pixels on a side
-    bytes: int  # of the zip file
-    sha256: str  # of the zip file
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of a zip entry, so that equal images give equal bytes
 
 
-class SubmissionError(ValueError):
-    """The zip, or what should go into it, breaks a rule of the competition."""
+class ZipInfo(NamedTuple):
+    """Properties of a checked zip."""
+
+    count: int  # images
+    size: int  # px, height and width
+    bytes: int  # size of the zip file
+    sha256: str  # hash of the zip file
+
+
+class SubmissionError(errors.UserError):
+    """The zip, or an image for it, violates a rule of the competition."""
 
 
 def write_zip(
     path: str | os.PathLike[str], images: Iterable[np.ndarray], count: int = COUNT, size: int = SIZE
-) -> Facts:
-    """Streams batches [b, size, size, 3] uint8 into a zip of `count` PNG, checks it, then puts it in place.
+) -> ZipInfo:
+    """Writes batches [b, size, size, 3] uint8 into a zip of `count` PNG files and checks it.
 
-    Until the last moment an older file at `path` stays untouched; on any failure the new one is removed.
-    The bytes are a function of the pictures alone (one version of zlib assumed).
+    The write is atomic: if it fails, an existing file at `path` is unchanged. For a given version of zlib,
+    the bytes depend only on the images.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        _write(partial, images, count, size)
-        facts = check_zip(partial, count, size)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return facts
+    with files.atomic_path(path) as temporary:
+        _write(temporary, images, count, size)
+        return check_zip(temporary, count, size)
 
 
 def _write(path: pathlib.Path, images: Iterable[np.ndarray], count: int, size: int) -> None:
@@ -64,61 +59,63 @@ def _write(path: pathlib.Path, images: Iterable[np.ndarray], count: int, size: i
             batch = np.asarray(batch)
             if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != (size, size, 3):
                 raise SubmissionError(
-                    f"pictures must be [b, {size}, {size}, 3] uint8, got {list(batch.shape)} {batch.dtype}"
+                    f"images must be [b, {size}, {size}, 3] uint8, got {list(batch.shape)} {batch.dtype}"
                 )
             if written + len(batch) > count:
-                raise SubmissionError(f"more than the {count} pictures asked for were generated")
+                raise SubmissionError(f"more than {count} images were given")
             for png in pool.map(_png, batch):
                 info = zipfile.ZipInfo(f"{written:0{digits}d}.png", _EPOCH)
                 info.create_system, info.external_attr = 3, 0o644 << 16
                 archive.writestr(info, png)
                 written += 1
     if written != count:
-        raise SubmissionError(f"{count} pictures were asked for, only {written} were generated")
+        raise SubmissionError(f"{count} images are required, but only {written} were given")
 
 
 def _png(image: np.ndarray) -> bytes:
-    """[h, w, 3] uint8 -> a PNG file."""
+    """[h, w, 3] uint8 -> the bytes of a PNG file."""
     buffer = io.BytesIO()
     PIL.Image.fromarray(image).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def check_zip(path: str | os.PathLike[str], count: int = COUNT, size: int = SIZE) -> Facts:
-    """The competition's checks: exactly `count` files of different names, each a PNG of size x size, RGB.
+def check_zip(path: str | os.PathLike[str], count: int = COUNT, size: int = SIZE) -> ZipInfo:
+    """The competition's checks: `count` files with distinct names, each an RGB PNG of size x size.
 
-    Raises SubmissionError naming the file, what was found and what is demanded; FileNotFoundError.
+    Raises SubmissionError, which names the file and the rule, or FileNotFoundError.
     """
     path = pathlib.Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             if len(entries) != count:
-                raise SubmissionError(f"{path}: holds {len(entries)} files, the competition demands {count}")
+                raise SubmissionError(f"{path}: has {len(entries)} files, but {count} are required")
             seen: set[str] = set()
             for entry in entries:
                 if entry.filename in seen:
-                    raise SubmissionError(f"{path}: {entry.filename} is there twice, names must differ")
+                    raise SubmissionError(
+                        f"{path}: {entry.filename} occurs twice, but names must be distinct"
+                    )
                 seen.add(entry.filename)
                 _check_png(f"{path}: {entry.filename}", archive.read(entry), size)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise SubmissionError(f"{path} is not a whole zip file ({error}); write it again") from error
-    return Facts(count, size, path.stat().st_size, _sha256(path))
+        raise SubmissionError(f"{path} is not a complete zip file ({error}); write it again") from error
+    return ZipInfo(count, size, path.stat().st_size, _sha256(path))
 
 
 def _check_png(name: str, data: bytes, size: int) -> None:
     try:
         with PIL.Image.open(io.BytesIO(data)) as image:
             if image.format != "PNG":
-                raise SubmissionError(f"{name} is {image.format} inside, only PNG images are accepted")
+                raise SubmissionError(f"{name} is a {image.format} file, but PNG is required")
             if image.size != (size, size):
                 w, h = image.size
-                raise SubmissionError(f"{name} is {w}x{h} pixels, {size}x{size} is demanded")
+                raise SubmissionError(f"{name} is {w}x{h} pixels, but {size}x{size} is required")
             if image.mode != "RGB":
-                raise SubmissionError(f"{name} has mode {image.mode}, RGB is demanded")
+                raise SubmissionError(f"{name} has mode {image.mode}, but RGB is required")
             image.load()
     except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise SubmissionError(f"{name} cannot be read as a picture, a PNG is demanded ({error})") from error
+        raise SubmissionError(f"{name} cannot be read as a PNG image ({error})") from error
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -1,7 +1,8 @@
-"""Adversarial losses: pure functions of logits, one value per sample; means are taken by the caller.
+"""Adversarial losses: functions of the logits of real and of generated images, both [b].
 
-`d(key, real, fake)` is what the discriminator minimises, `g(key, real, fake)` what the generator minimises.
-Both get the same key within one step, so that targets which are drawn are the same for both.
+`d` returns a pair of arrays [b], the terms of the real and of the generated images; D minimizes the sum of
+their means. `g` returns one array [b], whose mean G minimizes. Both get the same key within one step, so that
+randomly drawn targets are the same for both.
 """
 
 import math
@@ -12,17 +13,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxdog import types
+from jaxdog.utils import errors
 
 Array = types.Array
 Key = types.Key
 
 
 class Loss(NamedTuple):
-    """A two-player game over logits [b] float32."""
+    """The losses of both players."""
 
-    d: Callable[[Key, Array, Array], tuple[Array, Array]]  # (key, real [b], fake [b]) -> their terms [b], [b]
-    g: Callable[[Key, Array, Array], Array]  # (key, real [b], fake [b]) -> [b]
-    relative: bool = False  # whether g looks at the logits of real pictures; else it is given the fake ones'
+    d: Callable[[Key, Array, Array], tuple[Array, Array]]  # (key, real, fake) -> terms of both, [b]
+    g: Callable[[Key, Array, Array], Array]  # (key, real, fake) -> terms [b]
+    needs_real_logits: bool = False  # whether g uses real logits; if not, it gets the fake ones twice
 
 
 def hinge() -> Loss:
@@ -42,17 +44,17 @@ def non_saturating() -> Loss:
 
 
 def least_squares(real_target: float = 1.0, fake_target: float = 0.0, sigmoid: bool = False) -> Loss:
-    """Least squares (Mao et al. 2017, eq. 2 with a = fake, b = c = real target), without its factor 1/2.
+    """LSGAN (Mao et al. 2017, eq. 2 with a = fake_target, b = c = real_target), without the factor 1/2.
 
-    `sigmoid` squashes the logits first, as several entries of 2019 did.
+    `sigmoid` applies a sigmoid to the logits first, as several competition entries did.
     """
-    squash = jax.nn.sigmoid if sigmoid else lambda logit: logit
+    activation = jax.nn.sigmoid if sigmoid else lambda logit: logit
     return Loss(
         d=lambda key, real, fake: (
-            jnp.square(squash(real) - real_target),
-            jnp.square(squash(fake) - fake_target),
+            jnp.square(activation(real) - real_target),
+            jnp.square(activation(fake) - fake_target),
         ),
-        g=lambda key, real, fake: jnp.square(squash(fake) - real_target),
+        g=lambda key, real, fake: jnp.square(activation(fake) - real_target),
     )
 
 
@@ -61,29 +63,32 @@ def cross_entropy(
     real_high: float = 1.0,
     fake_low: float = 0.0,
     fake_high: float = 0.0,
-    swap: float = 0.0,
+    label_flip_prob: float = 0.0,
     margin: float = 1.0,
 ) -> Loss:
-    """Cross-entropy with smoothed, noisy and swapped targets (Salimans et al. 2016, sec. 3.4, and its kin).
+    """Cross-entropy with smoothed, noisy and flipped targets (Salimans et al. 2016, sec. 3.4, and variants).
 
     Args:
-      real_low, real_high: each real picture's target is drawn uniformly between them.
-      fake_low, fake_high: each generated picture's.
-      swap: probability that all targets of a step change sides. The generator aims at what the real
-        pictures' targets have become.
-      margin: a real picture that is held for real with this probability or more teaches no further: its
-        -log D is bounded by -log(margin) from below. 1: no bound.
+      real_low, real_high: the target of each real image is drawn uniformly between them.
+      fake_low, fake_high: the same for generated images.
+      label_flip_prob: probability that real and fake targets are exchanged for a whole step. G's target is
+        that of real images, exchanged or not.
+      margin: -log D of a real image is bounded below by -log(margin), so that an image with D >= margin has
+        no gradient. 1: no bound.
+
+    Raises:
+      UserError: a margin outside (0, 1].
     """
 
     def targets(key: Key, b: int) -> tuple[Array, Array]:
-        real_key, fake_key, swap_key = jax.random.split(key, 3)
+        real_key, fake_key, flip_key = jax.random.split(key, 3)
         real = jax.random.uniform(real_key, (b,), minval=real_low, maxval=real_high)
         fake = jax.random.uniform(fake_key, (b,), minval=fake_low, maxval=fake_high)
-        swapped = jax.random.bernoulli(swap_key, swap)
-        return jnp.where(swapped, fake, real), jnp.where(swapped, real, fake)
+        flipped = jax.random.bernoulli(flip_key, label_flip_prob)
+        return jnp.where(flipped, fake, real), jnp.where(flipped, real, fake)
 
     if not 0.0 < margin <= 1.0:
-        raise ValueError(f"cross_entropy: margin is {margin}, and must lie in (0, 1]")
+        raise errors.UserError(f"cross_entropy: margin is {margin}, and must lie in (0, 1]")
 
     def entropy(logit: Array, target: Array, floor: float = 0.0) -> Array:
         return target * jnp.maximum(jax.nn.softplus(-logit), floor) + (1.0 - target) * jax.nn.softplus(logit)
@@ -96,7 +101,7 @@ def cross_entropy(
 
 
 def none() -> Loss:
-    """Nothing: what breeds teach is the whole game."""
+    """No adversarial loss: for use with a class loss that replaces it, `class_loss.multi_hinge`."""
     return Loss(
         d=lambda key, real, fake: (jnp.zeros_like(real), jnp.zeros_like(fake)),
         g=lambda key, real, fake: jnp.zeros_like(fake),
@@ -104,11 +109,12 @@ def none() -> Loss:
 
 
 def wasserstein() -> Loss:
-    """The critic's difference of means (Arjovsky et al. 2017, eq. 2 and alg. 1); it needs a penalty."""
+    """WGAN (Arjovsky et al. 2017, eq. 2 and alg. 1); combine it with a gradient penalty."""
     return Loss(d=lambda key, real, fake: (-real, fake), g=lambda key, real, fake: -fake)
 
 
-BASES: dict[str, Callable[[Array], Array]] = {  # of how much more real one logit is than another
+# Losses of the difference of two logits, of which the first should be larger.
+BASES: dict[str, Callable[[Array], Array]] = {
     "cross_entropy": lambda x: jax.nn.softplus(-x),
     "least_squares": lambda x: jnp.square(x - 1.0),
     "hinge": lambda x: jax.nn.relu(1.0 - x),
@@ -117,63 +123,72 @@ BASES: dict[str, Callable[[Array], Array]] = {  # of how much more real one logi
 
 def _base(loss: str, name: str) -> Callable[[Array], Array]:
     if name not in BASES:
-        raise ValueError(f"{loss}: base is {name!r}; choices: {', '.join(sorted(BASES))}")
+        raise errors.UserError(f"{loss}: base is {name!r}; choices: {', '.join(sorted(BASES))}")
     return BASES[name]
 
 
 def relativistic(base: str = "cross_entropy") -> Loss:
-    """How much more real than the fake beside it, and the other way round (Jolicoeur-Martineau 2018, 3.3).
+    """Relativistic GAN: pairs of a real and a generated image (Jolicoeur-Martineau 2018, sec. 3.3).
 
-    base: "cross_entropy" is RSGAN, eq. 4 and 5, "least_squares" and "hinge" are its kin. Where real and
-    generated pictures are of the same breeds in the same order, neighbours are of one breed.
+    "cross_entropy" is RSGAN, eq. 4 and 5; "least_squares" and "hinge" are its analogues. With fake labels
+    taken from the real images, both images of a pair are of one class.
+
+    Raises:
+      UserError: an unknown base.
     """
-    cost = _base("relativistic", base)
-    nothing = jnp.zeros_like
+    base_loss = _base("relativistic", base)
     return Loss(
-        d=lambda key, real, fake: (cost(real - fake), nothing(fake)),
-        g=lambda key, real, fake: cost(fake - real),
-        relative=True,
+        d=lambda key, real, fake: (base_loss(real - fake), jnp.zeros_like(fake)),
+        g=lambda key, real, fake: base_loss(fake - real),
+        needs_real_logits=True,
     )
 
 
 def relativistic_average(base: str = "least_squares") -> Loss:
-    """How much more real than the average fake, and the other way round (Jolicoeur-Martineau 2018, sec. 4).
+    """Relativistic average GAN: logits against the other kind's mean (Jolicoeur-Martineau 2018, sec. 4).
 
     base:
       cross_entropy  RaSGAN, eq. 8 and 9, non-saturating
       least_squares  RaLSGAN with margins 1 and -1
       hinge          RaHingeGAN
 
-    The two terms are halved, so that they weigh as much as one. They are means over the batch at hand.
+    Both terms are halved, so that their sum is on the scale of the other losses. Means are over the batch.
+
+    Raises:
+      UserError: an unknown base.
     """
-    cost = _base("relativistic_average", base)
+    base_loss = _base("relativistic_average", base)
 
     def d(key: Key, real: Array, fake: Array) -> tuple[Array, Array]:
-        return 0.5 * cost(real - jnp.mean(fake)), 0.5 * cost(jnp.mean(real) - fake)
+        return 0.5 * base_loss(real - jnp.mean(fake)), 0.5 * base_loss(jnp.mean(real) - fake)
 
     def g(key: Key, real: Array, fake: Array) -> Array:
         return jnp.add(*d(key, fake, real))
 
-    return Loss(d=d, g=g, relative=True)
+    return Loss(d=d, g=g, needs_real_logits=True)
 
 
 def relativistic_soft(
-    low: float = 1.0, high: float = 1.0, swapped_low: float = 0.0, swapped_high: float = 0.0, swaps: int = 0
+    low: float = 1.0,
+    high: float = 1.0,
+    flipped_low: float = 0.0,
+    flipped_high: float = 0.0,
+    max_flipped: int = 0,
 ) -> Loss:
-    """`relativistic_average` of least squares with drawn margins in place of 1, as an entry of 2019 had it.
+    """`relativistic_average` of least squares with random margins instead of 1, as in a competition entry.
 
     Args:
-      low, high: the margin of each pair, a real and a generated picture, is drawn uniformly between them.
-      swapped_low, swapped_high: that of the few pairs whose targets had changed sides.
-      swaps: up to so many pairs of a batch, 0 to `swaps` with equal probability.
+      low, high: the margin of each pair of a real and a generated image is drawn uniformly between them.
+      flipped_low, flipped_high: the same for pairs with flipped labels.
+      max_flipped: the number of these pairs in a batch is drawn uniformly from 0 to `max_flipped`.
     """
 
     def margins(key: Key, b: int) -> Array:
-        margin_key, swapped_key, count_key, order_key = jax.random.split(key, 4)
+        margin_key, flipped_key, count_key, order_key = jax.random.split(key, 4)
         margin = jax.random.uniform(margin_key, (b,), minval=low, maxval=high)
-        swapped = jax.random.uniform(swapped_key, (b,), minval=swapped_low, maxval=swapped_high)
-        count = jax.random.randint(count_key, (), 0, swaps + 1)
-        return jnp.where(jax.random.permutation(order_key, b) < count, swapped, margin)
+        flipped = jax.random.uniform(flipped_key, (b,), minval=flipped_low, maxval=flipped_high)
+        count = jax.random.randint(count_key, (), 0, max_flipped + 1)
+        return jnp.where(jax.random.permutation(order_key, b) < count, flipped, margin)
 
     def d(key: Key, real: Array, fake: Array) -> tuple[Array, Array]:
         margin = margins(key, real.shape[0])
@@ -185,4 +200,4 @@ def relativistic_soft(
     def g(key: Key, real: Array, fake: Array) -> Array:
         return jnp.add(*d(key, fake, real))
 
-    return Loss(d=d, g=g, relative=True)
+    return Loss(d=d, g=g, needs_real_logits=True)

@@ -1,106 +1,119 @@
-"""What breeds teach both players, beside real and generated: functions of verdicts, one value per picture.
+"""Auxiliary class losses: functions of a discriminator's output and labels, which return one term per image.
 
-The discriminator learns from the breeds of real pictures, and of generated ones where a loss says so; the
-generator is told whether its own pictures are of the breeds that they were asked to be. Means are taken by
-the caller.
+The discriminator learns to classify real images, and with some losses also generated ones. The generator
+learns to generate images that are classified as their labels. The losses are the terms' means.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxdog import types
+from jaxdog.utils import errors
 
 Array = types.Array
-Term = Callable[[Array, Array, Array], Array]  # (logits or cosines [b, n], points [b, k], label [b]) -> [b]
+Term = Callable[[types.DiscriminatorOutput, Array], Array]  # (output, label [b]) -> [b]
 
 
-class BreedLoss(NamedTuple):
-    """A loss and the kind of discriminator that it needs (see `models.heads`)."""
+class ClassLoss(NamedTuple):
+    """A class loss, and the class head that it needs (see `models.heads`)."""
 
     weight: float
-    real: Term  # of real pictures to the discriminator, of its own to the generator
-    fake: Term | None = None  # of generated pictures to the discriminator; None: it learns nothing of these
-    beyond: int = 0  # how many logits stand behind the breeds'
-    embedded: bool = False  # pictures and breeds are points of a sphere
+    real: Term  # minimized by D on real images and by G on generated ones
+    fake: Term | None = None  # minimized by D on generated images; None: no such term
+    class_head: str = "linear"  # "linear" | "multi_hinge" | "cosine"
 
-    def heard(self, verdict: types.Verdict, classes: int) -> tuple[Array, Array]:
-        """What the terms look at in a verdict; ValueError for a discriminator with another head."""
-        told = None if verdict.breeds is None else verdict.breeds.shape[-1]
-        fits = told == classes + self.beyond and (verdict.embedding is not None) == self.embedded
-        if verdict.breeds is None or not fits:
-            wanted = {0: "linear", 1: "linear_and_fake"}[self.beyond]
-            raise ValueError(
-                f"this loss of breeds needs a discriminator with breed_head="
-                f"{'cosine' if self.embedded else wanted!r} for {classes} breeds; this one gives "
-                f"{'no logits' if told is None else f'{told} logits'} of breeds and "
-                f"{'no' if verdict.embedding is None else 'an'} embedding"
+    def check(self, output: types.DiscriminatorOutput, classes: int) -> None:
+        """Raises UserError unless the discriminator has the class head that this loss needs."""
+        logits = None if output.class_logits is None else output.class_logits.shape[-1]
+        wanted = classes + (self.class_head == "multi_hinge")
+        if logits != wanted or (output.embedding is not None) != (self.class_head == "cosine"):
+            raise errors.UserError(
+                f"this class loss needs a discriminator with class_head={self.class_head!r} for {classes} "
+                f"classes; this one gives {'no' if logits is None else logits} class logits and "
+                f"{'no' if output.embedding is None else 'an'} embedding"
             )
-        return verdict.breeds, verdict.breeds if verdict.embedding is None else verdict.embedding
 
 
 def none() -> None:
-    """Breeds teach nothing."""
+    """No class loss."""
 
 
-def cross_entropy(weight: float, of: str = "real") -> BreedLoss:
-    """The auxiliary classifier's (Odena, Olah, Shlens 2017, eq. 3).
+def cross_entropy(weight: float, apply_to: str = "real") -> ClassLoss:
+    """AC-GAN's auxiliary classifier (Odena, Olah, Shlens 2017, eq. 3).
 
-    of: "both": the discriminator learns breeds from generated pictures too, as in the paper; "real": not.
+    Args:
+      weight: of the loss.
+      apply_to: images that D learns to classify: "real" ones, or "both" real and generated ones (the paper).
+
+    Raises:
+      UserError: an unknown `apply_to`.
     """
-    if of not in ("real", "both"):
-        raise ValueError(f"cross_entropy: of is {of!r}; choices: real, both")
+    if apply_to not in ("real", "both"):
+        raise errors.UserError(f"cross_entropy: apply_to is {apply_to!r}; choices: real, both")
 
-    def entropy(logits: Array, _: Array, label: Array) -> Array:
+    def entropy(output: types.DiscriminatorOutput, label: Array) -> Array:
+        logits: Any = output.class_logits
         return optax.losses.softmax_cross_entropy_with_integer_labels(logits, label)
 
-    return BreedLoss(weight, entropy, entropy if of == "both" else None)
+    return ClassLoss(weight, entropy, entropy if apply_to == "both" else None)
 
 
-def multi_hinge(weight: float) -> BreedLoss:
-    """The multi-class hinge over the breeds and "generated" (Kavalerov, Czaja, Chellappa 2021).
+def multi_hinge(weight: float) -> ClassLoss:
+    """Multi-hinge loss over the classes and "generated" (Kavalerov, Czaja, Chellappa 2021).
 
-    A picture's own logit is to exceed the largest of the others by 1; that of a generated picture is
-    "generated" to the discriminator, the last one, and its breed to the generator. It tells real from
-    generated by itself: `losses.none` stands beside it.
+    The target's logit should exceed the largest other one by 1. The target is the image's label; for D on
+    generated images it is "generated", the last logit. This loss replaces the adversarial loss: combine it
+    with `adversarial.none`.
     """
 
-    def hinge(logits: Array, _: Array, label: Array) -> Array:
-        own = label[:, None] == jnp.arange(logits.shape[1])[None, :]
-        right = jnp.sum(jnp.where(own, logits, 0.0), 1)
-        return jax.nn.relu(1.0 - right + jnp.max(jnp.where(own, -jnp.inf, logits), 1))
+    def hinge(output: types.DiscriminatorOutput, label: Array) -> Array:
+        logits: Any = output.class_logits
+        is_target = label[:, None] == jnp.arange(logits.shape[1])[None, :]
+        target = jnp.sum(jnp.where(is_target, logits, 0.0), 1)
+        return jax.nn.relu(1.0 - target + jnp.max(jnp.where(is_target, -jnp.inf, logits), 1))
 
-    def generated(logits: Array, points: Array, label: Array) -> Array:
-        return hinge(logits, points, jnp.full_like(label, logits.shape[1] - 1))
+    def generated(output: types.DiscriminatorOutput, label: Array) -> Array:
+        logits: Any = output.class_logits
+        return hinge(output, jnp.full_like(label, logits.shape[1] - 1))
 
-    return BreedLoss(weight, hinge, generated, beyond=1)
+    return ClassLoss(weight, hinge, generated, "multi_hinge")
 
 
-def data_to_data(
+def d2d_ce(
     weight: float, temperature: float = 0.5, positive: float = 0.98, negative: float = 0.02
-) -> BreedLoss:
-    """The data-to-data cross-entropy, D2D-CE (Kang, Shim, Cho, Park 2021, "Rebooting ACGAN", eq. 7).
+) -> ClassLoss:
+    """Data-to-data cross-entropy, D2D-CE (Kang, Shim, Cho, Park 2021, "Rebooting ACGAN", eq. 7).
 
-    With f_i a picture's point and v_i its breed's, the sum over the pictures j of other breeds in the batch:
+    With f_i the embedding of image i, v_i the proxy of its class, and j over the images of other classes:
 
       -log( e^p / (e^p + sum_j e^n_j) ), p = min(f_i v_i - positive, 0) / temperature,
                                          n_j = max(f_i f_j - negative, 0) / temperature
 
-    Pictures that are near enough to their breed pull no more, those far enough from others push no more. A
-    picture without another breed beside it teaches nothing.
+    The term of an image is 0 if its batch has no image of another class.
+
+    Args:
+      weight: of the loss.
+      temperature: above 0.
+      positive: similarity to the proxy above which there is no attraction.
+      negative: similarity to other images below which there is no repulsion.
+
+    Raises:
+      UserError: a temperature of 0 or below.
     """
     if temperature <= 0.0:
-        raise ValueError(f"data_to_data: temperature is {temperature}, and must be above 0")
+        raise errors.UserError(f"d2d_ce: temperature is {temperature}, and must be above 0")
 
-    def entropy(cosines: Array, points: Array, label: Array) -> Array:
-        near = jnp.take_along_axis(cosines, label[:, None], 1)
-        pull = jnp.minimum(near - positive, 0.0) / temperature
-        among = jnp.einsum("ik,jk->ij", points, points)
-        push = jnp.maximum(among - negative, 0.0) / temperature
-        push = jnp.where(label[:, None] == label[None, :], -jnp.inf, push)
-        return jax.nn.logsumexp(jnp.concatenate([pull, push], 1), axis=1) - pull[:, 0]
+    def entropy(output: types.DiscriminatorOutput, label: Array) -> Array:
+        cosines: Any = output.class_logits
+        to_proxy = jnp.take_along_axis(cosines, label[:, None], 1)
+        attraction = jnp.minimum(to_proxy - positive, 0.0) / temperature
+        to_images = jnp.einsum("ik,jk->ij", output.embedding, output.embedding)
+        repulsion = jnp.maximum(to_images - negative, 0.0) / temperature
+        repulsion = jnp.where(label[:, None] == label[None, :], -jnp.inf, repulsion)
+        return jax.nn.logsumexp(jnp.concatenate([attraction, repulsion], 1), axis=1) - attraction[:, 0]
 
-    return BreedLoss(weight, entropy, embedded=True)
+    return ClassLoss(weight, entropy, class_head="cosine")

@@ -1,10 +1,13 @@
-"""What a player pays beside its loss: penalties on gradients, logits, kernels and paths.
+"""Regularizers: terms added to the loss of the discriminator or of the generator.
 
-A factory function makes a `Penalty`; its parameters are the fields of a config's row. All have
+`apply_regularizers` sums them; `gan_steps.d_loss` and `gan_steps.g_loss` add the sum to the loss. A config
+lists them in `system.d_regularizers` and `system.g_regularizers`: each name is a function in D_REGULARIZERS
+or G_REGULARIZERS, and its fields are the function's arguments. All functions have the arguments
 
-  weight: factor of the value; of a pair, half a cosine from the first to the last number over the run.
-  every: steps from one computation to the next (lazy regularisation, Karras et al. 2020, sec. 3.1); what is
-    computed is multiplied by it, so that the mean over steps does not depend on it.
+  weight: factor of the term; a pair (first, last) changes along half a cosine over training.
+  interval: the term is computed only at every `interval`-th step of the player, and multiplied by `interval`,
+    so that its mean over steps does not depend on it (lazy regularization, Karras et al. 2020, "Analyzing and
+    Improving the Image Quality of StyleGAN", sec. 3.1).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,242 +18,281 @@ import jax.numpy as jnp
 
 from jaxdog import types
 from jaxdog.ops import ramps, resample
+from jaxdog.utils import errors
 
 Array = types.Array
 Key = types.Key
 PyTree = types.PyTree
-Pictures = tuple[Array, Array]  # image [b, h, w, c], label [b]
+Images = tuple[Array, Array]  # image [b, h, w, c], label [b]
+Weight = float | tuple
 
-TINY = 1e-12  # below the root of a squared norm, whose slope at 0 has no end
+TINY = 1e-12  # added to a squared norm before the square root, whose derivative at 0 is infinite
 
 
-class Judged(NamedTuple):
-    """What a discriminator's penalty looks at."""
+class DRegularizerInputs(NamedTuple):
+    """What a discriminator's regularizer may use."""
 
-    logit: Callable[[Array, Array], Array]  # (image, label) -> [b], with the statistics of this step
-    real: Pictures
-    fake: Pictures
-    of_real: Array  # [b], what the loss has seen
-    of_fake: Array  # [b]
+    logit: Callable[[Array, Array], Array]  # (image, label) -> [b], with the model state of this step
+    real: Images
+    fake: Images
+    real_logit: Array  # [b], as in the adversarial loss
+    fake_logit: Array  # [b]
     params: PyTree
 
 
-class Made(NamedTuple):
-    """What a generator's penalty looks at."""
+class GRegularizerInputs(NamedTuple):
+    """What a generator's regularizer may use."""
 
-    render: Callable[[Array], Array]  # latent [b, ..., k] -> image [b, h, w, c]
-    latent: Array  # [b, k], or [b, layers, k] where each layer has its own
+    synthesize: Callable[[Array], Array]  # latent [b, ..., k] -> image [b, h, w, c]
+    latent: Array  # z [b, k], or w [b, layers, k] of a style-based generator
     params: PyTree
 
 
-class Penalty(NamedTuple):
-    """`value(key, seen, memory)` is a mean over the batch [] and what the memory becomes."""
+class Regularizer(NamedTuple):
+    """A term of a player's loss."""
 
-    value: Callable[[Key, Any, PyTree], tuple[Array, PyTree]]
-    weight: float | tuple
-    every: int
-    memory: PyTree = ()  # before the first step
-
-
-Penalties = Mapping[str, Penalty]
+    value: Callable[[Key, Any, PyTree], tuple[Array, PyTree]]  # (key, inputs, state) -> (term [], new state)
+    weight: Weight
+    interval: int
+    init_state: PyTree = ()
 
 
-def start(penalties: Penalties) -> dict[str, PyTree]:
-    """The memories before the first step."""
-    return {name: jax.tree.map(jnp.asarray, penalty.memory) for name, penalty in penalties.items()}
+Regularizers = Mapping[str, Regularizer]
 
 
-def pay(
-    penalties: Penalties,
+class RegularizerOutput(NamedTuple):
+    """Result of `apply_regularizers`."""
+
+    loss: Array | float  # [], the weighted sum of the terms that are computed at this step
+    state: dict[str, PyTree]  # new states, by name
+    scalars: types.Scalars  # "regularizer/NAME": the term without its weight, times its interval
+
+
+def init_state(regularizers: Regularizers) -> dict[str, PyTree]:
+    """States before the first step, by name."""
+    return {name: jax.tree.map(jnp.asarray, row.init_state) for name, row in regularizers.items()}
+
+
+def apply_regularizers(
+    regularizers: Regularizers,
     key: Key,
     step: Array,
-    seen: Any,
-    memory: Mapping[str, PyTree],
-    done: Array | float = 0.0,
-) -> tuple[Array | float, dict[str, PyTree], types.Scalars]:
-    """What is due at `step` [] int32: the weighted sum, the memories after it, and each one's value.
+    inputs: DRegularizerInputs | GRegularizerInputs,
+    state: Mapping[str, PyTree],
+    progress: Array | float = 0.0,
+) -> RegularizerOutput:
+    """Sums a player's regularizers.
 
-    done: share of the run that is over [], for weights that change.
+    Args:
+      regularizers: the player's, by name.
+      key: for regularizers that draw random numbers.
+      step: [] int32, steps that this player has done.
+      inputs: what the terms are functions of.
+      state: of each regularizer, by name.
+      progress: [], fraction of training done, for weights that change.
+
+    Raises:
+      UserError: an interval below 1.
     """
-    total: Array | float = 0.0
-    after, scalars = dict(memory), {}
-    for i, (name, penalty) in enumerate(penalties.items()):
-        if penalty.every < 1:
-            raise ValueError(f"{name}.every is {penalty.every}, and must be at least 1")
+    loss: Array | float = 0.0
+    new_state, scalars = dict(state), {}
+    for i, (name, row) in enumerate(regularizers.items()):
+        if row.interval < 1:
+            raise errors.UserError(f"{name}.interval is {row.interval}, and must be at least 1")
 
-        def due(penalty: Penalty = penalty, i: int = i, name: str = name) -> tuple[Array, PyTree]:
-            return penalty.value(jax.random.fold_in(key, i), seen, memory[name])
+        def compute(row: Regularizer = row, i: int = i, name: str = name) -> tuple[Array, PyTree]:
+            return row.value(jax.random.fold_in(key, i), inputs, state[name])
 
-        if penalty.every == 1:
-            value, after[name] = due()
+        if row.interval == 1:
+            value, new_state[name] = compute()
         else:
-            kept = (jnp.zeros(()), memory[name])
-            value, after[name] = jax.lax.cond(step % penalty.every == 0, due, lambda kept=kept: kept)
-        total += ramps.at(penalty.weight, done) * penalty.every * value
-        scalars[f"penalty/{name}"] = penalty.every * value
-    return total, after, scalars
+            skipped = (jnp.zeros(()), state[name])
+            value, new_state[name] = jax.lax.cond(
+                step % row.interval == 0, compute, lambda skipped=skipped: skipped
+            )
+        loss += ramps.cosine_ramp(row.weight, progress) * row.interval * value
+        scalars[f"regularizer/{name}"] = row.interval * value
+    return RegularizerOutput(loss, new_state, scalars)
 
 
-# ------------------------------------------------------------------ a discriminator's slopes
+def _stateless(value: Callable[[Key, Any], Array]) -> Callable[[Key, Any, PyTree], tuple[Array, PyTree]]:
+    """`Regularizer.value` of a term (key, inputs) -> [] without state."""
+    return lambda key, inputs, state: (value(key, inputs), state)
 
 
-def _slope(judged: Judged, image: Array, label: Array) -> Array:
+# ------------------------------------------------------------------ gradient penalties of a discriminator
+
+
+def _image_gradient(inputs: DRegularizerInputs, image: Array, label: Array) -> Array:
     """d logit / d image, [b, h, w, c]."""
-    return jax.grad(lambda image: jnp.sum(judged.logit(image, label)))(image)
+    return jax.grad(lambda image: jnp.sum(inputs.logit(image, label)))(image)
 
 
-def _norm(slope: Array, axes: tuple[int, ...] = (1, 2, 3)) -> Array:
-    return jnp.sqrt(jnp.sum(jnp.square(slope), axes) + TINY)
+def _norm(gradient: Array, axes: tuple[int, ...] = (1, 2, 3)) -> Array:
+    return jnp.sqrt(jnp.sum(jnp.square(gradient), axes) + TINY)
 
 
-def gradient_penalty(weight: float | tuple, every: int, target: float) -> Penalty:
-    """E (|| d D(x) / dx || - target)^2 between real and generated pictures (Gulrajani et al. 2017, eq. 3).
+def gradient_penalty(weight: Weight, interval: int, target: float) -> Regularizer:
+    """WGAN-GP: E[(||dD(x)/dx|| - target)^2], x between real and fake images (Gulrajani et al. 2017, eq. 3).
 
-    x lies anywhere on the line from a picture to its neighbour of the other kind, one place per picture, and
-    is judged as of the real one's breed. The paper's weight is 10, its target 1.
+    x = real + u (fake - real) with u ~ U[0, 1) per image, and the real image's label. The paper's weight is
+    10, its target 1.
     """
 
-    def value(key: Key, judged: Judged, memory: PyTree) -> tuple[Array, PyTree]:
-        (real, label), (fake, _) = judged.real, judged.fake
-        share = jax.random.uniform(key, (real.shape[0], 1, 1, 1))
-        slope = _slope(judged, real + share * (fake - real), label)
-        return jnp.mean(jnp.square(_norm(slope) - target)), memory
+    def value(key: Key, inputs: DRegularizerInputs) -> Array:
+        (real, label), (fake, _) = inputs.real, inputs.fake
+        u = jax.random.uniform(key, (real.shape[0], 1, 1, 1))
+        gradient = _image_gradient(inputs, real + u * (fake - real), label)
+        return jnp.mean(jnp.square(_norm(gradient) - target))
 
-    return Penalty(value, weight, every)
+    return Regularizer(_stateless(value), weight, interval)
 
 
-def dragan(weight: float | tuple, every: int, spread: float, target: float, per_pixel: bool) -> Penalty:
-    """E (|| d D(x) / dx || - target)^2 around real pictures (Kodali et al. 2017, eq. 1 and sec. 3.3).
+def dragan(weight: Weight, interval: int, noise_scale: float, target: float, per_pixel: bool) -> Regularizer:
+    """DRAGAN: E[(||dD(x)/dx|| - target)^2], x near real images (Kodali et al. 2017, eq. 1 and sec. 3.3).
 
-    x is a real picture moved some way towards itself plus spread * std * U[0, 1) noise, std being that of all
-    numbers in the batch. The paper's weight is 10, its target 1, its spread 0.5.
+    x = real + v * noise_scale * std * u with u ~ U[0, 1) per value, v ~ U[0, 1) per image, and std that of
+    all values in the batch. The paper's weight is 10, its target 1, its noise_scale 0.5.
 
     Args:
-      per_pixel: as a kernel of 2019 had it, whose dogs collapsed: the way is drawn for each number instead of
-        each picture, and the norm is that of each pixel's three slopes instead of the picture's.
+      weight, interval: see the module.
+      noise_scale: scale of the perturbation, in standard deviations.
+      target: target value of the norm.
+      per_pixel: the variant of a Kaggle notebook of 2019, whose training collapsed: v is drawn per value
+        instead of per image, and the norm is that of each pixel's three derivatives instead of the image's.
     """
 
-    def value(key: Key, judged: Judged, memory: PyTree) -> tuple[Array, PyTree]:
-        real, label = judged.real
-        noise_key, way_key = jax.random.split(key)
-        noise = spread * jnp.std(real) * jax.random.uniform(noise_key, real.shape)
-        way = jax.random.uniform(way_key, real.shape if per_pixel else (real.shape[0], 1, 1, 1))
-        slope = _slope(judged, real + way * noise, label)
-        return jnp.mean(jnp.square(_norm(slope, (3,) if per_pixel else (1, 2, 3)) - target)), memory
+    def value(key: Key, inputs: DRegularizerInputs) -> Array:
+        real, label = inputs.real
+        u_key, v_key = jax.random.split(key)
+        noise = noise_scale * jnp.std(real) * jax.random.uniform(u_key, real.shape)
+        v = jax.random.uniform(v_key, real.shape if per_pixel else (real.shape[0], 1, 1, 1))
+        gradient = _image_gradient(inputs, real + v * noise, label)
+        return jnp.mean(jnp.square(_norm(gradient, (3,) if per_pixel else (1, 2, 3)) - target))
 
-    return Penalty(value, weight, every)
-
-
-def r1(weight: float | tuple, every: int) -> Penalty:
-    """1/2 E || d D(x) / dx ||^2 at real pictures (Mescheder et al. 2018, eq. 9); weight is their gamma."""
-    return _flat(weight, every, lambda judged: judged.real)
+    return Regularizer(_stateless(value), weight, interval)
 
 
-def r2(weight: float | tuple, every: int) -> Penalty:
-    """1/2 E || d D(x) / dx ||^2 at generated pictures (Mescheder et al. 2018, eq. 10)."""
-    return _flat(weight, every, lambda judged: judged.fake)
+def r1(weight: Weight, interval: int) -> Regularizer:
+    """R1: 1/2 E[||dD(x)/dx||^2] at real images x (Mescheder et al. 2018, eq. 9); weight is the paper's gamma.
+
+    `gan_steps.d_loss` adds weight * interval * R1 to D's loss at D's steps 0, interval, 2 interval, ...: the
+    paper's interval is 1, StyleGAN2's 16 (lazy regularization).
+    """
+    return _zero_centered(weight, interval, lambda inputs: inputs.real)
 
 
-def _flat(weight: float | tuple, every: int, of: Callable[[Judged], Pictures]) -> Penalty:
-    def value(key: Key, judged: Judged, memory: PyTree) -> tuple[Array, PyTree]:
-        return 0.5 * jnp.mean(jnp.sum(jnp.square(_slope(judged, *of(judged))), (1, 2, 3))), memory
-
-    return Penalty(value, weight, every)
+def r2(weight: Weight, interval: int) -> Regularizer:
+    """R2: 1/2 E[||dD(x)/dx||^2] at generated images x (Mescheder et al. 2018, eq. 10)."""
+    return _zero_centered(weight, interval, lambda inputs: inputs.fake)
 
 
-# ------------------------------------------------------------------ a discriminator's logits
+def _zero_centered(
+    weight: Weight, interval: int, images: Callable[[DRegularizerInputs], Images]
+) -> Regularizer:
+    def value(key: Key, inputs: DRegularizerInputs) -> Array:
+        return 0.5 * jnp.mean(jnp.sum(jnp.square(_image_gradient(inputs, *images(inputs))), (1, 2, 3)))
+
+    return Regularizer(_stateless(value), weight, interval)
 
 
-def consistency(weight: float | tuple, every: int, shift: int, fakes: float) -> Penalty:
-    """E (D(x) - D(T(x)))^2, T a mirror and a small shift: CR and bCR (Zhang et al. 2020; Zhao et al. 2020).
+# ------------------------------------------------------------------ regularizers of a discriminator's logits
+
+
+def consistency(weight: Weight, interval: int, shift: int, fake_weight: float) -> Regularizer:
+    """E[(D(x) - D(T(x)))^2], T a random flip and shift: CR (Zhang et al. 2020) and bCR (Zhao et al. 2020).
 
     Args:
-      shift: pixels at most, each way; what comes in is reflected.
-      fakes: weight of generated pictures' term relative to the real ones'. 0: CR. 1: bCR.
+      weight, interval: see the module.
+      shift: largest shift in pixels along each axis; the border is reflected.
+      fake_weight: weight of the generated images' term relative to that of the real ones. 0: CR. 1: bCR.
     """
 
-    def term(key: Key, judged: Judged, pictures: Pictures, logit: Array) -> Array:
-        image, label = pictures
-        return jnp.mean(jnp.square(logit - judged.logit(_moved(key, image, shift), label)))
+    def term(key: Key, inputs: DRegularizerInputs, images: Images, logit: Array) -> Array:
+        image, label = images
+        return jnp.mean(jnp.square(logit - inputs.logit(_flip_and_shift(key, image, shift), label)))
 
-    def value(key: Key, judged: Judged, memory: PyTree) -> tuple[Array, PyTree]:
+    def value(key: Key, inputs: DRegularizerInputs) -> Array:
         real_key, fake_key = jax.random.split(key)
-        total = term(real_key, judged, judged.real, judged.of_real)
-        if fakes:
-            total += fakes * term(fake_key, judged, judged.fake, judged.of_fake)
-        return total, memory
+        total = term(real_key, inputs, inputs.real, inputs.real_logit)
+        if fake_weight:
+            total += fake_weight * term(fake_key, inputs, inputs.fake, inputs.fake_logit)
+        return total
 
-    return Penalty(value, weight, every)
+    return Regularizer(_stateless(value), weight, interval)
 
 
-def _moved(key: Key, image: Array, shift: int) -> Array:
-    """Each picture mirrored with probability 1/2, then moved by up to `shift` pixels each way."""
+def _flip_and_shift(key: Key, image: Array, shift: int) -> Array:
+    """Flips each image with probability 1/2, then shifts it by up to `shift` pixels along each axis."""
     flip_key, shift_key = jax.random.split(key)
-    return resample.shifted(shift_key, resample.mirrored(flip_key, image, 0.5), (shift, shift), "reflect")
+    flipped = resample.random_flip(flip_key, image, 0.5)
+    return resample.random_shift(shift_key, flipped, (shift, shift), "reflect")
 
 
-def lecam(weight: float | tuple, every: int, decay: float) -> Penalty:
-    """E (D(x) - a_fake)^2 + E (D(G(z)) - a_real)^2 (Tseng et al. 2021, eq. 5 and 6).
+def lecam(weight: Weight, interval: int, decay: float) -> Regularizer:
+    """LeCam: E[(D(x) - a_fake)^2] + E[(D(G(z)) - a_real)^2] (Tseng et al. 2021, eq. 5 and 6).
 
-    a_real and a_fake are moving averages, of decay `decay`, of the logits of either kind; they start at 0 and
-    are moved before they are used.
+    a_real and a_fake are exponential moving averages of the logits with decay `decay`; they start at 0 and
+    are updated before use.
     """
 
-    def value(key: Key, judged: Judged, memory: PyTree) -> tuple[Array, PyTree]:
-        of = jax.lax.stop_gradient({"real": jnp.mean(judged.of_real), "fake": jnp.mean(judged.of_fake)})
-        mean = {name: decay * memory[name] + (1.0 - decay) * of[name] for name in of}
-        real = jnp.mean(jnp.square(judged.of_real - mean["fake"]))
-        return real + jnp.mean(jnp.square(judged.of_fake - mean["real"])), mean
+    def value(key: Key, inputs: DRegularizerInputs, state: PyTree) -> tuple[Array, PyTree]:
+        current = {"real": jnp.mean(inputs.real_logit), "fake": jnp.mean(inputs.fake_logit)}
+        current = jax.lax.stop_gradient(current)
+        average = {name: decay * state[name] + (1.0 - decay) * current[name] for name in current}
+        real_term = jnp.mean(jnp.square(inputs.real_logit - average["fake"]))
+        return real_term + jnp.mean(jnp.square(inputs.fake_logit - average["real"])), average
 
-    return Penalty(value, weight, every, {"real": jnp.zeros(()), "fake": jnp.zeros(())})
-
-
-# ------------------------------------------------------------------ kernels, paths
+    return Regularizer(value, weight, interval, {"real": jnp.zeros(()), "fake": jnp.zeros(())})
 
 
-def orthogonal(weight: float | tuple, every: int) -> Penalty:
-    """Sum over kernels of || W^T W * (1 - I) ||_F^2, rows of W being inputs (Brock et al. 2018, eq. 3)."""
+# ------------------------------------------------------------------ either player, and a generator
 
-    def value(key: Key, seen: Judged | Made, memory: PyTree) -> tuple[Array, PyTree]:
+
+def orthogonal(weight: Weight, interval: int) -> Regularizer:
+    """Sum over kernels W [inputs, outputs] of ||W^T W * (1 - I)||_F^2 (Brock et al. 2018, eq. 3)."""
+
+    def value(key: Key, inputs: DRegularizerInputs | GRegularizerInputs) -> Array:
         total = jnp.zeros(())
-        for path, kernel in jax.tree_util.tree_leaves_with_path(seen.params):
+        for path, kernel in jax.tree_util.tree_leaves_with_path(inputs.params):
             if "kernel" in jax.tree_util.keystr(path[-1:]) and kernel.ndim > 1:
-                flat = kernel.reshape(-1, kernel.shape[-1])
-                gram = jnp.matmul(flat.T, flat, precision=jax.lax.Precision.HIGHEST)
+                matrix = kernel.reshape(-1, kernel.shape[-1])
+                gram = jnp.matmul(matrix.T, matrix, precision=jax.lax.Precision.HIGHEST)
                 total += jnp.sum(jnp.square(gram * (1.0 - jnp.eye(gram.shape[0]))))
-        return total, memory
+        return total
 
-    return Penalty(value, weight, every)
+    return Regularizer(_stateless(value), weight, interval)
 
 
-def path_length(weight: float | tuple, every: int, decay: float, share: float) -> Penalty:
-    """E (|| J^T y || - a)^2, J = d image / d latent, y ~ N(0, I) / side (Karras et al. 2020, eq. 4, app. B).
+def path_length(weight: Weight, interval: int, decay: float, batch_fraction: float) -> Regularizer:
+    """E[(||J^T y|| - a)^2], J = d image / d latent, y ~ N(0, I) / side (Karras et al. 2020, eq. 4, app. B).
 
-    Where each layer has a latent of its own, the squared norm is the mean of theirs: the paper's program.
+    For w [b, layers, k] the squared norm is averaged over layers, as in the authors' code.
 
     Args:
-      decay: of the moving average a of the lengths, which starts at 0 and is moved before it is used.
-      share: of the batch that is looked at, from its beginning; at least one picture.
+      weight, interval: see the module.
+      decay: of the moving average a of the lengths, which starts at 0 and is updated before use.
+      batch_fraction: fraction of the batch that is used, its first images (at least one).
     """
 
-    def value(key: Key, made: Made, memory: PyTree) -> tuple[Array, PyTree]:
-        few = max(1, round(share * made.latent.shape[0]))
+    def value(key: Key, inputs: GRegularizerInputs, average: PyTree) -> tuple[Array, PyTree]:
+        n = max(1, round(batch_fraction * inputs.latent.shape[0]))
 
-        def dot(latent: Array) -> Array:
-            image = made.render(latent)[:few]
+        def projected(latent: Array) -> Array:
+            image = inputs.synthesize(latent)[:n]
             side = (image.shape[1] * image.shape[2]) ** 0.5
             return jnp.sum(image * jax.random.normal(key, image.shape)) / side
 
-        slope = jax.grad(dot)(made.latent)[:few]
-        squares = jnp.sum(jnp.square(slope), -1).reshape(few, -1)  # [few, layers]
+        gradient = jax.grad(projected)(inputs.latent)[:n]
+        squares = jnp.sum(jnp.square(gradient), -1).reshape(n, -1)  # [n, layers]
         length = jnp.sqrt(jnp.mean(squares, 1) + TINY)
-        mean = decay * memory + (1.0 - decay) * jax.lax.stop_gradient(jnp.mean(length))
-        return jnp.mean(jnp.square(length - mean)), mean
+        average = decay * average + (1.0 - decay) * jax.lax.stop_gradient(jnp.mean(length))
+        return jnp.mean(jnp.square(length - average)), average
 
-    return Penalty(value, weight, every, jnp.zeros(()))
+    return Regularizer(value, weight, interval, jnp.zeros(()))
 
 
-OF_D = {
+D_REGULARIZERS = {
     "gradient_penalty": gradient_penalty,
     "dragan": dragan,
     "r1": r1,
@@ -259,4 +301,4 @@ OF_D = {
     "lecam": lecam,
     "orthogonal": orthogonal,
 }
-OF_G = {"orthogonal": orthogonal, "path_length": path_length}
+G_REGULARIZERS = {"orthogonal": orthogonal, "path_length": path_length}

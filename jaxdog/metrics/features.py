@@ -1,15 +1,13 @@
-"""Pictures to the features that scores are made of, the scores' true names, and files of features.
+"""Features of images: the networks, sets of features, the names of scores, and .npz files.
 
-A file of features (.npz) holds one side of a comparison and says what made it: which network, weights and
-resize, from which pictures. It is the cache of the real side and what people pass around as "statistics".
+A file of features holds one side of a comparison and its origin: network, weights, resampler and images. The
+cache of the real side consists of such files.
 """
 
 import hashlib
 import json
 import logging
-import os
 import pathlib
-import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,193 +15,216 @@ import jax
 import numpy as np
 
 from jaxdog.metrics.backbones import inception, nasnet
-from jaxdog.utils import files
+from jaxdog.utils import errors, files
 
 Array = jax.Array
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of what the features mean; another number leaves old caches unread
+VERSION = 3  # version of the files; increment when features or fields change. Older files are not read
+LOGITS = "logits_no_bias"  # input of the Inception Score, if the weights include the classifier
 
 
 class Network(NamedTuple):
-    """What scores need to know of a feature network."""
+    """A feature network, as the metrics use it."""
 
     features: Callable[[dict[str, Any], Array], dict[str, Array]]  # params, [b, h, w, 3] -> layer -> [b, d]
-    frechet: dict[str, str]  # layer -> what the Frechet distance on it is called
-    layer: str  # the one that all other scores are made of
-    suffix: str  # of those scores' names
-    eps: float  # threshold on the memorization distance
+    frechet: dict[str, str]  # layer -> name of the Frechet distance of its features
+    layer: str  # the layer that all other metrics use
+    suffix: str  # suffix of the names of these metrics
+    eps: float  # MiFID's threshold on the memorization distance
     width: dict[str, int]  # layer -> d
 
 
-def features(params: dict[str, Any], image: Array) -> dict[str, Array]:
+def inception_features(params: dict[str, Any], image: Array) -> dict[str, Array]:
     """[b, h, w, 3] in 0..255, uint8 or float -> "mixed_7" [b, 768], "mixed_8" [b, 1280], "pool_3" [b, 2048].
 
-    With the softmax head among `params` also "logits" and "logits_no_bias" [b, 1008]. Pure: jit it outside.
+    With the softmax head among `params` also "logits" and "logits_no_bias", [b, 1008] each. All float32.
     """
     net = inception.Inception(head="softmax" in params)
     return net.apply({"params": params}, inception.preprocess(image))  # pyright: ignore[reportReturnType]
 
 
 def nasnet_features(params: dict[str, Any], image: Array) -> dict[str, Array]:
-    """[b, h, w, 3] in 0..255, uint8 or float -> "final_mean" [b, 4032] of NASNet-A-Large."""
+    """[b, h, w, 3] in 0..255, uint8 or float -> "final_mean" [b, 4032] float32 of NASNet-A-Large."""
     net = nasnet.NASNet()
     return net.apply({"params": params}, nasnet.preprocess(image))  # pyright: ignore[reportReturnType]
 
 
 NETWORKS = {
     "inception": Network(
-        features, {"mixed_7": "fid768", "pool_3": "fid2048"}, "pool_3", "", 0.1, inception.WIDTH
+        features=inception_features,
+        frechet={"mixed_7": "fid768", "pool_3": "fid2048"},
+        layer="pool_3",
+        suffix="",
+        eps=0.1,  # the public leaderboard's
+        width=inception.WIDTH,
     ),
     "nasnet": Network(
-        nasnet_features, {"final_mean": "fid_nasnet"}, "final_mean", "_nasnet", 0.25, nasnet.WIDTH
+        features=nasnet_features,
+        frechet={"final_mean": "fid_nasnet"},
+        layer="final_mean",
+        suffix="_nasnet",
+        eps=0.25,  # the private leaderboard's
+        width=nasnet.WIDTH,
     ),
 }
-# What can be measured; "mifid" brings FID along, "forensics" is examine.py's, the others are compare.py's.
-METRICS = ("mifid", "is", "kid", "prdc", "fid_infinity", "per_class", "forensics")
-LOGITS = "logits_no_bias"  # what the Inception Score is made of, where the weights have the head
 
 
-class About(NamedTuple):
-    """What a set of features was made with; what `comparable` looks at."""
+class FeatureSpec(NamedTuple):
+    """The origin of a set of features."""
 
     network: str  # a row of NETWORKS
-    kind: str  # of its weights: "published" | "fitted" | "other" | "random"
-    sha256: str  # of its weights
-    size: str  # of the pictures that the network saw, "64x64"
-    resampler: str  # how whole photos became that size; "none": they had it
-    source: str  # the pictures, for people
+    kind: str  # kind of its weights: "published" | "fitted" | "other" | "random"
+    sha256: str  # hash of its weights
+    size: str  # size of the images given to the network, "64x64" (height x width)
+    resampler: str  # resized the photos to that size; "none": not resized
+    source: str  # description of the images
 
 
 class Features(NamedTuple):
-    """One side of a comparison."""
+    """One side of a comparison: features of n images."""
 
-    found: dict[str, np.ndarray]  # layer -> [n, d] float32
-    about: About
-    label: np.ndarray | None = None  # [n] int32, index into breeds
-    breeds: tuple[str, ...] = ()
-    file: pathlib.Path | None = None  # of the cache, where these are; what is made of them is kept beside it
+    layers: dict[str, np.ndarray]  # layer -> [n, d] float32
+    spec: FeatureSpec
+    label: np.ndarray | None = None  # [n] int32, index into class_names
+    class_names: tuple[str, ...] = ()
+    file: pathlib.Path | None = None  # in the cache; derived arrays are saved next to it
 
     @property
     def count(self) -> int:
-        """n, the number of pictures."""
-        return len(next(iter(self.found.values())))
+        """n, the number of images."""
+        return len(next(iter(self.layers.values())))
 
 
-def network(name: str) -> Network:
-    """The row of NETWORKS; raises ValueError naming the rows."""
+def select(side: Features, rows: np.ndarray) -> Features:
+    """The features of some images; `rows` is [n] bool or indices."""
+    layers = {name: x[rows] for name, x in side.layers.items()}
+    label = None if side.label is None else side.label[rows]
+    return Features(layers, side.spec, label, side.class_names)
+
+
+def get_network(name: str) -> Network:
+    """The row of NETWORKS; raises UserError naming the choices."""
     if name not in NETWORKS:
-        raise ValueError(f"network is {name!r}; choices: {', '.join(NETWORKS)}")
+        raise errors.UserError(f"network is {name!r}; choices: {', '.join(NETWORKS)}")
     return NETWORKS[name]
 
 
-def kept(network: str) -> tuple[str, ...]:
-    """The layers that scores are made of, besides the logits of generated pictures."""
+def frechet_layers(network: str) -> tuple[str, ...]:
+    """The layers that metrics use; the Inception Score also uses `LOGITS` of the generated images."""
     return tuple(NETWORKS[network].frechet)
 
 
-def called(base: str, kind: str, layer: str = "") -> str:
-    """The true name of a score: only with published weights is it the plain one.
+def check_comparable(real: FeatureSpec, fake: FeatureSpec) -> None:
+    """Raises UserError naming both sides, unless network, weights and image size agree.
 
-    Fitted kernels come after mixed_7, so what is made of that layer is exact with them.
+    The resampler may differ, as generated images are not resized.
     """
-    names = {"published": base, "fitted": f"{base}_approx", "other": f"{base}_other", "random": f"r{base}"}
-    if kind not in names:
-        raise ValueError(f"weights are of kind {kind!r}; known are {', '.join(names)}")
-    return base if kind == "fitted" and layer == "mixed_7" else names[kind]
-
-
-class Names(NamedTuple):
-    """What the scores of training are called."""
-
-    fid768: str  # on the means of mixed_7
-    fid2048: str  # on pool_3
-    mifid: str
-
-
-def names(kind: str) -> Names:
-    """The true names of scores made by Inception with weights of this kind."""
-    return Names(called("fid768", kind, "mixed_7"), called("fid2048", kind), called("mifid", kind))
-
-
-def comparable(real: About, fake: About) -> None:
-    """Raises ValueError, naming both sides, unless features made so may be compared.
-
-    How photos were resized does not need to agree: generated pictures mostly have their size.
-    """
-    wrong = [
-        f"{field}: {a} (real) against {b} (generated)"
-        for field, a, b in zip(About._fields, real, fake, strict=True)
+    different = [
+        f"{field} is {a} (real) and {b} (generated)"
+        for field, a, b in zip(FeatureSpec._fields, real, fake, strict=True)
         if field in ("network", "kind", "sha256", "size") and a != b
     ]
-    if wrong:
-        raise ValueError(
-            f"features of {real.source} cannot be compared with those of {fake.source}, they were made "
-            f"differently; {'; '.join(wrong)}. Make one of them again in the way of the other."
+    if different:
+        raise errors.UserError(
+            f"features of {real.source} and {fake.source} cannot be compared: {'; '.join(different)}. "
+            "Recompute one side with the settings of the other."
         )
 
 
-# ------------------------------------------------------------------------------------- files
+# --- names of scores -------------------------------------------------------------------------------------
 
 
-def cache_path(folder: str | pathlib.Path, data_key: str, about: About) -> pathlib.Path:
-    """The cache's file for these pictures, seen so; its name changes with anything that changes features."""
-    told = json.dumps([VERSION, data_key, *about[:-1]])
-    return pathlib.Path(folder) / f"features-{hashlib.sha256(told.encode()).hexdigest()[:32]}.npz"
+def metric_name(base: str, kind: str, layer: str = "") -> str:
+    """The name of a score for a kind of weights; only published weights give the plain name.
+
+    Fitted kernels only affect layers after mixed_7, so scores of mixed_7 are exact with them.
+    """
+    names = {
+        "published": base,
+        "fitted": f"{base}_approx",
+        "other": f"{base}_other",
+        "random": f"random_{base}",
+    }
+    if kind not in names:
+        raise errors.UserError(f"weights are of kind {kind!r}; kinds: {', '.join(names)}")
+    return base if kind == "fitted" and layer == "mixed_7" else names[kind]
 
 
-def save(path: str | pathlib.Path, made: Features) -> None:
-    """Writes one side of a comparison; the file appears whole or not at all. Raises OSError."""
-    _write(pathlib.Path(path), _arrays(made))
+class MetricNames(NamedTuple):
+    """The names of the scores that are logged during training."""
+
+    fid768: str  # FID of mixed_7
+    fid2048: str  # FID of pool_3
+    mifid: str
 
 
-def _arrays(made: Features) -> dict[str, np.ndarray]:
-    header = {**made.about._asdict(), "n": made.count, "breeds": made.breeds, "version": VERSION}
-    label = {} if made.label is None else {"label": np.asarray(made.label, np.int32)}
-    found = {name: np.asarray(x, np.float32) for name, x in made.found.items()}
-    return {"metadata": np.array(json.dumps(header)), **found, **label}
+def metric_names(kind: str) -> MetricNames:
+    """The names of Inception's scores with weights of this kind."""
+    return MetricNames(
+        metric_name("fid768", kind, "mixed_7"), metric_name("fid2048", kind), metric_name("mifid", kind)
+    )
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+def cache_path(folder: str | pathlib.Path, data_key: str, spec: FeatureSpec) -> pathlib.Path:
+    """The cache file of these images' features; its name is a hash of everything that affects them.
+
+    data_key: identifies the images and how they were resized.
+    """
+    key = json.dumps([VERSION, data_key, *spec[:-1]])
+    return pathlib.Path(folder) / f"features-{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+
+
+def save(path: str | pathlib.Path, side: Features) -> None:
+    """Writes one side of a comparison atomically. Raises OSError."""
+    header = {**side.spec._asdict(), "n": side.count, "class_names": side.class_names, "version": VERSION}
+    arrays = {"metadata": np.array(json.dumps(header))}
+    arrays |= {name: np.asarray(x, np.float32) for name, x in side.layers.items()}
+    arrays |= {} if side.label is None else {"label": np.asarray(side.label, np.int32)}
+    _write(pathlib.Path(path), arrays)
 
 
 def _write(path: pathlib.Path, arrays: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    finally:
-        pathlib.Path(temporary).unlink(missing_ok=True)
+    with files.atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def load(path: str | pathlib.Path) -> Features:
-    """Reads what `save` wrote; raises FileNotFoundError, or ValueError when it is damaged or no such file."""
+    """Reads a file of `save`. Raises FileNotFoundError, or UserError if it is damaged or of another kind."""
     path = pathlib.Path(path)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if "metadata" not in stored.files:
-                raise ValueError(f"it has no entry 'metadata', and holds {', '.join(stored.files[:8])}")
+                raise errors.UserError(
+                    f"it has no entry 'metadata'; its entries: {', '.join(stored.files[:8])}"
+                )
             header = json.loads(str(stored["metadata"]))
             if header.get("version") != VERSION:
-                raise ValueError(f"its version is {header.get('version')}, this program reads {VERSION}")
-            about = About(**{field: str(header[field]) for field in About._fields})
-            width = NETWORKS[about.network].width
-            found = {name: stored[name] for name in stored.files if name in (*width, LOGITS)}
+                raise errors.UserError(
+                    f"its version is {header.get('version')}, but only version {VERSION} can be read"
+                )
+            spec = FeatureSpec(**{field: str(header[field]) for field in FeatureSpec._fields})
+            width = NETWORKS[spec.network].width
+            layers = {name: stored[name] for name in stored.files if name in (*width, LOGITS)}
             label = stored["label"] if "label" in stored.files else None
         n = header["n"]
-        if any(found[name].shape != (n, width[name]) for name in kept(about.network)):
-            raise ValueError(f"it announces {n} rows and does not hold them")
-        if not all(np.isfinite(x).all() for x in found.values()):
-            raise ValueError("it holds features that are not finite")
+        if any(layers[name].shape != (n, width[name]) for name in frechet_layers(spec.network)):
+            raise errors.UserError(f"its header gives {n} rows, but its arrays have other shapes")
+        if not all(np.isfinite(x).all() for x in layers.values()):
+            raise errors.UserError("it has features that are not finite")
     except FileNotFoundError:
         raise
     except (*files.DAMAGED, ValueError, TypeError) as error:
-        raise ValueError(f"{path} is no whole file of features: {error}") from error
-    return Features(found, about, label, tuple(header["breeds"]))
+        raise errors.UserError(f"{path} is not a complete file of features: {error}") from error
+    return Features(layers, spec, label, tuple(header["class_names"]))
 
 
-def is_file(path: str | pathlib.Path) -> bool:
-    """Whether a .npz file says that it holds features, rather than pictures."""
+def is_features_file(path: str | pathlib.Path) -> bool:
+    """Whether a .npz file holds features rather than images."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             return "metadata" in stored.files
@@ -211,45 +232,52 @@ def is_file(path: str | pathlib.Path) -> bool:
         return False
 
 
-def cached(path: pathlib.Path) -> Features | None:
-    """What the cache holds there, or None if there is nothing or it is damaged, which is said."""
+# --- the cache: a damaged or unwritable file is not an error -------------------------------------
+
+
+def load_cached(path: pathlib.Path) -> Features | None:
+    """The features in a file of the cache; None if it is missing, or damaged (logs a warning)."""
     try:
         return load(path) if path.is_file() else None
     except ValueError as error:
-        log.warning("The cached features are damaged and are computed again: %s", error)
+        log.warning("Cached features are damaged and will be recomputed: %s", error)
         return None
 
 
-def keep(path: pathlib.Path, made: Features) -> None:
-    """Writes the cache; one that cannot be written costs time, not the run: it is said, nothing is raised."""
-    _keep(path, _arrays(made))
-
-
-def _keep(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def save_cached(path: pathlib.Path, side: Features) -> None:
+    """Same as `save`, but only logs a warning if the file cannot be written."""
     try:
-        _write(path, arrays)
+        save(path, side)
     except OSError as error:
-        log.warning("%s could not be kept (%s); the next run makes it again.", path, error)
+        _warn_unwritable(path, error)
 
 
-def derived(side: Features, name: str) -> dict[str, np.ndarray] | None:
-    """What was made of one side alone and kept beside its file in the cache; None: nothing, or damaged."""
-    path = _beside(side, name)
+def load_derived(side: Features, name: str) -> dict[str, np.ndarray] | None:
+    """Arrays written by `save_derived`; None if they are missing, or damaged (logs a warning)."""
+    path = _derived_path(side, name)
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return dict(stored)
     except FileNotFoundError:
         return None
     except (*files.DAMAGED, ValueError) as error:
-        log.warning("%s is damaged (%s) and is made again.", path, error)
+        log.warning("%s is damaged (%s) and will be recomputed.", path, error)
         return None
 
 
-def keep_derived(side: Features, name: str, arrays: dict[str, np.ndarray]) -> None:
-    """Keeps for `derived` what was made of one side that has a file in the cache; see `keep`."""
-    _keep(_beside(side, name), arrays)
+def save_derived(side: Features, name: str, arrays: dict[str, np.ndarray]) -> None:
+    """Caches arrays that depend on one side only, next to its file."""
+    path = _derived_path(side, name)
+    try:
+        _write(path, arrays)
+    except OSError as error:
+        _warn_unwritable(path, error)
 
 
-def _beside(side: Features, name: str) -> pathlib.Path:
+def _warn_unwritable(path: pathlib.Path, error: OSError) -> None:
+    log.warning("%s could not be written (%s); the next run will recompute it.", path, error)
+
+
+def _derived_path(side: Features, name: str) -> pathlib.Path:
     assert side.file is not None
     return side.file.with_suffix(f".{name}.npz")

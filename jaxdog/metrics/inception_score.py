@@ -1,7 +1,8 @@
-"""The Inception Score (Salimans et al. 2016, arXiv:1606.03498): are the classes sharp, and are there many?
+"""The Inception Score (Salimans et al. 2016, arXiv:1606.03498): confident and diverse class predictions.
 
-exp(mean KL(p(y|x) || p(y))) over the network's 1,008 classes. The original took the logits without their
-bias ("logits_no_bias"), 10 splits of neighbouring pictures, and the population's standard deviation.
+exp(mean KL(p(y|x) || p(y))) over the network's 1,008 classes. As in the original code, logits are without
+bias ("logits_no_bias"), images are split into 10 consecutive parts, and the standard deviation is that of the
+population.
 """
 
 from typing import NamedTuple
@@ -9,28 +10,30 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdog.metrics import comparison, features
+from jaxdog.utils import errors
+
 Array = jax.Array
+
+SPLITS = 10
 
 
 class Score(NamedTuple):
-    """Over the splits."""
+    """Statistics over the splits. Scores are between 1 and the number of classes."""
 
     mean: Array  # [] float32
-    std: Array  # [] float32, of the population (ddof 0); 0 with one split
+    std: Array  # [] float32, ddof 0
 
 
-def inception_score(logits: Array, splits: int = 10) -> Score:
-    """Logits [n, c] of n pictures -> their score; split i holds those from i n // splits on.
+def inception_score(logits: Array, splits: int = SPLITS) -> Score:
+    """The score of n images from their logits [n, c]; split i starts at row i * n // splits.
 
-    The order of the pictures decides who shares a split: shuffle pictures that are sorted by class.
-    Raises ValueError when there are fewer pictures than splits.
+    Images sorted by class must be shuffled first, as each split needs all classes.
+    Raises UserError if there are fewer images than splits.
     """
     n, _ = logits.shape
     if not 1 <= splits <= n:
-        raise ValueError(
-            f"splits is {splits}, but {n} pictures can be split into 1 to {n} parts; with few pictures take "
-            "fewer splits"
-        )
+        raise errors.UserError(f"splits is {splits}, and must be from 1 to the number of images, {n}")
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=1)
     scores = []
     for i in range(splits):
@@ -38,5 +41,15 @@ def inception_score(logits: Array, splits: int = 10) -> Score:
         marginal = jax.nn.logsumexp(part, axis=0) - jnp.log(len(part))
         divergence = jnp.sum(jnp.exp(part) * (part - marginal[None, :]), axis=1)
         scores.append(jnp.exp(jnp.mean(divergence)))
-    found = jnp.stack(scores)
-    return Score(jnp.mean(found), jnp.std(found))
+    stacked = jnp.stack(scores)
+    return Score(jnp.mean(stacked), jnp.std(stacked))
+
+
+def scores(compared: comparison.Comparison) -> comparison.Scores:
+    """Row "isc" of the table of metrics."""
+    splits = min(SPLITS, compared.fake.count)
+    if splits < SPLITS:
+        compared.warn(f"the Inception Score uses {splits} splits of one image each instead of {SPLITS}")
+    score = compared.devices.run(inception_score, 1)(compared.fake.layers[features.LOGITS], splits)
+    names = compared.metric_name("inception_score"), compared.metric_name("inception_score_std")
+    return dict(zip(names, map(float, score), strict=True))

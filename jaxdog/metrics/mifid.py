@@ -1,28 +1,35 @@
-"""MiFID: FID, made worse for generators whose pictures lie too near to training pictures.
+"""MiFID: FID divided by the memorization distance, where that distance is below a threshold.
 
-The official metric of Kaggle's Generative Dog Images (Bai et al. 2021, arXiv:2106.03062). The direction is
-generated to real: each generated picture is compared with its nearest training picture.
+The official metric of Kaggle's Generative Dog Images (Bai et al. 2021, arXiv:2106.03062), in three steps:
+
+  1. `memorization`           of each generated image: 1 - |cosine| to its nearest training image
+  2. `memorization_distance`  their mean, s
+  3. `mifid`                  FID / (s + tiny) if s < eps, else FID / (1 + tiny) as in the official code
+
+The direction is generated to real: for each generated image the minimum is over the training images.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxdog.metrics import neighbors
+from jaxdog.metrics import comparison, fid, neighbors
 
 Array = jax.Array
 
-EPSILON = 0.1  # the public leaderboard's threshold on the distance; the private one took 0.25 with NASNet
-TINY = 1e-15  # what the published scores were made with; it keeps a distance of 0 from dividing by 0
+THRESHOLD = 0.1  # on the distance, of the public leaderboard; the private one used 0.25, with NASNet
+TINY = 1e-15  # avoids division by 0; the published scores were computed with this value
+MIN_FID = 1e-5  # rounding error of FID in float32; a smaller FID, or a negative one, would reward copies
 
 
 class Memorization(NamedTuple):
-    """How near each generated picture lies to its nearest training picture."""
+    """The nearest training image of each generated image."""
 
     distance: Array  # [n] float32, 1 - |cosine|
-    index: Array  # [n] int32, which training picture that is
-    counts: Array  # [n] bool: the pictures that the metric's mean runs over
+    index: Array  # [n] int32, row of the training images
+    included: Array  # [n] bool: whether the image is included in the mean
 
 
 def memorization(
@@ -32,13 +39,13 @@ def memorization(
     fake_weight: Array | None = None,
     real_weight: Array | None = None,
 ) -> Memorization:
-    """Features [n, d] of generated and [m, d] of real pictures -> the distance of each generated one.
+    """Nearest training images from features [n, d] of generated and [m, d] of training images.
 
-    Rows that sum to exactly 0 are dropped on both sides, as the official code does, and so are rows whose
-    weight ([n], [m]) is 0. Generated rows may stay sharded.
+    Rows that sum to exactly 0 are ignored on both sides, as in the official code, and so are rows of weight 0
+    (weights are [n] and [m]). Generated rows may be sharded.
     """
-    best = neighbors.nearest(fake, real, "cosine", block, reference_weight=_counts(real, real_weight))
-    return Memorization(best.distance, best.index, _counts(fake, fake_weight))
+    best = neighbors.nearest(fake, real, "cosine", block, reference_weight=_included(real, real_weight))
+    return Memorization(best.distance, best.index, _included(fake, fake_weight))
 
 
 def memorization_distance(
@@ -48,27 +55,53 @@ def memorization_distance(
     fake_weight: Array | None = None,
     real_weight: Array | None = None,
 ) -> Array:
-    """The official distance, [] float32: the mean of `memorization` over the generated rows that count.
+    """The official distance, [] float32 in [0, 1]: the mean of `memorization` over the included rows.
 
-    With no row left on a side the result is not finite.
+    Not finite if a side has no included row. `mifid` applies the threshold.
     """
-    found = memorization(fake, real, block, fake_weight, real_weight)
-    return jnp.sum(jnp.where(found.counts, found.distance, 0)) / jnp.sum(found.counts)
+    nearest = memorization(fake, real, block, fake_weight, real_weight)
+    return jnp.sum(jnp.where(nearest.included, nearest.distance, 0)) / jnp.sum(nearest.included)
 
 
-def _counts(rows: Array, weight: Array | None) -> Array:
-    """[n, d] -> [n] bool: the rows that the metric does not drop."""
-    counts = jnp.sum(rows.astype(jnp.float32), axis=1) != 0
-    return counts if weight is None else counts & (weight != 0)
+def _included(rows: Array, weight: Array | None) -> Array:
+    """[n, d] -> [n] bool: the rows that are not ignored."""
+    included = jnp.sum(rows.astype(jnp.float32), axis=1) != 0
+    return included if weight is None else included & (weight != 0)
 
 
 def mifid(
-    fid: Array | float, distance: Array | float, eps: float = EPSILON, tiny: float = TINY
+    fid: Array | float, distance: Array | float, eps: float = THRESHOLD, tiny: float = TINY
 ) -> Array | float:
-    """FID / (d + tiny) where the distance d falls below `eps`, else FID (d is taken as 1).
+    """FID / (distance + tiny) if distance < eps, else FID / (1 + tiny) as in the official code.
 
-    Plain floats give a plain float in float64, arrays an array, so it works on the host and inside jit.
+    `eps` is the threshold. Floats give a float (float64), arrays an array. Can be jitted.
     """
     if isinstance(fid, jax.Array) or isinstance(distance, jax.Array):
         return fid / (jnp.where(jnp.less(distance, eps), distance, 1.0) + tiny)
     return fid / ((distance if distance < eps else 1.0) + tiny)
+
+
+def scores(compared: comparison.Comparison) -> comparison.Scores:
+    """Row "mifid" of the table of metrics: FID of each layer, MiFID and the memorization distance."""
+    fids = {layer: fid.score(compared, layer) for layer in compared.network.frechet}
+    named: comparison.Scores = {
+        compared.metric_name(base, layer): max(fids[layer], 0.0)
+        for layer, base in compared.network.frechet.items()
+    }
+    fake, real = compared.fake_rows, compared.real_rows
+    distance = float(
+        compared.devices.run(memorization_distance)(
+            fake.x, real.x, fake_weight=fake.weight, real_weight=real.weight
+        )
+    )
+    if not np.isfinite(distance):
+        compared.warn("all features of a side are zero, so memorization distance and MiFID are undefined")
+        return named | {compared.metric_name("mifid"): None, "memorization_distance": None}
+    distance = max(distance, 0.0)
+    if distance < compared.eps:
+        compared.warn(
+            f"the memorization distance {distance:.4g} is below {compared.eps}: the images are too similar "
+            "to real ones, and MiFID is FID divided by this distance"
+        )
+    score = mifid(max(fids[compared.network.layer], MIN_FID), distance, compared.eps)
+    return named | {compared.metric_name("mifid"): float(score), "memorization_distance": distance}

@@ -1,11 +1,10 @@
-"""Nearest rows among many, block by block: for memorization, precision and recall, density and coverage.
+"""Blockwise nearest neighbors, for the memorization distance, precision, recall, density and coverage.
 
-Reference rows pass by in blocks, so memory is n x block whatever m is, and query rows [n, d] may stay
-spread over devices. Everything is float32 with full products and works inside jit.
+A scan over blocks of reference rows keeps memory at n x block for any m; query rows [n, d] may be sharded.
+All computations are in float32 with matrix products at the highest precision, and can be jitted.
 
-Distances: "cosine" is 1 - |cosine|, as in the competition's metric; "euclidean" is the root of
-|x|^2 + |y|^2 - 2 x.y with both sides moved by the reference's mean, which leaves distances as they are and
-rounding smaller.
+Distances: "cosine" is 1 - |cosine|, as in MiFID. "euclidean" is the square root of |x|^2 + |y|^2 - 2 x.y,
+after subtracting the reference's mean from both sides, which changes no distance but reduces rounding errors.
 """
 
 from collections.abc import Callable
@@ -15,31 +14,33 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdog.utils import errors
+
 Array = jax.Array
 
 METRICS = ("cosine", "euclidean")
-BLOCK = 500  # reference rows at a time
+BLOCK = 500  # reference rows per step of the scan
 
 
 class Nearest(NamedTuple):
     """The nearest reference row of each query row."""
 
-    distance: Array  # [n] float32; infinite where no reference row counts
-    index: Array  # [n] int32, row of the reference; the first one of several at the same distance
+    distance: Array  # [n] float32; infinite if there is no reference row
+    index: Array  # [n] int32, row of the reference; the first in case of ties
 
 
 class Within(NamedTuple):
-    """Who lies in whose ball."""
+    """Counts of query rows inside balls around reference rows."""
 
-    balls: Array  # [n] int32: the balls that each query row lies in
-    rows: Array  # [m] int32: the query rows that lie in each ball
+    balls: Array  # [n] int32: number of balls around each query row
+    rows: Array  # [m] int32: number of query rows inside each ball
 
 
 class _Block(NamedTuple):
-    """Some reference rows, as a step of the scan gets them."""
+    """A block of reference rows, the input of one step of the scan."""
 
-    rows: Array  # [block, d], prepared
-    counts: Array  # [block] bool
+    rows: Array  # [block, d] float32
+    included: Array  # [block] bool, False for rows of weight 0 and padding
     index: Array  # [block] int32
 
 
@@ -51,28 +52,29 @@ def nearest(
     reference_weight: Array | None = None,
     exclude_self: bool = False,
 ) -> Nearest:
-    """Query rows [n, d] -> distance to, and index of, the nearest of the reference rows [m, d].
+    """The nearest reference row of each query row.
 
     Args:
-      query: [n, d]. A row of length 0 has cosine 0 to every row.
-      reference: [m, d]. Rows of length 0 do not count for "cosine".
+      query: [n, d]. A zero row has cosine 0 to every row.
+      reference: [m, d]. Zero rows are ignored by "cosine".
       metric: "cosine" | "euclidean".
-      block: reference rows at a time.
-      reference_weight: [m], rows with 0 do not count.
-      exclude_self: query row i is reference row i and is no neighbour of itself (leave-one-out).
+      block: reference rows per step.
+      reference_weight: [m]; rows of weight 0 are ignored.
+      exclude_self: query and reference have the same rows, and row i is not a neighbor of itself
+        (leave-one-out).
     """
     if exclude_self and len(query) != len(reference):
-        raise ValueError(
-            f"query has {len(query)} rows and reference {len(reference)}, but leaving out each row itself "
-            "needs the same rows on both sides"
+        raise errors.UserError(
+            f"query has {len(query)} rows and reference has {len(reference)}, but exclude_self needs the "
+            "same rows on both sides"
         )
 
     def nearer(best: Nearest, distance: Array, part: _Block) -> tuple[Nearest, None]:
         at = jnp.argmin(distance, axis=1)
-        found = jnp.min(distance, axis=1)
-        closer = found < best.distance
+        least = jnp.min(distance, axis=1)
+        closer = least < best.distance
         return Nearest(
-            jnp.where(closer, found, best.distance), jnp.where(closer, part.index[at], best.index)
+            jnp.where(closer, least, best.distance), jnp.where(closer, part.index[at], best.index)
         ), None
 
     start = Nearest(jnp.full(len(query), jnp.inf, jnp.float32), jnp.zeros(len(query), jnp.int32))
@@ -83,15 +85,15 @@ def nearest(
 def kth(
     rows: Array, k: int, metric: str = "euclidean", block: int = BLOCK, weight: Array | None = None
 ) -> Array:
-    """Rows [n, d] -> [n] float32, distance to the k-th nearest other row: the radius of each row's ball.
+    """[n] float32: the distance of each row [n, d] to its k-th nearest other row.
 
-    A row itself is left out exactly once, so the twin of a duplicated row is a neighbour at 0. Rows whose
-    `weight` [n] is 0 are nobody's neighbours. The radius of Kynkaanniemi et al. 2019 (arXiv:1904.06991,
-    equation 1) and of Naeem et al. 2020 (arXiv:2002.09797).
+    This is the radius of the balls in Kynkaanniemi et al. 2019 (arXiv:1904.06991, equation 1) and Naeem et
+    al. 2020 (arXiv:2002.09797). Only the row itself is excluded: a duplicate is a neighbor at distance 0.
+    Rows whose `weight` [n] is 0 are ignored as neighbors.
     """
     n = len(rows)
     if not 1 <= k < n:
-        raise ValueError(f"k is {k}, but {n} rows have 1 to {n - 1} neighbours each")
+        raise errors.UserError(f"k is {k}, and must be from 1 to {n - 1} for {n} rows")
 
     def closest(best: Array, distance: Array, part: _Block) -> tuple[Array, None]:
         negative, _ = lax.top_k(-jnp.concatenate([best, distance], axis=1), k)
@@ -112,19 +114,21 @@ def within(
     query_weight: Array | None = None,
     reference_weight: Array | None = None,
 ) -> Within:
-    """Query rows [n, d] against balls about the reference rows [m, d]: counts from both sides, in one pass.
+    """Counts query rows [n, d] inside balls of `radius` [m] around reference rows [m, d], in one pass.
 
-    With real rows and their radii as reference, `balls > 0` gives precision, `balls / k` density, and
-    `rows > 0` coverage; with the sides swapped `balls > 0` is recall. `closed` balls hold their border
-    (Kynkaanniemi et al. 2019), open ones do not (Naeem et al. 2020).
+    With real rows as reference, `balls > 0` gives precision, `balls / k` density and `rows > 0` coverage;
+    with the sides swapped, `balls > 0` gives recall. `closed` balls include their surface (Kynkaanniemi et
+    al. 2019), open ones do not (Naeem et al. 2020).
     """
     if len(radius) != len(reference):
-        raise ValueError(f"{len(radius)} radii for {len(reference)} reference rows")
-    here = jnp.ones(len(query), bool) if query_weight is None else query_weight != 0
+        raise errors.UserError(f"{len(radius)} radii for {len(reference)} reference rows")
+    query_included = jnp.ones(len(query), bool) if query_weight is None else query_weight != 0
 
     def count(balls: Array, distance: Array, part: _Block) -> tuple[Array, Array]:
         r = radius[jnp.minimum(part.index, len(radius) - 1)][None, :]
-        inside = (distance <= r if closed else distance < r) & part.counts[None, :] & here[:, None]
+        inside = (
+            (distance <= r if closed else distance < r) & part.included[None, :] & query_included[:, None]
+        )
         return balls + jnp.sum(inside, axis=1, dtype=jnp.int32), jnp.sum(inside, axis=0, dtype=jnp.int32)
 
     start = jnp.zeros(len(query), jnp.int32)
@@ -142,17 +146,17 @@ def _scan(
     weight: Array | None,
     exclude_self: bool = False,
 ) -> tuple[Any, Any]:
-    """Folds `step` over distances [n, block], which are infinite for reference rows that do not count."""
+    """Scans `step` over blocks of distances [n, block], infinite for reference rows that are ignored."""
     if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; it can be {', '.join(map(repr, METRICS))}")
+        raise errors.UserError(f"metric is {metric!r}; choices: {', '.join(map(repr, METRICS))}")
     if block < 1:
-        raise ValueError(f"block is {block} rows, but a block needs at least 1")
-    counts = jnp.ones(len(reference), bool) if weight is None else weight != 0
-    query, reference, counts = _prepare(query, reference, counts, metric)
+        raise errors.UserError(f"block is {block}, and must be at least 1")
+    included = jnp.ones(len(reference), bool) if weight is None else weight != 0
+    query, reference, included = _prepare(query, reference, included, metric)
     m, d = reference.shape
     parts = _Block(
         jnp.pad(reference, ((0, -m % block), (0, 0))).reshape(-1, block, d),
-        jnp.pad(counts, (0, -m % block)).reshape(-1, block),
+        jnp.pad(included, (0, -m % block)).reshape(-1, block),
         jnp.arange(m + -m % block, dtype=jnp.int32).reshape(-1, block),
     )
     own = jnp.arange(len(query), dtype=jnp.int32)
@@ -165,7 +169,7 @@ def _scan(
         else:
             other = jnp.sum(jnp.square(part.rows), axis=1)
             distance = jnp.sqrt(jnp.maximum(length[:, None] + other[None, :] - 2 * product, 0))
-        valid = part.counts[None, :]
+        valid = part.included[None, :]
         if exclude_self:
             valid = valid & (own[:, None] != part.index[None, :])
         return step(carry, jnp.where(valid, distance, jnp.inf), part)
@@ -173,18 +177,18 @@ def _scan(
     return lax.scan(fold, start, parts)
 
 
-def _prepare(query: Array, reference: Array, counts: Array, metric: str) -> tuple[Array, Array, Array]:
-    """Both sides in float32, of length 1 or moved by the reference's mean, and which reference rows count."""
+def _prepare(query: Array, reference: Array, included: Array, metric: str) -> tuple[Array, Array, Array]:
+    """Both sides in float32, normalized or centered on the reference's mean; and included reference rows."""
     query, reference = query.astype(jnp.float32), reference.astype(jnp.float32)
     if metric == "cosine":
-        reference, whole = _unit(reference)
-        return _unit(query)[0], reference, counts & whole
-    some = jnp.where(counts[:, None], reference, 0)
-    mean = jnp.sum(some, axis=0) / jnp.maximum(jnp.sum(counts), 1)
-    return query - mean[None, :], reference - mean[None, :], counts
+        reference, nonzero = _normalize(reference)
+        return _normalize(query)[0], reference, included & nonzero
+    kept = jnp.where(included[:, None], reference, 0)
+    mean = jnp.sum(kept, axis=0) / jnp.maximum(jnp.sum(included), 1)
+    return query - mean[None, :], reference - mean[None, :], included
 
 
-def _unit(rows: Array) -> tuple[Array, Array]:
-    """[n, d] -> rows of length 1 (zero rows stay zero), and [n] bool: those that are not zero."""
+def _normalize(rows: Array) -> tuple[Array, Array]:
+    """[n, d] -> rows of norm 1, where zero rows stay zero, and [n] bool: which rows are nonzero."""
     length = jnp.linalg.norm(rows, axis=1, keepdims=True)
     return rows / jnp.where(length > 0, length, 1), length[:, 0] > 0

@@ -1,35 +1,35 @@
-"""BigGAN-deep (Brock, Donahue, Simonyan 2018, appendix B) for small pictures.
+"""BigGAN-deep (Brock, Donahue, Simonyan 2018, appendix B) for small images.
 
-Two blocks per height, each with two 3x3 convolutions between two 1x1 ones at a quarter of the width.
-Shortcuts pass on what is there: the generator's drop channels, the discriminator's put those of a 1x1
-convolution beside it. Latent and breed go whole to the first layer and to every norm.
+Each resolution has two bottleneck blocks: two 3x3 convolutions between two 1x1 convolutions, at a quarter of
+the width. Shortcuts are the identity: those of the generator drop channels, those of the discriminator append
+channels from a 1x1 convolution. The whole latent and the class embedding condition the first layer and every
+norm.
 
-At 64x64 with channels 32 (generator) and 64 (discriminator), latent and embedding 128, 120 classes and
-attention at 32x32 they hold 6,597,828 and 4,854,018 numbers.
+At 64x64 with channels 32 (generator) and 64 (discriminator), latent and shared embedding 128, 120 classes and
+attention at 32x32 they have 6,597,828 and 4,854,018 parameters.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdog import types
-from jaxdog.models import heads, layers
+from jaxdog.models import attention, heads, layers, norms, resolutions
+from jaxdog.ops import resample2x
+from jaxdog.utils import errors
 
 Array = jax.Array
-Dtype = Any
-Layer = Callable[..., Any]  # makes a module
 
 
 class Shape(NamedTuple):
-    """Widths of both networks for one picture size, in units of `channels`."""
+    """The architecture at one image size. Widths are in units of `channels`."""
 
-    g: tuple[int, ...]  # of the generator's first map of 4x4, then of what each doubling of the height gives
-    d: tuple[int, ...]  # of the discriminator's first convolution, then of what each pair of blocks gives
-    halvings: int  # how many of those pairs, from the first, halve the height
+    g: tuple[int, ...]  # width of the generator's 4x4 map, then after each doubling of the height
+    d: tuple[int, ...]  # width of the discriminator's first convolution, then of each pair of blocks
+    halvings: int  # the number of pairs, from the first, that halve the height
 
 
 SHAPES = {
@@ -37,33 +37,26 @@ SHAPES = {
     64: Shape((16, 16, 8, 4, 2), (1, 2, 4, 8, 16), 4),
     128: Shape((16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 5),
 }
-BOTTOM = 4  # height of the generator's first map
 
 
 def shape_of(size: int) -> Shape:
-    """The row of `SHAPES` for pictures of size x size."""
+    """The row of `SHAPES` for images of size x size."""
     if size not in SHAPES:
-        raise ValueError(f"BigGAN-deep at {size}x{size} is unknown; sizes: {', '.join(map(str, SHAPES))}")
+        raise errors.UserError(
+            f"BigGAN-deep at {size}x{size} is unknown; sizes: {', '.join(map(str, SHAPES))}"
+        )
     return SHAPES[size]
 
 
-def _check_attention(attention: tuple[int, ...], heights: list[int]) -> None:
-    strange = [size for size in attention if size not in heights]
-    if strange:
-        raise ValueError(
-            f"no block ends at attention height {strange[0]}; heights: {', '.join(map(str, heights))}"
-        )
-
-
 class GeneratorBlock(nn.Module):
-    """[b, h, w, c], condition [b, k] -> [b, h, w, features], or twice the height and width if upsample.
+    """[b, h, w, c], condition [b, k] -> [b, h, w, features], or [b, 2h, 2w, features] if `upsample`.
 
-    features may not exceed c.
+    `features` must be at most c.
     """
 
     features: int
-    conv: Layer
-    norm: Layer
+    conv: layers.MakeLayer
+    norm: layers.MakeLayer
     upsample: bool
     bottleneck: int = 4
 
@@ -71,16 +64,16 @@ class GeneratorBlock(nn.Module):
     def __call__(self, x: Array, condition: Array, train: bool) -> Array:
         narrow = x.shape[-1] // self.bottleneck
 
-        def active(h: Array, i: int) -> Array:
+        def norm_relu(h: Array, i: int) -> Array:
             return nn.relu(self.norm(name=f"norm{i}")(h, condition, train))
 
-        h = self.conv(narrow, size=1, name="conv1")(active(x, 1), train)
+        h = self.conv(narrow, kernel_size=1, name="conv1")(norm_relu(x, 1), train)
         resample = "up" if self.upsample else "none"
-        h = self.conv(narrow, resample=resample, name="conv2")(active(h, 2), train)
-        h = self.conv(narrow, name="conv3")(active(h, 3), train)
-        h = self.conv(self.features, size=1, name="conv4")(active(h, 4), train)
+        h = self.conv(narrow, resample=resample, name="conv2")(norm_relu(h, 2), train)
+        h = self.conv(narrow, name="conv3")(norm_relu(h, 3), train)
+        h = self.conv(self.features, kernel_size=1, name="conv4")(norm_relu(h, 4), train)
         x = x[..., : self.features]
-        return layers.handed(h + (layers.upsample_nearest(x) if self.upsample else x))
+        return layers.checkpoint_block(h + (resample2x.upsample_nearest(x) if self.upsample else x))
 
 
 class Generator(nn.Module):
@@ -88,67 +81,71 @@ class Generator(nn.Module):
 
     channels: int
     latent_dim: int
-    embed_dim: int
+    shared_dim: int
     classes: int
     size: int = 64
-    attention: tuple[int, ...] = ()  # heights after which self-attention follows
+    attention: tuple[int, ...] = ()  # heights of the maps that self-attention follows
     attention_key_ratio: int = 8
     bottleneck: int = 4  # width of a block over that of its 3x3 convolutions
-    rgb_width: int = 3  # channels of the last convolution, of which the first three are the picture
-    dtype: Dtype = jnp.float32
+    rgb_width: int = 3  # channels of the last convolution, of which the first three are the image
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, z: Array, label: Array, train: bool, key: Array | None = None) -> Array:
         first, *widths = (multiple * self.channels for multiple in shape_of(self.size).g)
-        heights = [BOTTOM << i for i in range(1, len(widths) + 1)]
-        _check_attention(self.attention, heights)
-        breed = layers.Embed(self.classes, self.embed_dim, spectral=False, name="embed")(label, train)
-        condition = jnp.concatenate([z, breed], 1)
-        h = layers.Dense(first * BOTTOM**2, dtype=self.dtype, name="linear")(condition, train)
-        h = h.reshape(-1, BOTTOM, BOTTOM, first)
+        bottom = resolutions.BOTTOM
+        heights = [bottom << i for i in range(1, len(widths) + 1)]
+        attention.check_resolutions(self.attention, heights)
+        embed = layers.Embed(self.classes, self.shared_dim, spectral=False, name="embed")
+        condition = jnp.concatenate([z, embed(label, train)], 1)
+        h = layers.Dense(first * bottom**2, dtype=self.dtype, name="linear")(condition, train)
+        h = h.reshape(-1, bottom, bottom, first)
         conv = partial(layers.Conv, dtype=self.dtype)
         block = partial(
-            GeneratorBlock, conv=conv, norm=layers.ConditionalBatchNorm, bottleneck=self.bottleneck
+            GeneratorBlock, conv=conv, norm=norms.ConditionalBatchNorm, bottleneck=self.bottleneck
         )
         for height, width in zip(heights, widths, strict=True):
             h = block(h.shape[-1], upsample=False, name=f"to{height}_1")(h, condition, train)
             h = block(width, upsample=True, name=f"to{height}_2")(h, condition, train)
             if height in self.attention:
-                attend = layers.SelfAttention(self.attention_key_ratio, self.dtype, name=f"attention{height}")
+                attend = attention.SelfAttention(
+                    self.attention_key_ratio, self.dtype, name=f"attention{height}"
+                )
                 h = attend(h, train)
-        h = nn.relu(layers.BatchNorm(affine=True, name="norm")(h, train))
+        h = nn.relu(norms.BatchNorm(affine=True, name="norm")(h, train))
         return jnp.tanh(layers.Conv(self.rgb_width, name="rgb")(h, train)[..., :3])
 
 
 class DiscriminatorBlock(nn.Module):
-    """[b, h, w, c] -> [b, h, w, features], or half the height and width if downsample.
+    """[b, h, w, c] -> [b, h, w, features], or [b, h/2, w/2, features] if `downsample`.
 
-    features may not be below c.
+    `features` must be at least c.
     """
 
     features: int
-    conv: Layer
+    conv: layers.MakeLayer
     downsample: bool
     bottleneck: int = 4
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         narrow = self.features // self.bottleneck
-        h = self.conv(narrow, size=1, name="conv1")(nn.relu(x), train)
+        h = self.conv(narrow, kernel_size=1, name="conv1")(nn.relu(x), train)
         h = self.conv(narrow, name="conv2")(nn.relu(h), train)
         h = self.conv(narrow, name="conv3")(nn.relu(h), train)
-        # A 1x1 convolution and the mean of 2x2 commute; the mean comes first.
+        # Average pooling commutes with a 1x1 convolution; `conv.conv2d` pools first.
         resample = "down" if self.downsample else "none"
-        h = self.conv(self.features, size=1, resample=resample, name="conv4")(nn.relu(h), train)
-        x = layers.avg_pool(x) if self.downsample else x
-        more = self.features - x.shape[-1]
-        if more:
-            x = jnp.concatenate([x, self.conv(more, size=1, name="shortcut")(x, train).astype(x.dtype)], -1)
-        return layers.handed(h + x)
+        h = self.conv(self.features, kernel_size=1, resample=resample, name="conv4")(nn.relu(h), train)
+        x = resample2x.avg_pool(x) if self.downsample else x
+        missing = self.features - x.shape[-1]
+        if missing:
+            extra = self.conv(missing, kernel_size=1, name="shortcut")(x, train)
+            x = jnp.concatenate([x, extra.astype(x.dtype)], -1)
+        return layers.checkpoint_block(h + x)
 
 
 class Discriminator(nn.Module):
-    """x [b, size, size, 3] in [-1, 1], label [b] int32 in [0, classes), train -> system.Verdict.
+    """x [b, size, size, 3] in [-1, 1], label [b] int32 in [0, classes), train -> DiscriminatorOutput.
 
     Projection discriminator (Miyato & Koyama 2018): linear(h) + <embed(label), h>, with h the last feature
     map after its activation, summed over height and width.
@@ -157,20 +154,20 @@ class Discriminator(nn.Module):
     channels: int
     classes: int
     size: int = 64
-    attention: tuple[int, ...] = ()  # heights after which self-attention follows
+    attention: tuple[int, ...] = ()  # heights of the maps that self-attention follows
     attention_key_ratio: int = 8
     bottleneck: int = 4
     projection: bool = True
-    breed_head: str = "none"  # one of heads.BREED_HEADS
-    dtype: Dtype = jnp.float32
+    class_head: str = "none"  # one of heads.CLASS_HEADS
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> types.Verdict:
+    def __call__(self, x: Array, label: Array, train: bool) -> types.DiscriminatorOutput:
         shape = shape_of(self.size)
         first, *widths = (multiple * self.channels for multiple in shape.d)
         halved = [i < shape.halvings for i in range(len(widths))]
         heights = [self.size >> sum(halved[: i + 1]) for i in range(len(widths))]
-        _check_attention(self.attention, heights)
+        attention.check_resolutions(self.attention, heights)
         conv = partial(layers.Conv, dtype=self.dtype)
         block = partial(DiscriminatorBlock, conv=conv, bottleneck=self.bottleneck)
         h = conv(first, name="stem")(x, train)
@@ -178,14 +175,16 @@ class Discriminator(nn.Module):
             h = block(width, downsample=halved[i], name=f"pair{i + 1}_1")(h, train)
             h = block(width, downsample=False, name=f"pair{i + 1}_2")(h, train)
             if height in self.attention and height not in heights[:i]:
-                attend = layers.SelfAttention(self.attention_key_ratio, self.dtype, name=f"attention{height}")
+                attend = attention.SelfAttention(
+                    self.attention_key_ratio, self.dtype, name=f"attention{height}"
+                )
                 h = attend(h, train)
         h = nn.relu(h).astype(jnp.float32).sum((1, 2))
-        return heads.verdict(
+        return heads.discriminator_head(
             h,
             label,
             train,
-            breed_head=self.breed_head,
+            class_head=self.class_head,
             classes=self.classes,
             linear=layers.Dense,
             embed=layers.Embed if self.projection else None,

@@ -1,135 +1,137 @@
-"""Conditional SAGAN of transposed convolutions, an entry of 2019: a DCGAN with attention that knows breeds.
+"""Conditional SAGAN of a Kaggle notebook of 2019: a DCGAN with self-attention and class conditioning.
 
-Spectral norm on every convolution. The generator gets the breed with z and in its norms, the discriminator as
-a fourth channel of the picture. Weights start as torch's own.
+Every convolution has spectral norm. In the generator, a class embedding is concatenated with z, and the norms
+are conditional; in the discriminator, the class is a fourth channel of the image. Initialization is torch's
+default.
 """
 
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdog import types
-from jaxdog.models import layers
+from jaxdog.models import attention, initializers, layers, norms, resolutions
+from jaxdog.utils import errors
 
 Array = jax.Array
-Dtype = Any
 
-PLANES = "planes"  # a discriminator's collection: what each breed looks like to it
+PLANES = "planes"  # the collection that holds the discriminator's plane of each class
 
 
-def drop_channels(x: Array, key: Array, place: int, rate: float) -> Array:
-    """x [b, h, w, c] with each picture's channels set to 0 with probability `rate`, the others enlarged.
+def drop_channels(x: Array, key: Array, layer_index: int, rate: float) -> Array:
+    """Spatial dropout of x [b, h, w, c], key [b]: drops whole channels with probability `rate`.
 
-    `place` tells the layers of one network apart: a picture's key [b] gives each of them other channels
-    (Tompson et al. 2015, sec. 3.2; torch's Dropout2d).
+    Tompson et al. 2015, sec. 3.2; torch's Dropout2d. Layers with different `layer_index` drop different
+    channels.
     """
-    # Latents are drawn from the key itself, numbers from 0 on are folded in when latents are drawn again.
-    own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(key, 2_000_000 + place)
-    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, (x.shape[-1],)))(own)
+    # Offset, since rejection sampling already uses fold_in(key, 0), fold_in(key, 1), ..., and `layers.Noise`
+    # uses 1,000,000 and above.
+    keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(key, 2_000_000 + layer_index)
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, (x.shape[-1],)))(keys)
     return x * (kept / (1.0 - rate)).astype(x.dtype)[:, None, None, :]
 
 
-def _attention(height: int, dtype: Dtype) -> layers.SelfAttention:
-    start = layers.TorchDefault()
-    return layers.SelfAttention(
-        8, dtype, bias=True, kernel_init=start.kernel, bias_init=start.bias, name=f"attention{height}"
+def _attention(height: int, dtype: layers.Dtype) -> attention.SelfAttention:
+    start = initializers.TorchDefault()
+    return attention.SelfAttention(
+        8, dtype, use_bias=True, kernel_init=start.kernel, bias_init=start.bias, name=f"attention{height}"
     )
+
+
+def _check_dropout(dropout: tuple[float, ...], widths: tuple[int, ...]) -> None:
+    if dropout and len(dropout) != len(widths):
+        raise errors.UserError(
+            f"dropout has {len(dropout)} rates for {len(widths)} widths; give one each, or none"
+        )
 
 
 class Generator(nn.Module):
     """z [b, latent_dim], label [b] int32 in [0, classes), train, key [b] -> [b, size, size, 3] in [-1, 1].
 
-    The smallest map is one transposed convolution of z and the breed's vector, whose length is 1; each width
-    after the first doubles the height. In training, `key` says which channels are dropped.
+    The smallest map is a transposed convolution of z and the class embedding scaled to length 1; each
+    width after the first doubles the height. In training with dropout, `key` is required.
     """
 
     widths: tuple[int, ...]  # channels of the smallest map, then of each larger one
     latent_dim: int
     classes: int
     size: int = 64
-    drop: tuple[float, ...] = ()  # share of each width's channels that is dropped; (): none
-    attention: tuple[int, ...] = ()  # heights that self-attention follows
+    dropout: tuple[float, ...] = ()  # rate of the channel dropout after each width; (): none
+    attention: tuple[int, ...] = ()  # heights of the maps that self-attention follows
     slope: float = 0.05  # of all leaky ReLUs
-    dtype: Dtype = jnp.float32
+    dtype: layers.Dtype = jnp.float32
 
     def heights(self) -> list[int]:
         """The heights of the maps."""
-        n = len(self.widths)
-        if self.size % 2 ** (n - 1):
-            raise ValueError(f"{n} widths need a size that is a multiple of {2 ** (n - 1)}, not {self.size}")
-        if self.drop and len(self.drop) != n:
-            raise ValueError(f"drop has {len(self.drop)} shares for {n} widths; give one each, or none")
-        heights = [self.size >> i for i in reversed(range(n))]
-        strange = [height for height in self.attention if height not in heights]
-        if strange:
-            raise ValueError(
-                f"no map has attention height {strange[0]}; heights: {', '.join(map(str, heights))}"
-            )
+        bottom = resolutions.bottom_width(self.size, len(self.widths) - 1)
+        _check_dropout(self.dropout, self.widths)
+        heights = [bottom << i for i in range(len(self.widths))]
+        attention.check_resolutions(self.attention, heights)
         return heights
 
     @nn.compact
     def __call__(self, z: Array, label: Array, train: bool, key: Array | None = None) -> Array:
-        heights, breed = self.heights(), jax.nn.one_hot(label, self.classes)
+        heights, condition = self.heights(), jax.nn.one_hot(label, self.classes)
         act = layers.activation("leaky_relu", self.slope)
-        conv = partial(layers.Conv, bias=False, kernel_init=layers.TorchDefault("out").kernel)
+        conv = partial(layers.Conv, use_bias=False, kernel_init=initializers.TorchDefault("out").kernel)
         norm = partial(
-            layers.ConditionalBatchNorm,
+            norms.ConditionalBatchNorm,
             spectral=False,
             joint=True,
-            own=True,
+            base_affine=True,
             kernel_init=nn.initializers.zeros_init(),
         )
         embed = layers.Embed(self.classes, self.latent_dim, False, nn.initializers.normal(1.0), name="embed")(
             label, train
         )
-        unit = embed / jnp.maximum(jnp.linalg.norm(embed, axis=1, keepdims=True), 1e-12)
-        h = jnp.concatenate([z, unit], 1)[:, None, None, :]
+        h = jnp.concatenate([z, norms.l2_normalize(embed)], 1)[:, None, None, :]
         for i, (height, width) in enumerate(zip(heights, self.widths, strict=True)):
-            size, resample = (4, "transposed") if i else (height, "expand")
-            h = conv(width, size, resample=resample, dtype=self.dtype, name=f"conv{i}")(h, train)
-            h = act(norm(name=f"norm{i}")(h, breed, train))
-            h = layers.handed(h)
-            if train and self.drop and self.drop[i]:
+            kernel_size, resample = (4, "transposed") if i else (height, "expand")
+            h = conv(width, kernel_size, resample=resample, dtype=self.dtype, name=f"conv{i}")(h, train)
+            h = act(norm(name=f"norm{i}")(h, condition, train))
+            h = layers.checkpoint_block(h)
+            if train and self.dropout and self.dropout[i]:
                 if key is None:
-                    raise ValueError("this generator drops channels in training: it needs a key per picture")
-                h = drop_channels(h, key, i, self.drop[i])
+                    raise errors.UserError(
+                        "this generator has dropout and needs `key`, a random key per image"
+                    )
+                h = drop_channels(h, key, i, self.dropout[i])
             if height in self.attention:
                 h = _attention(height, self.dtype)(h, train)
-        # Transposed in torch, whose 3x3 kernel is ours turned by 180 degrees.
+        # A transposed convolution in torch; its 3x3 kernel is this one rotated by 180 degrees.
         h = conv(3, 3, name="small")(h.astype(jnp.float32), train)
-        h = act(norm(name="small_norm")(h, breed, train))
-        last = layers.Conv(3, bias=False, kernel_init=layers.TorchDefault().kernel, name="rgb")
+        h = act(norm(name="small_norm")(h, condition, train))
+        last = layers.Conv(3, use_bias=False, kernel_init=initializers.TorchDefault().kernel, name="rgb")
         return jnp.tanh(last(h, train))
 
 
 class Discriminator(nn.Module):
-    """x [b, size, size, 3] in [-1, 1], label [b] int32 in [0, classes), train -> system.Verdict.
+    """x [b, size, size, 3] in [-1, 1], label [b] int32 in [0, classes), train -> DiscriminatorOutput.
 
-    Each breed is a plane of signs, drawn once. They were meant to be learnt, but each number was divided by
-    its own length: what is left is its sign, and no gradient.
+    Each class is a fixed random plane of signs. The original was meant to learn the planes, but divided each
+    element by its own magnitude, which leaves only its sign and no gradient.
 
-    In training features are dropped, by the random numbers that flax calls "dropout".
+    Training with dropout needs an rng named "dropout".
     """
 
     widths: tuple[int, ...]  # channels after each convolution; each halves the height
     classes: int
     size: int = 64
-    drop: tuple[float, ...] = ()  # share of each width's features that is dropped; (): none
-    attention: tuple[int, ...] = ()  # heights that self-attention follows
+    dropout: tuple[float, ...] = ()  # rate of the dropout after each width; (): none
+    attention: tuple[int, ...] = ()  # heights of the maps that self-attention follows
     slope: float = 0.2  # of the leaky ReLUs
-    dtype: Dtype = jnp.float32
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> types.Verdict:
+    def __call__(self, x: Array, label: Array, train: bool) -> types.DiscriminatorOutput:
         planes = self.variable(PLANES, "sign", self._signs).value
         h = self.features(jnp.concatenate([x, planes[label][..., None]], -1), train)
         h = layers.MinibatchStd()(h.astype(jnp.float32))
-        start = layers.TorchDefault().kernel
+        start = initializers.TorchDefault().kernel
         head = layers.Conv(1, h.shape[1], False, resample="collapse", kernel_init=start, name="head")
-        return types.Verdict(head(h, train)[:, 0, 0, 0])
+        return types.DiscriminatorOutput(head(h, train)[:, 0, 0, 0])
 
     def _signs(self) -> Array:
         shape = (self.classes, self.size, self.size)
@@ -137,26 +139,19 @@ class Discriminator(nn.Module):
 
     def features(self, x: Array, train: bool) -> Array:
         """The last map, [b, h, w, widths[-1]]."""
-        if self.drop and len(self.drop) != len(self.widths):
-            raise ValueError(
-                f"drop has {len(self.drop)} shares for {len(self.widths)} widths; give one each, or none"
-            )
+        _check_dropout(self.dropout, self.widths)
         heights = [self.size >> i for i in range(1, len(self.widths) + 1)]
-        strange = [height for height in self.attention if height not in heights]
-        if strange:
-            raise ValueError(
-                f"no map has attention height {strange[0]}; heights: {', '.join(map(str, heights))}"
-            )
-        act, start = layers.activation("leaky_relu", self.slope), layers.TorchDefault().kernel
+        attention.check_resolutions(self.attention, heights)
+        act, start = layers.activation("leaky_relu", self.slope), initializers.TorchDefault().kernel
         h = x
         for i, (height, width) in enumerate(zip(heights, self.widths, strict=True)):
             conv = layers.Conv(
                 width, 4, False, resample="strided", dtype=self.dtype, kernel_init=start, name=f"conv{i}"
             )
-            h = act(layers.BatchNorm(affine=True, name=f"norm{i}")(conv(h, train), train))
-            h = layers.handed(h)
-            if self.drop and self.drop[i]:
-                h = nn.Dropout(self.drop[i], deterministic=not train)(h)
+            h = act(norms.BatchNorm(affine=True, name=f"norm{i}")(conv(h, train), train))
+            h = layers.checkpoint_block(h)
+            if self.dropout and self.dropout[i]:
+                h = nn.Dropout(self.dropout[i], deterministic=not train)(h)
             if height in self.attention:
                 h = _attention(height, self.dtype)(h, train)
         return h

@@ -1,65 +1,65 @@
-"""DCGAN (Radford, Metz, Chintala 2016) for small pictures, as entries of 2019 varied it.
+"""DCGAN (Radford, Metz, Chintala 2016) for small images, with the variations of several competition entries.
 
-Transposed convolutions up, strided ones down. What the entries chose otherwise from each other is a field:
-which norm and where, spectral norm, how the discriminator begins and ends. Breeds are an option on both
-sides (Odena, Olah, Shlens 2017): a vector beside z, a second head. Weights start as torch's own, which is
-what those programs did, or as the paper's.
+The generator has transposed convolutions, the discriminator strided ones. Norms, spectral norm, the
+discriminator's first and last layers and class conditioning (Odena et al. 2017: an embedding concatenated
+with z, a class head) are options. Initialization is torch's default, as in those entries, or the paper's.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdog import types
-from jaxdog.models import heads, layers
+from jaxdog.models import heads, initializers, layers, norms, resolutions
+from jaxdog.ops import resample2x
+from jaxdog.utils import errors
 
 Array = jax.Array
-Dtype = Any
 
 NORMS = ("batch", "pixel")
-# A kernel's size, what it does, and by which of its sides torch starts it.
+# (kernel size, resampling, fan of torch's default initialization).
 UPSAMPLINGS = {"transposed": (4, "transposed", "out"), "nearest": (3, "up", "in")}
 
 
 class Normal(NamedTuple):
-    """How the paper starts a layer: kernel N(0, 0.02), bias 0."""
+    """The paper's initialization: kernel N(0, 0.02^2), bias 0."""
 
-    fan: str = "in"  # makes no difference here
+    fan: str = "in"  # not used
 
     def kernel(self, key: Array, shape: tuple[int, ...]) -> Array:
         """[..., in, out]."""
         return 0.02 * jax.random.normal(key, shape)
 
     def bias(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """[out] of a kernel of `shape` [..., in, out]."""
-        return layers.zero_bias(key, shape)
+        """[out], for a kernel of `shape` [..., in, out]."""
+        return initializers.zero_bias(key, shape)
 
 
-STARTS = {"torch": layers.TorchDefault, "normal": Normal}
+INITIALIZERS = {"torch": initializers.TorchDefault, "normal": Normal}
 
 
-def _start(name: str, fan: str) -> layers.TorchDefault | Normal:
-    """The initialisers called `name`; fan "out" for transposed convolutions."""
-    if name not in STARTS:
-        raise ValueError(f"start is {name!r}; choices: {', '.join(sorted(STARTS))}")
-    return STARTS[name](fan)
+def _initializer(name: str, fan: str) -> initializers.TorchDefault | Normal:
+    """The initializers named `name`; fan is "out" for transposed convolutions."""
+    if name not in INITIALIZERS:
+        raise errors.UserError(f"initializer is {name!r}; choices: {', '.join(sorted(INITIALIZERS))}")
+    return INITIALIZERS[name](fan)
 
 
-def _check_places(field: str, places: tuple[int, ...], widths: tuple[int, ...]) -> None:
-    strange = [i for i in places if not 0 <= i < len(widths)]
-    if strange:
-        raise ValueError(f"{field} names convolution {strange[0]}; there are 0 to {len(widths) - 1}")
+def _check_indices(field: str, indices: tuple[int, ...], widths: tuple[int, ...]) -> None:
+    unknown = [i for i in indices if not 0 <= i < len(widths)]
+    if unknown:
+        raise errors.UserError(f"{field} names convolution {unknown[0]}; there are 0 to {len(widths) - 1}")
 
 
 class Generator(nn.Module):
     """z [b, latent_dim], label [b] int32 in [0, classes), train, key [b] -> [b, size, size, 3] in [-1, 1].
 
-    The smallest map is one transposed convolution of z; each width after the first doubles the height, by a
-    4x4 transposed convolution, or by nearest neighbours and a 3x3 convolution. With `embed_dim` a learnt
-    vector of the breed, N(0, 1) at first, stands before z; else z alone is looked at.
+    The smallest map is a transposed convolution of z. Each width after the first doubles the height, by a 4x4
+    transposed convolution or by nearest upsampling and a 3x3 convolution. With `embed_dim`, a class embedding
+    that starts as N(0, 1) is concatenated before z; otherwise the generator is unconditional.
     """
 
     widths: tuple[int, ...]  # channels of the smallest map, then of each larger one
@@ -67,36 +67,25 @@ class Generator(nn.Module):
     classes: int
     size: int = 64
     upsampling: str = "transposed"  # a key of UPSAMPLINGS
-    norm: str = "batch"  # "batch": with affine, before each activation; "pixel": after each but the first
+    norm: str = "batch"  # "batch": before each activation; "pixel": after each but the first
     spectral: bool = False
-    rgb_bias: bool = True  # of the last convolution, the only one that may have a bias
-    repeated: tuple[int, ...] = ()  # the maps, from 0, that a 3x3 convolution of the same width follows
-    rgb_up: bool = False  # the last convolution is 4x4 and doubles the height, as the paper's; else 3x3
+    rgb_bias: bool = True  # of the last convolution; the others have no bias
+    extra_convs: tuple[int, ...] = ()  # indices, from 0, of the maps followed by an extra 3x3 convolution
+    rgb_upsample: bool = False  # whether the last convolution doubles the height (4x4) or not (3x3)
     activation: str = "relu"
-    slope: float = 0.2  # of a leaky activation
-    embed_dim: int = 0  # of the breed's vector; 0: none
-    start: str = "torch"  # a key of STARTS
-    dtype: Dtype = jnp.float32
-
-    def bottom(self) -> int:
-        """The height of the smallest map."""
-        doublings = len(self.widths) - 1 + self.rgb_up
-        times = 2**doublings
-        if self.size % times:
-            raise ValueError(
-                f"{len(self.widths)} widths double the height {doublings} times, and "
-                f"size {self.size} is no multiple of {times}"
-            )
-        return self.size // times
+    slope: float = 0.2  # of a leaky ReLU
+    embed_dim: int = 0  # of the class embedding; 0: unconditional
+    initializer: str = "torch"  # a key of INITIALIZERS
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, z: Array, label: Array, train: bool, key: Array | None = None) -> Array:
         if self.norm not in NORMS:
-            raise ValueError(f"norm is {self.norm!r}; choices: {', '.join(NORMS)}")
+            raise errors.UserError(f"norm is {self.norm!r}; choices: {', '.join(NORMS)}")
         if self.upsampling not in UPSAMPLINGS:
-            raise ValueError(f"upsampling is {self.upsampling!r}; choices: {', '.join(UPSAMPLINGS)}")
-        # In torch all of these are transposed, the last too: its 3x3 kernel is ours turned by 180 degrees.
-        init = _start(self.start, "out")
+            raise errors.UserError(f"upsampling is {self.upsampling!r}; choices: {', '.join(UPSAMPLINGS)}")
+        # In torch all are transposed convolutions, with a 3x3 kernel rotated by 180 degrees.
+        init = _initializer(self.initializer, "out")
         conv = partial(
             layers.Conv,
             spectral=self.spectral,
@@ -105,57 +94,59 @@ class Generator(nn.Module):
             dtype=self.dtype,
         )
         act = layers.activation(self.activation, self.slope)
-        height = self.bottom()
+        bottom = resolutions.bottom_width(self.size, len(self.widths) - 1 + self.rgb_upsample)
         if self.embed_dim:
             embed = layers.Embed(
                 self.classes, self.embed_dim, False, nn.initializers.normal(1.0), name="embed"
             )
             z = jnp.concatenate([embed(label, train), z], 1)
 
-        def layer(h: Array, i: int, size: int, resample: str, fan: str = "out", suffix: str = "") -> Array:
-            name, kernel_init = f"{i}{suffix}", _start(self.start, fan).kernel
-            own = conv(
+        def layer(
+            h: Array, i: int, kernel_size: int, resample: str, fan: str = "out", suffix: str = ""
+        ) -> Array:
+            name, kernel_init = f"{i}{suffix}", _initializer(self.initializer, fan).kernel
+            convolve = conv(
                 self.widths[i],
-                size,
-                bias=False,
+                kernel_size,
+                use_bias=False,
                 resample=resample,
                 kernel_init=kernel_init,
                 name=f"conv{name}",
             )
-            h = own(h, train)
+            h = convolve(h, train)
             if self.norm == "batch":
-                h = layers.BatchNorm(affine=True, name=f"norm{name}")(h, train)
+                h = norms.BatchNorm(affine=True, name=f"norm{name}")(h, train)
             h = act(h)
-            return layers.handed(layers.PixelNorm()(h) if self.norm == "pixel" and i else h)
+            return layers.checkpoint_block(norms.PixelNorm()(h) if self.norm == "pixel" and i else h)
 
-        _check_places("repeated", self.repeated, self.widths)
-        h = layer(z[:, None, None, :], 0, height, "expand")
+        _check_indices("extra_convs", self.extra_convs, self.widths)
+        h = layer(z[:, None, None, :], 0, bottom, "expand")
         for i in range(len(self.widths)):
             h = layer(h, i, *UPSAMPLINGS[self.upsampling]) if i else h
-            h = layer(h, i, 3, "none", suffix="_again") if i in self.repeated else h
-        size, resample = (4, "transposed") if self.rgb_up else (3, "none")
-        rgb = conv(3, size, bias=self.rgb_bias, resample=resample, dtype=jnp.float32, name="rgb")
+            h = layer(h, i, 3, "none", suffix="_again") if i in self.extra_convs else h
+        kernel_size, resample = (4, "transposed") if self.rgb_upsample else (3, "none")
+        rgb = conv(3, kernel_size, use_bias=self.rgb_bias, resample=resample, dtype=jnp.float32, name="rgb")
         return jnp.tanh(rgb(h.astype(jnp.float32), train))
 
 
 class Trunk(nn.Module):
     """Strided convolutions, [b, size, size, 3] in [-1, 1] -> [b, h, w, widths[-1]]."""
 
-    widths: tuple[int, ...]  # channels after each convolution; each halves the height, but perhaps the first
+    widths: tuple[int, ...]  # channels after each convolution; each halves the height, see `stem`
     size: int = 64
-    stem: str = "strided"  # the first convolution: 4x4 of stride 2, or "none": 3x3, the height stays
-    normed: tuple[int, ...] = ()  # the convolutions, from 0, that a batch norm with affine follows
-    repeated: tuple[int, ...] = ()  # those that a 3x3 one of the same width and such a norm follow
-    spectral: bool = False  # on all convolutions but the first
-    pool: bool = False  # 2x2 maxima between the last map and its activation
-    slope: float = 0.2  # of the leaky activation
-    dtype: Dtype = jnp.float32
+    stem: str = "strided"  # the first convolution: "strided" (4x4, stride 2) or "none" (3x3, stride 1)
+    batch_norms: tuple[int, ...] = ()  # indices, from 0, of the convolutions followed by batch norm
+    extra_convs: tuple[int, ...] = ()  # indices of those followed by an extra 3x3 convolution and batch norm
+    spectral: bool = False  # of all convolutions but the first
+    pool: bool = False  # 2x2 max pooling before the last activation
+    slope: float = 0.2  # of the leaky ReLUs
+    dtype: layers.Dtype = jnp.float32
 
-    def features(self, x: Array, train: bool, start: str = "torch", dropout: float = 0.0) -> Array:
+    def features(self, x: Array, train: bool, initializer: str = "torch", dropout: float = 0.0) -> Array:
         """The last map after its activation, [b, h, w, widths[-1]].
 
-        start: a key of STARTS.
-        dropout: share of the features that is dropped after each activation in training.
+        initializer: a key of INITIALIZERS.
+        dropout: rate of the dropout after each activation.
         """
         self._check()
         act = layers.activation("leaky_relu", self.slope)
@@ -165,29 +156,29 @@ class Trunk(nn.Module):
             conv = layers.Conv(
                 width,
                 4 if resample == "strided" else 3,
-                bias=False,
+                use_bias=False,
                 spectral=self.spectral and i > 0,
                 resample=resample,
                 dtype=self.dtype,
-                kernel_init=_start(start, "in").kernel,
+                kernel_init=_initializer(initializer, "in").kernel,
                 name=f"conv{i}",
             )
             h = conv(h, train)
-            if i in self.normed:
-                h = layers.BatchNorm(affine=True, name=f"norm{i}")(h, train)
+            if i in self.batch_norms:
+                h = norms.BatchNorm(affine=True, name=f"norm{i}")(h, train)
             if self.pool and i == len(self.widths) - 1:
-                h = layers.max_pool(h)
-            h = layers.handed(act(h))
-            if i in self.repeated:
-                again = layers.Conv(
+                h = resample2x.max_pool(h)
+            h = layers.checkpoint_block(act(h))
+            if i in self.extra_convs:
+                extra_conv = layers.Conv(
                     width,
-                    bias=False,
+                    use_bias=False,
                     spectral=self.spectral,
                     dtype=self.dtype,
-                    kernel_init=_start(start, "in").kernel,
+                    kernel_init=_initializer(initializer, "in").kernel,
                     name=f"conv{i}_again",
                 )
-                h = layers.BatchNorm(affine=True, name=f"norm{i}_again")(again(h, train), train)
+                h = norms.BatchNorm(affine=True, name=f"norm{i}_again")(extra_conv(h, train), train)
                 h = act(h)
             if dropout:
                 h = nn.Dropout(dropout, deterministic=not train, name=f"dropout{i}")(h)
@@ -195,55 +186,55 @@ class Trunk(nn.Module):
 
     def _check(self) -> None:
         if self.stem not in ("strided", "none"):
-            raise ValueError(f"stem is {self.stem!r}; choices: strided, none")
-        _check_places("normed", self.normed, self.widths)
-        _check_places("repeated", self.repeated, self.widths)
+            raise errors.UserError(f"stem is {self.stem!r}; choices: strided, none")
+        _check_indices("batch_norms", self.batch_norms, self.widths)
+        _check_indices("extra_convs", self.extra_convs, self.widths)
 
 
 class Discriminator(Trunk, kw_only=True):
-    """x [b, size, size, 3] in [-1, 1], label [b], train -> system.Verdict.
+    """x [b, size, size, 3] in [-1, 1], label [b], train -> DiscriminatorOutput.
 
-    The label is looked at by `breed_head` alone. One that drops features in training draws random numbers
-    called "dropout". No convolution but perhaps the last has a bias.
+    Only the class head sees the label. Training with dropout needs an rng named "dropout". No
+    convolution has a bias, except the last one if `head_bias`.
     """
 
     classes: int
-    minibatch_std: bool = False  # the whole batch's, as a channel before the last convolution
-    dropout: float = 0.0  # share of the features that is dropped after each activation
+    minibatch_std: bool = False  # of the whole batch, before the last convolution
+    dropout: float = 0.0  # rate of the dropout after each activation
     head_bias: bool = False  # of the last convolution
-    breed_head: str = "none"  # one of heads.BREED_HEADS
-    start: str = "torch"  # a key of STARTS
+    class_head: str = "none"  # one of heads.CLASS_HEADS
+    initializer: str = "torch"  # a key of INITIALIZERS
 
     @nn.compact
-    def __call__(self, x: Array, label: Array, train: bool) -> types.Verdict:
-        h = self.features(x, train, self.start, self.dropout).astype(jnp.float32)
+    def __call__(self, x: Array, label: Array, train: bool) -> types.DiscriminatorOutput:
+        h = self.features(x, train, self.initializer, self.dropout).astype(jnp.float32)
         if self.minibatch_std:
             h = layers.MinibatchStd()(h)
 
         linear = partial(
             layers.Conv,
-            size=h.shape[1],
-            bias=self.head_bias,
+            kernel_size=h.shape[1],
+            use_bias=self.head_bias,
             spectral=self.spectral,
             resample="collapse",
-            kernel_init=_start(self.start, "in").kernel,
-            bias_init=_start(self.start, "in").bias,
+            kernel_init=_initializer(self.initializer, "in").kernel,
+            bias_init=_initializer(self.initializer, "in").bias,
         )
-        return heads.verdict(
+        return heads.discriminator_head(
             h,
             label,
             train,
-            breed_head=self.breed_head,
+            class_head=self.class_head,
             classes=self.classes,
             linear=linear,
-            score="head",
+            logit_name="head",
         )
 
 
 class Encoder(Trunk, kw_only=True):
-    """x [b, size, size, 3] in [-1, 1], train -> (mean, log variance) of its latent, [b, latent_dim] both.
+    """x [b, size, size, 3] in [-1, 1], train -> (mean, log variance) of the latent, both [b, latent_dim].
 
-    The discriminator's trunk, its parameters under the same names, with another last convolution.
+    The discriminator's trunk, with the same parameter names, and a different last convolution.
     """
 
     latent_dim: int
@@ -251,7 +242,7 @@ class Encoder(Trunk, kw_only=True):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array, Array]:
         h = self.features(x, train).astype(jnp.float32)
-        init = layers.TorchDefault()
+        init = initializers.TorchDefault()
         head = layers.Conv(
             2 * self.latent_dim,
             h.shape[1],

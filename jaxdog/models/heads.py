@@ -1,76 +1,69 @@
-"""How a discriminator ends: a logit, real or generated, and what it says of breeds."""
-
-from collections.abc import Callable
+"""The last layers of a discriminator: the real-or-generated logit and the auxiliary class head."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxdog import types
-from jaxdog.models import layers
+from jaxdog.models import layers, norms
+from jaxdog.utils import errors
 
 Array = jax.Array
-Layer = Callable[..., Callable[..., Array]]  # makes a module
 
-BREED_HEADS = ("none", "linear", "linear_and_fake", "cosine")
+CLASS_HEADS = ("none", "linear", "multi_hinge", "cosine")
 
 
-def verdict(
+def discriminator_head(
     h: Array,
     label: Array,
     train: bool,
     *,
-    breed_head: str,
+    class_head: str,
     classes: int,
-    linear: Layer,
-    embed: Layer | None = None,
-    told: Array | float = 1.0,
-    score: str = "linear",
-) -> types.Verdict:
-    """The last layers of a discriminator, made in whose `__call__` this is called.
+    linear: layers.MakeLayer,
+    embed: layers.MakeLayer | None = None,
+    class_scale: Array | float = 1.0,
+    logit_name: str = "linear",
+) -> types.DiscriminatorOutput:
+    """The output of a discriminator from its last features. Call it in the compact `__call__`.
 
     Args:
       h: the last features, [b, ..., k].
-      label: [b] int32 in [0, classes), the breeds that pictures are said to be of.
-      breed_head: what is said of breeds in `Verdict.breeds`:
-        none             nothing
-        linear           a logit of each (Odena, Olah, Shlens 2017)
-        linear_and_fake  a logit of each, then one of "generated"; real or generated is by how much the
-                         picture's own breed exceeds that (Kavalerov, Czaja, Chellappa 2021)
-        cosine           of the angle between a picture's point on a sphere, `Verdict.embedding`, and each
-                         breed's (Kang, Shim, Cho, Park 2021)
-      linear: (features, name=...) -> a layer of h.
-      embed: (classes, k, name=...) -> a vector per breed, whose product with h [b, k] is added to the logit
-        (Miyato & Koyama 2018); None: none.
-      told: share of that product, 0 to 1 [].
-      score: the name of the logit's layer.
+      label: the conditioning labels, [b] int32 in [0, classes).
+      class_head: what `DiscriminatorOutput.class_logits` holds:
+        none         None
+        linear       a logit per class (Odena et al. 2017)
+        multi_hinge  a logit per class and, last, one for "generated"; the real-or-generated logit is that of
+                     the label minus the last one (Kavalerov et al. 2021)
+        cosine       cosine similarities between the image's embedding and one proxy per class; the embedding
+                     is `DiscriminatorOutput.embedding` (Kang et al. 2021)
+      linear: (features, name=...) -> a linear layer for h.
+      embed: (classes, k, name=...) -> the class embedding of the projection <embed(label), h>, which is added
+        to the logit (Miyato & Koyama 2018, eq. 3); h must be [b, k]. None: no projection.
+      class_scale: [] in [0, 1], multiplies the projection.
+      logit_name: the name of the logit's layer.
 
     Raises:
-      ValueError: a breed_head that is not among the choices.
+      UserError: an unknown class_head.
     """
-    if breed_head not in BREED_HEADS:
-        raise ValueError(f"breed_head is {breed_head!r}; choices: {', '.join(BREED_HEADS)}")
+    if class_head not in CLASS_HEADS:
+        raise errors.UserError(f"class_head is {class_head!r}; choices: {', '.join(CLASS_HEADS)}")
 
-    def last(features: int, name: str) -> Array:
+    def project(features: int, name: str) -> Array:
         return linear(features, name=name)(h, train).reshape(-1, features)
 
-    if breed_head == "linear_and_fake":
-        logits = last(classes + 1, "breeds")
-        own = jnp.take_along_axis(logits, label[:, None], 1)[:, 0]
-        return types.Verdict(own - logits[:, -1], logits)
-    logit, width = last(1, score)[:, 0], h.shape[-1]
+    if class_head == "multi_hinge":
+        logits = project(classes + 1, "breeds")
+        label_logit = jnp.take_along_axis(logits, label[:, None], 1)[:, 0]
+        return types.DiscriminatorOutput(label_logit - logits[:, -1], logits)
+    logit, width = project(1, logit_name)[:, 0], h.shape[-1]
     if embed is not None:
-        logit = logit + told * jnp.sum(embed(classes, width, name="embed")(label, train) * h, -1)
-    if breed_head == "none":
-        return types.Verdict(logit)
-    if breed_head == "linear":
-        return types.Verdict(logit, last(classes, "breeds"))
-    point = unit(last(width, "embedding"))
+        logit = logit + class_scale * jnp.sum(embed(classes, width, name="embed")(label, train) * h, -1)
+    if class_head == "none":
+        return types.DiscriminatorOutput(logit)
+    if class_head == "linear":
+        return types.DiscriminatorOutput(logit, project(classes, "breeds"))
+    embedding = norms.l2_normalize(project(width, "embedding"))
     proxies = layers.Embed(classes, width, False, nn.initializers.normal(1.0), name="proxies")
-    breeds = unit(proxies(jnp.arange(classes), train))
-    return types.Verdict(logit, jnp.einsum("bk,ck->bc", point, breeds), point)
-
-
-def unit(x: Array) -> Array:
-    """Rows [n, k] at length 1, but those of 0."""
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    directions = norms.l2_normalize(proxies(jnp.arange(classes), train))
+    return types.DiscriminatorOutput(logit, jnp.einsum("bk,ck->bc", embedding, directions), embedding)

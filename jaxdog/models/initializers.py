@@ -1,4 +1,4 @@
-"""What layers start with: kernels [..., in, out] and biases [out] from a key."""
+"""Initializers of kernels [..., in, out] and biases [out]: (key, shape) -> array."""
 
 import math
 from typing import NamedTuple
@@ -10,20 +10,20 @@ from jax import lax
 
 Array = jax.Array
 
-TALL = 2  # times as many rows as columns: the columns of a random matrix are far from dependent
-LARGE = 2**19  # numbers of a matrix whose q is worth a way of its own
+CHOLESKY_MIN_ASPECT = 2  # least rows per column for which a random matrix is well-conditioned
+CHOLESKY_MIN_SIZE = 2**19  # least number of elements for which the Cholesky decomposition is faster
 
 
 def orthogonal(key: Array, shape: tuple[int, ...]) -> Array:
     """[..., in, out] whose matrix [prod(...) * in, out] has orthonormal columns, or rows if those are fewer.
 
-    torch's orthogonal_ on [out, in, ...]; uniform over such matrices (Saxe et al. 2014). The q of z = q r, z
-    normal, the diagonal of r positive. Where z is large and tall, r is Cholesky's of z^T z: several times as
-    fast to come by, and as good where z is well-conditioned.
+    Uniform over such matrices (Saxe et al. 2014), as torch's orthogonal_: Q of a normal matrix Z = Q R, with
+    the diagonal of R positive. If Z is large and tall, R is computed as the Cholesky factor of Z^T Z, which
+    is several times faster, and accurate because Z is well-conditioned.
     """
     rows, columns = math.prod(shape[:-1]), shape[-1]
     tall, narrow = max(rows, columns), min(rows, columns)
-    if tall < TALL * narrow or tall * narrow < LARGE:
+    if tall < CHOLESKY_MIN_ASPECT * narrow or tall * narrow < CHOLESKY_MIN_SIZE:
         return nn.initializers.orthogonal()(key, shape)
     z = jax.random.normal(key, (tall, narrow))
     r = lax.linalg.cholesky(jnp.matmul(z.T, z, precision=lax.Precision.HIGHEST)).T
@@ -32,22 +32,22 @@ def orthogonal(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def zero_bias(key: Array, shape: tuple[int, ...]) -> Array:
-    """Bias [out] of a kernel of `shape` [..., in, out]: zeros."""
+    """Zeros [out], for a kernel of `shape` [..., in, out]."""
     del key
     return jnp.zeros(shape[-1:])
 
 
 class TorchDefault(NamedTuple):
-    """How torch starts a layer: kernel and bias uniform within 1 / sqrt(fan)."""
+    """torch's default initialization: kernel and bias uniform within 1 / sqrt(fan)."""
 
-    fan: str = "in"  # "out" for transposed convolutions, whose weights torch reads the other way round
+    fan: str = "in"  # "out" for transposed convolutions, whose fan torch takes from the output channels
 
     def kernel(self, key: Array, shape: tuple[int, ...]) -> Array:
         """[..., in, out]."""
         return jax.random.uniform(key, shape, minval=-1.0, maxval=1.0) / math.sqrt(self._fan(shape))
 
     def bias(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """[out] of a kernel of `shape` [..., in, out]."""
+        """[out], for a kernel of `shape` [..., in, out]."""
         return jax.random.uniform(key, shape[-1:], minval=-1.0, maxval=1.0) / math.sqrt(self._fan(shape))
 
     def _fan(self, shape: tuple[int, ...]) -> int:

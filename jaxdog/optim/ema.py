@@ -1,4 +1,4 @@
-"""Exponential moving average of a network's parameters and of what its forward passes keep."""
+"""Exponential moving average (EMA) of a network's parameters and model state."""
 
 from typing import NamedTuple
 
@@ -7,50 +7,57 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxdog import types
+from jaxdog.utils import errors
 
 PyTree = types.PyTree
 
 
 @struct.dataclass
-class Average:
-    """The averaged network that pictures are sampled from."""
+class EMA:
+    """The averaged network, from which images are sampled."""
 
     params: PyTree
-    stats: PyTree
+    model_state: PyTree  # {collection: ...}, as in `types.PlayerState`
 
 
-def start(params: PyTree, stats: PyTree) -> Average:
-    """An average that begins at the network itself; copies, since donated buffers must not be shared."""
-    return jax.tree.map(jnp.copy, Average(params, stats))
+class EMARule(NamedTuple):
+    """Hyperparameters of an EMA."""
 
+    decay: float | types.Array  # 0: the EMA equals the network
+    start: int = 0  # the EMA equals the network up to and including this step
+    batch_stats: str = "average"  # how the model state is updated, see `update`
+    rampup: float = 0.0  # upper bound of the half-life as a fraction of the steps done; 0: no bound
 
-class Rule(NamedTuple):
-    """How an average follows its network."""
-
-    decay: float | types.Array  # 0: it is the network
-    start: int = 0  # steps before which it is pegged to the network
-    stats: str = "average"  # what becomes of the statistics: see `update`
-    rampup: float = 0.0  # its half-life is at most this share of the steps done; 0: as the decay has it
-
-    def at(self, step: types.Array) -> float | types.Array:
-        """The decay of the update after step number `step`, counted from 1 (Karras et al. 2020's ramp)."""
+    def decay_at(self, step: types.Array) -> float | types.Array:
+        """Decay of the update after step `step`, counted from 1 (the EMA ramp-up of Karras et al. 2020)."""
         if not self.rampup:
             return self.decay
         half_life = jnp.log(0.5) / jnp.log(jnp.asarray(self.decay, jnp.float32))
         return 0.5 ** (1.0 / jnp.minimum(half_life, self.rampup * step.astype(jnp.float32)))
 
 
-def update(average: Average, params: PyTree, stats: PyTree, step: types.Array, rule: Rule) -> Average:
-    """One update after the generator's step number `step` (counted from 1).
+def init(params: PyTree, model_state: PyTree) -> EMA:
+    """An EMA equal to the network. Arrays are copied, because donated buffers must not be aliased."""
+    return jax.tree.map(jnp.copy, EMA(params, model_state))
 
-    `rule.stats`: "average" averages the statistics too (BigGAN-PyTorch's choice), "copy" takes the network's.
+
+def update(average: EMA, params: PyTree, model_state: PyTree, step: types.Array, rule: EMARule) -> EMA:
+    """The EMA after step `step` of the network, counted from 1.
+
+    With `rule.batch_stats` "average" the model state is averaged like the parameters (as in BigGAN-PyTorch);
+    with "copy" it is that of the network.
+
+    Raises:
+      UserError: `rule.batch_stats` is neither of them.
     """
-    if rule.stats not in ("average", "copy"):
-        raise ValueError(f"ema.stats is {rule.stats!r}; choices: 'average', 'copy'")
-    pegged, decay = step <= rule.start, rule.at(step)
+    if rule.batch_stats not in ("average", "copy"):
+        raise errors.UserError(f"ema.batch_stats is {rule.batch_stats!r}; choices: 'average', 'copy'")
+    before_start, decay = step <= rule.start, rule.decay_at(step)
 
     def mix(old: types.Array, new: types.Array) -> types.Array:
-        return jnp.where(pegged, new, old + (1.0 - decay) * (new - old))
+        return jnp.where(before_start, new, old + (1.0 - decay) * (new - old))
 
-    new_stats = jax.tree.map(mix, average.stats, stats) if rule.stats == "average" else stats
-    return Average(jax.tree.map(mix, average.params, params), new_stats)
+    averaged = jax.tree.map(mix, average.params, params)
+    if rule.batch_stats == "average":
+        model_state = jax.tree.map(mix, average.model_state, model_state)
+    return EMA(averaged, model_state)

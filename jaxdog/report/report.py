@@ -1,6 +1,6 @@
-"""`report.html`: what a run did, on one page that needs nothing else. Reads the workdir's files only.
+"""`report.html`: the results of a run on a self-contained page, made from the files in its workdir.
 
-A run that is still going, or stopped half-way, gets a report of what is there.
+The report of an unfinished run shows the results so far. The template is `templates/report.html.j2`.
 """
 
 import base64
@@ -22,19 +22,19 @@ import PIL.Image
 from jaxdog.config import systems
 from jaxdog.memorizers import baselines
 from jaxdog.training import writers
-from jaxdog.utils import files, plots
+from jaxdog.utils import errors, files, plots
 
 NAME = "report.html"
-TIMELINE = 6  # pictures of a series that are shown, first and last among them
-SHEET = 100  # pictures of images.zip that are shown
+MAX_GRIDS = 6  # maximum number of grids per series, including the first and the last
+NUM_SUBMITTED = 100  # maximum number of images of images.zip to show
 
-NO_SCORES = ("step", "kimg", "evaluation_seconds")  # numbers of a record that measure something else
+NOT_SCORES = ("step", "kimg", "evaluation_seconds")  # fields of a record that are not scores
 
 Record = dict[str, Any]
 
 
-class Picture(NamedTuple):
-    """A grid of the run: grids/<name>_<step>.png."""
+class Grid(NamedTuple):
+    """A grid of images written during the run: grids/<name>_<step>.png."""
 
     name: str
     step: int
@@ -43,59 +43,62 @@ class Picture(NamedTuple):
 
 
 def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes <workdir>/report.html and returns its path; FileNotFoundError when there is no such folder."""
+    """Writes <workdir>/report.html and returns its path; raises FileNotFoundError if there is no workdir."""
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
-        raise FileNotFoundError(f"{workdir}: no such folder; a report is made of a run's workdir")
+        raise errors.MissingFileError(f"{workdir} does not exist; the report needs the workdir of a run")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxdog"),
+        loader=jinja2.PackageLoader("jaxdog.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = number
+    environment.filters["number"] = format_number
     page = environment.get_template("report.html.j2").render(**gather(workdir))
-    files.replace(workdir / NAME, page)
+    files.write_text(workdir / NAME, page)
     return workdir / NAME
 
 
 def gather(workdir: pathlib.Path) -> Record:
-    """Everything the template shows."""
+    """The variables of the template."""
     log = writers.read_jsonl(workdir / writers.LOG)
-    scores = unique(writers.read_jsonl(workdir / writers.SCORES))
+    scores = drop_repeated(writers.read_jsonl(workdir / writers.SCORES))
     metrics = sorted({key for record in scores for key in record if plots.is_metric(key)})
-    pictures = find_pictures(workdir / writers.GRIDS, log)
-    suspects = [picture for picture in pictures if picture.name == "suspects"]
-    final, series = arrange([picture for picture in pictures if picture not in suspects])
+    grids = find_grids(workdir / writers.GRIDS, log)
+    copies = [grid for grid in grids if grid.name == "copies"]
+    final, series = select_grids([grid for grid in grids if grid not in copies])
     config = workdir / "config.json"
     return {
         "title": workdir.resolve().name,
-        "cards": headline(scores, metrics) + progress(log),
+        "cards": score_cards(scores, metrics) + progress_cards(log),
         "warning": warning(workdir),
         "notes": notes(metrics),
         "scores": [score_row(record) for record in scores],
         "metrics": metrics,
-        "last": last_final(scores),
-        "ways": ways(workdir / writers.SWEEP),
-        "suspects": png_uri(suspects[-1].path) if suspects else None,
+        "submitted": submitted_scores(scores),
+        "sweep": sampling_sweep(workdir / writers.SWEEP),
+        "copies": png_uri(copies[-1].path) if copies else None,
         "figures": figures(log, scores),
         "final": final and {"source": png_uri(final.path), "caption": final.caption},
         "series": [
-            {"name": name, "pictures": [{"source": jpeg_uri(p.path), "caption": p.caption} for p in some]}
-            for name, some in series.items()
+            {
+                "name": name,
+                "grids": [{"source": jpeg_uri(g.path), "caption": g.caption} for g in grids_of_name],
+            }
+            for name, grids_of_name in series.items()
         ],
         "submission": submission(workdir / "images.zip"),
         "config": json.dumps(json.loads(config.read_text()), indent=2) if config.exists() else None,
     }
 
 
-def ways(path: pathlib.Path) -> Record | None:
-    """The ways to draw that were tried, best first; None where none were."""
+def sampling_sweep(path: pathlib.Path) -> Record | None:
+    """The compared sampling options, best first; None if there was no sweep."""
     if not path.is_file():
         return None
     table = json.loads(path.read_text())
-    rows = sorted(table["ways"], key=lambda row: row[table["metric"]])
+    rows = sorted(table["options"], key=lambda row: row[table["metric"]])
     names = list(rows[0]["setting"])
     return {
         "metric": table["metric"],
@@ -106,8 +109,8 @@ def ways(path: pathlib.Path) -> Record | None:
     }
 
 
-def number(value: Any) -> str:
-    """A table cell: thousands separated, about four digits of a float, a dash for what is missing."""
+def format_number(value: Any) -> str:
+    """A table cell: thousands separators, about four digits for floats, a dash for a missing value."""
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -118,71 +121,75 @@ def number(value: Any) -> str:
     return f"{value:.{1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4}f}"
 
 
-def unique(scores: Sequence[Record]) -> list[Record]:
-    """Scores in order of step; of two evaluations of the same thing, as a resumed run makes, the later."""
+def drop_repeated(scores: Sequence[Record]) -> list[Record]:
+    """Scores in order of step; of repeated evaluations, such as after resuming a run, only the last."""
     same = ("step", "samples", "real", "final", "sampling", "weights_sha256", "resampler")
     latest = {json.dumps([record.get(key) for key in same], sort_keys=True): record for record in scores}
     return sorted(latest.values(), key=lambda record: (record.get("step", 0), record.get("samples", 0)))
 
 
-def headline(scores: Sequence[Record], metrics: Sequence[str]) -> list[Record]:
-    """A card per metric: the final score if there is one, else the best so far."""
+def score_cards(scores: Sequence[Record], metrics: Sequence[str]) -> list[Record]:
+    """One card per metric: the final score, or the best so far."""
     cards = []
     for name in metrics:
-        have = [record for record in scores if isinstance(record.get(name), int | float)]
-        if not have:
+        scored = [record for record in scores if isinstance(record.get(name), int | float)]
+        if not scored:
             continue
-        last = [record for record in have if record.get("final")]
-        record = last[-1] if last else min(have, key=lambda record: record[name])
-        kind = "final" if last else "best so far"
-        note = f"{kind}, step {number(record.get('step'))}, {number(record.get('samples'))} samples"
-        cards.append({"name": name, "value": number(record[name]), "note": note})
+        final = [record for record in scored if record.get("final")]
+        record = final[-1] if final else min(scored, key=lambda record: record[name])
+        step, samples = format_number(record.get("step")), format_number(record.get("samples"))
+        note = f"{'final' if final else 'best so far'}, step {step}, {samples} samples"
+        cards.append({"name": name, "value": format_number(record[name]), "note": note})
     return cards
 
 
-def progress(log: Sequence[Record]) -> list[Record]:
-    """Cards for how far the run came, how long it took and how fast it was."""
+def progress_cards(log: Sequence[Record]) -> list[Record]:
+    """Cards with the steps, time and speed of the run."""
     if not log:
         return []
     last = log[-1]
-    cards = [{"name": "steps", "value": number(last.get("step")), "note": ""}]
+    cards = [{"name": "steps", "value": format_number(last.get("step")), "note": ""}]
     if last.get("kimg") is not None:
-        cards.append({"name": "kimg", "value": number(float(last["kimg"])), "note": "thousand real pictures"})
+        cards.append(
+            {"name": "kimg", "value": format_number(float(last["kimg"])), "note": "thousand real images"}
+        )
     if last.get("seconds") is not None:
         hours = last["seconds"] / 3600
         value = f"{hours:.2f} h" if hours >= 0.1 else f"{last['seconds']:.0f} s"
         cards.append({"name": "training time", "value": value, "note": "wall clock"})
     speeds = [r["images_per_second"] for r in log if r.get("images_per_second") is not None]
     if speeds:
-        cards.append({"name": "images/s", "value": number(statistics.median(speeds)), "note": "median"})
+        cards.append(
+            {"name": "images/s", "value": format_number(statistics.median(speeds)), "note": "median"}
+        )
     return cards
 
 
 def notes(metrics: Sequence[str]) -> list[str]:
-    """What a reader must know before comparing the scores with others."""
-    found = []
+    """Caveats about comparing the scores with others."""
+    lines = []
     if any(name.endswith("_approx") for name in metrics):
-        found.append(
-            "Scores that end in _approx come from a network in which some kernels were fitted, because the "
-            "published ones were not at hand: close to the true metric, but not it."
+        lines.append(
+            "Scores that end in _approx are from a network in which some kernels were fitted, because the "
+            "published ones were not available. They approximate the true metric."
         )
-    if any(re.match(r"r(mi)?fid", name.lower()) for name in metrics):
-        found.append(
-            "rFID and rMiFID come from a network with fixed random weights: they compare runs of this "
-            "project with each other and are not comparable with any FID."
+    if any(re.match(r"random_(mi)?fid", name.lower()) for name in metrics):
+        lines.append(
+            "random_fid and random_mifid are from a network with fixed random weights. They are comparable "
+            "between runs of this project, but not with FID."
         )
-    return found
+    return lines
 
 
 def warning(workdir: pathlib.Path) -> str | None:
-    """What must stand above everything else: whether the run shows training pictures."""
+    """The warning at the top of the page, for systems that reproduce training images; None for others."""
     config = workdir / "config.json"
-    game = json.loads(config.read_text()).get("game", {}).get("name") if config.exists() else None
-    return baselines.WARNING if game in systems.GAMES and systems.GAMES[game].cheat else None
+    system = json.loads(config.read_text()).get("system", {}).get("name") if config.exists() else None
+    return baselines.WARNING if system in systems.SYSTEMS and systems.SYSTEMS[system].cheat else None
 
 
 def score_row(record: Record) -> Record:
-    """A record of scores.jsonl with every column there, None where it has none."""
+    """A record of scores.jsonl with all columns of the table; missing values are None."""
     sampling = record.get("sampling") or {}
     columns = ("step", "kimg", "samples", "real", "memorization_distance", "weights_kind", "resampler")
     return {
@@ -194,68 +201,70 @@ def score_row(record: Record) -> Record:
     }
 
 
-def last_final(scores: Sequence[Record]) -> Record | None:
-    """Every number of the last evaluation of the submitted pictures, and those of each breed, best first."""
+def submitted_scores(scores: Sequence[Record]) -> Record | None:
+    """All scores of the last evaluation of the submitted images, and scores per class, best first."""
     finals = [record for record in scores if record.get("final")]
     if not finals:
         return None
     record = finals[-1]
-    numbers = {key: x for key, x in record.items() if isinstance(x, float) and key not in NO_SCORES}
-    breeds = record.get("per_class") or {}
-    columns = list(next(iter(breeds.values()), {}))
+    values = {key: x for key, x in record.items() if isinstance(x, float) and key not in NOT_SCORES}
+    per_class = record.get("per_class") or {}
+    columns = list(next(iter(per_class.values()), {}))
 
     def distance(item: tuple[str, Record]) -> float:
         first = item[1].get(columns[0])
         return float("inf") if first is None else first
 
     return {
-        "numbers": numbers,
+        "scores": values,
         "warnings": record.get("warnings") or [],
-        "forensics": record.get("forensics"),
+        "copies": record.get("copies"),
         "columns": columns,
-        "breeds": sorted(breeds.items(), key=distance),
+        "classes": sorted(per_class.items(), key=distance),
     }
 
 
 def figures(log: Sequence[Record], scores: Sequence[Record]) -> list[Record]:
     """Captioned SVGs: metrics, losses, other groups of scalars, speed."""
-    drawn = list(plots.metrics(scores).items())
-    drawn += [(group, plots.scalars(log, names, group)) for group, names in plots.groups(log).items()]
-    drawn.append(("images/s", plots.scalars(log, ["images_per_second"], "images_per_second")))
-    return [{"name": name, "svg": svg} for name, svg in drawn if svg is not None]
+    plotted = list(plots.metrics(scores).items())
+    plotted += [
+        (group, plots.scalars(log, names, group)) for group, names in plots.scalar_groups(log).items()
+    ]
+    plotted.append(("images/s", plots.scalars(log, ["images_per_second"], "images_per_second")))
+    return [{"name": name, "svg": svg} for name, svg in plotted if svg is not None]
 
 
-def find_pictures(folder: pathlib.Path, log: Sequence[Record]) -> list[Picture]:
-    """The grids in order of step, captioned with the kimg of the log line at that step or just before."""
+def find_grids(folder: pathlib.Path, log: Sequence[Record]) -> list[Grid]:
+    """The grids in order of step; captions give the kimg of the log line at that step or the one before."""
     kimg = {r["step"]: r["kimg"] for r in log if r.get("step") is not None and r.get("kimg") is not None}
-    pictures = []
+    grids = []
     for path in sorted(folder.glob("*.png")):
         if match := re.fullmatch(r"(.+)_(\d+)", path.stem):
             name, step = match[1], int(match[2])
             caption = f"{name}, step {step:,}"
-            if before := [at for at in kimg if at <= step]:
-                caption += f", {number(float(kimg[max(before)]))} kimg"
-            pictures.append(Picture(name, step, path, caption))
-    return sorted(pictures, key=lambda picture: picture.step)
+            if logged := [x for x in kimg if x <= step]:
+                caption += f", {format_number(float(kimg[max(logged)]))} kimg"
+            grids.append(Grid(name, step, path, caption))
+    return sorted(grids, key=lambda grid: grid.step)
 
 
-def arrange(pictures: Sequence[Picture]) -> tuple[Picture | None, dict[str, list[Picture]]]:
-    """The last grid (one named final before others), and per name a few pictures over time."""
-    if not pictures:
+def select_grids(grids: Sequence[Grid]) -> tuple[Grid | None, dict[str, list[Grid]]]:
+    """The last grid, preferably one named final, and for each name at most MAX_GRIDS, evenly spaced."""
+    if not grids:
         return None, {}
-    finals = [picture for picture in pictures if "final" in picture.name]
-    final = (finals or pictures)[-1]
-    series: dict[str, list[Picture]] = {}
-    for picture in pictures:
-        series.setdefault(picture.name, []).append(picture)
-    for name, all_of_it in series.items():
-        chosen = np.unique(np.linspace(0, len(all_of_it) - 1, TIMELINE).round().astype(int))
-        series[name] = [all_of_it[i] for i in chosen]
-    return final, {name: some for name, some in series.items() if some != [final]}
+    final = ([grid for grid in grids if "final" in grid.name] or grids)[-1]
+    by_name: dict[str, list[Grid]] = {}
+    for grid in grids:
+        by_name.setdefault(grid.name, []).append(grid)
+    series = {}
+    for name, named in by_name.items():
+        positions = np.unique(np.linspace(0, len(named) - 1, MAX_GRIDS).round().astype(int))
+        series[name] = [named[i] for i in positions]
+    return final, {name: selected for name, selected in series.items() if selected != [final]}
 
 
 def submission(path: pathlib.Path) -> Record | None:
-    """Facts of images.zip and a sheet of pictures spread over it; None when there is no zip."""
+    """Properties of images.zip and a sheet of evenly spaced images; None if there is no zip."""
     if not path.exists():
         return None
     with path.open("rb") as file:
@@ -263,23 +272,31 @@ def submission(path: pathlib.Path) -> Record | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            some = [names[i * len(names) // SHEET] for i in range(SHEET)] if len(names) > SHEET else names
-            images = [np.asarray(PIL.Image.open(io.BytesIO(archive.read(name)))) for name in some]
+            n = min(len(names), NUM_SUBMITTED)
+            shown = [names[i * len(names) // n] for i in range(n)]
+            images = [np.asarray(PIL.Image.open(io.BytesIO(archive.read(name)))) for name in shown]
             sheet = jpeg_uri(plots.grid(np.stack(images), columns=10)) if images else None
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         return {"error": f"images.zip cannot be read: {error}"}
     megabytes = f"{path.stat().st_size / 1e6:.1f} MB"
-    return {"error": None, "count": len(names), "bytes": megabytes, "sha256": sha256, "sheet": sheet}
+    return {
+        "error": None,
+        "count": len(names),
+        "shown": n,
+        "bytes": megabytes,
+        "sha256": sha256,
+        "sheet": sheet,
+    }
 
 
 def png_uri(path: pathlib.Path) -> str:
-    """A PNG file as it is, as a data URI."""
+    """The bytes of a PNG file as a data URI."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def jpeg_uri(picture: pathlib.Path | np.ndarray) -> str:
-    """A picture file or array, [h, w, 3] uint8, as a JPEG data URI: small, for what is shown in passing."""
-    image = PIL.Image.fromarray(picture) if isinstance(picture, np.ndarray) else PIL.Image.open(picture)
+def jpeg_uri(image: pathlib.Path | np.ndarray) -> str:
+    """An image file or array, uint8 [h, w, 3], as a JPEG data URI, which is smaller than PNG."""
+    opened = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else PIL.Image.open(image)
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, format="JPEG", quality=88)
+    opened.convert("RGB").save(buffer, format="JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,8 +1,7 @@
-"""Growing pictures (Karras et al. 2018): one phase for each size, networks taken along from one to the next.
+"""Progressive growing (Karras et al. 2018): one phase per resolution, with networks that grow between phases.
 
-How the players learn is another's business: a phase is made of a function `play` that makes a system of what
-changes as the phase goes on. Here is what changes, what the smaller pictures look like, and how a phase is
-entered.
+The module is independent of how the players are trained: `make_system` makes the system of a stage. Defined
+here are the values that change within a stage, the resizing of images, and the transition between stages.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,142 +11,154 @@ import jax
 import jax.numpy as jnp
 
 from jaxdog import types
+from jaxdog.utils import errors
 
 Array = types.Array
 Key = types.Key
 PyTree = types.PyTree
 
-BORN = 1000  # what the run's key is folded with for parameters that come later
+NEW_PARAMS_STREAM = 1000  # folded into the run's key for the parameters that a stage adds
 
 
 class Stage(NamedTuple):
-    """One size of the pictures."""
+    """Training at one resolution."""
 
-    size: int  # pixels on a side
+    resolution: int
     steps: int
-    fade: float  # share of the steps over which the newest blocks fade in; 0: they are there at once
-    decay: float  # of the averaged generator
-    cuts: tuple[int, ...]  # steps of the stage after each of which 1 - decay is a tenth of what it was
+    fade: float  # fraction of the steps over which the newest blocks fade in; 0: no fading
+    ema_decay: float
+    ema_milestones: tuple[int, ...]  # steps of the stage after each of which 1 - ema_decay is divided by 10
 
 
-class Moment(NamedTuple):
-    """What changes while a stage is played."""
+class Progress(NamedTuple):
+    """Values that change within a stage."""
 
-    alpha: Array | float | None  # share of the newest blocks, 0 to 1; None: the stage does not fade
-    decay: Array | float  # of the averaged generator
+    alpha: Array | float | None  # weight of the newest blocks in [0, 1]; None: no fading
+    ema_decay: Array | float
 
 
-Play = Callable[[Stage, Moment], types.System]
+MakeSystem = Callable[[Stage, Progress], types.System]
 
 
 def phases(
-    stages: Sequence[Stage], play: Play, batch_size: int, side: int, seed: int
+    stages: Sequence[Stage], make_system: MakeSystem, batch_size: int, stored_resolution: int, seed: int
 ) -> tuple[types.Phase, ...]:
-    """The stages in order.
+    """The phases of a run, one per stage.
 
     Args:
-      stages: sizes that grow.
-      play: (stage, moment) -> the system of that moment; their states have one shape throughout a stage.
-      batch_size: real pictures of a step.
-      side: pixels on a side of the crops that `play` gets.
-      seed: of the run; the parameters that a stage adds are drawn from it.
+      stages: in order of training.
+      make_system: (stage, progress) -> system; states have the same shapes throughout a stage.
+      batch_size: real images per step.
+      stored_resolution: of the images of a batch, before augmentation.
+      seed: of the run, from which the parameters that a stage adds are initialized.
     """
-    made, begin = [], 0
+    result, begin = [], 0
     for i, stage in enumerate(stages):
-        played = growing(stage, play, begin)
-        enter = None if i == 0 else entering(played, side, seed)
-        made.append(types.Phase(f"{stage.size}x{stage.size}", played, stage.steps, batch_size, enter))
+        system = stage_system(stage, make_system, begin)
+        transition = None if i == 0 else transition_to(system, stored_resolution, seed)
+        name = f"{stage.resolution}x{stage.resolution}"
+        result.append(types.Phase(name, system, stage.steps, batch_size, transition))
         begin += stage.steps
-    return tuple(made)
+    return tuple(result)
 
 
 def stages(
-    sizes: tuple[int, ...],
+    resolutions: tuple[int, ...],
     steps: tuple[int, ...],
     fade: tuple[float, ...],
-    decay: Any,
-    cuts: tuple[int, ...],
-    size: int,
-    total: int,
+    ema_decay: Any,
+    ema_milestones: tuple[int, ...],
+    total_steps: int,
 ) -> list[Stage]:
-    """The stages of a config; ValueError where its fields contradict each other.
+    """The stages that a config describes.
 
-    `sizes`, `steps`, `fade` and `decay` have a value for each stage, `cuts` are those of the last; it ends at
-    `size`, and all of them have `total` steps.
+    Args:
+      resolutions: of the stages, each twice the one before.
+      steps, fade, ema_decay: one value per stage.
+      ema_milestones: of the last stage.
+      total_steps: of all stages.
+
+    Raises:
+      UserError: the values contradict each other.
     """
-    for name, values in {"game.steps": steps, "game.fade": fade, "ema.decay": decay}.items():
-        if not isinstance(values, tuple) or len(values) != len(sizes):
-            raise ValueError(
-                f"config.{name} is {values!r}; it must have one value for each of config.game.sizes = {sizes}"
+    for name, values in {"system.steps": steps, "system.fade": fade, "ema.decay": ema_decay}.items():
+        if not isinstance(values, tuple) or len(values) != len(resolutions):
+            raise errors.UserError(
+                f"config.{name} is {values!r}; it must have one value for each of "
+                f"config.system.resolutions = {resolutions}"
             )
-    if not sizes or sizes != tuple(sizes[0] << i for i in range(len(sizes))) or sizes[-1] != size:
-        raise ValueError(
-            f"config.game.sizes is {sizes}; each must be twice the one before, the last game.size = {size}"
+    if not resolutions or resolutions != tuple(resolutions[0] << i for i in range(len(resolutions))):
+        raise errors.UserError(
+            f"config.system.resolutions is {resolutions}; each must be twice the one before"
         )
-    if sum(steps) != total:
-        raise ValueError(f"config.game.steps adds up to {sum(steps)}, but config.train.steps is {total}")
-    ends: list[tuple[int, ...]] = [()] * (len(sizes) - 1) + [cuts]
-    return [Stage(*row) for row in zip(sizes, steps, fade, decay, ends, strict=True)]
+    if sum(steps) != total_steps:
+        raise errors.UserError(
+            f"config.system.steps adds up to {sum(steps)}, but config.train.steps is {total_steps}"
+        )
+    milestones: list[tuple[int, ...]] = [()] * (len(resolutions) - 1) + [ema_milestones]
+    return [Stage(*row) for row in zip(resolutions, steps, fade, ema_decay, milestones, strict=True)]
 
 
-def growing(stage: Stage, play: Play, begin: int) -> types.System:
+def stage_system(stage: Stage, make_system: MakeSystem, begin: int) -> types.System:
     """The system of a stage that begins after `begin` steps of the run."""
-    still = play(stage, Moment(1.0 if stage.fade else None, stage.decay))
+    fixed = make_system(stage, Progress(1.0 if stage.fade else None, stage.ema_decay))
 
-    def now(step: Array) -> types.System:
-        return play(stage, moment(stage, step - begin))
+    def at(step: Array) -> types.System:
+        return make_system(stage, progress_at(stage, step - begin))
 
     def prepare(state: Any, key: Key) -> Any:
-        prepare = now(state.step).prepare
+        prepare = at(state.step).prepare
         return state if prepare is None else prepare(state, key)
 
     return types.System(
-        init=still.init,
-        step=lambda state, batch, key: now(state.step + 1).step(state, batch, key),
-        sample=lambda state, key, label: now(state.step).sample(state, key, label),
-        prepare=None if still.prepare is None else prepare,
-        apart=still.apart,
+        init=fixed.init,
+        step=lambda state, batch, key: at(state.step + 1).step(state, batch, key),
+        sample=lambda state, key, label: at(state.step).sample(state, key, label),
+        prepare=None if fixed.prepare is None else prepare,
+        per_device=fixed.per_device,
     )
 
 
-def moment(stage: Stage, step: Array) -> Moment:
-    """What holds during step number `step` of the stage, counted from 1; 0: before the first."""
+def progress_at(stage: Stage, step: Array) -> Progress:
+    """The values at step `step` of the stage, counted from 1; 0: before the first step."""
     done = jnp.asarray(step, jnp.float32)
     alpha = jnp.clip(done / (stage.fade * stage.steps), 0.0, 1.0) if stage.fade else None
-    if not stage.cuts:
-        return Moment(alpha, stage.decay)
-    tenths = sum((step > cut).astype(jnp.float32) for cut in map(jnp.asarray, stage.cuts))
-    return Moment(alpha, 1.0 - (1.0 - stage.decay) * 0.1**tenths)
+    if not stage.ema_milestones:
+        return Progress(alpha, stage.ema_decay)
+    passed = sum(
+        (step > milestone).astype(jnp.float32) for milestone in map(jnp.asarray, stage.ema_milestones)
+    )
+    return Progress(alpha, 1.0 - (1.0 - stage.ema_decay) * 0.1**passed)
 
 
-# ------------------------------------------------------------------ pictures of another size
+# ------------------------------------------------------------------ resizing images
 
 
-def shrink(key: Key, batch: types.Batch, size: int, alpha: Array | float | None) -> types.Batch:
-    """Real pictures as a stage sees them: cells averaged; a share 1 - alpha of them at half that sharpness.
+def downscale_reals(key: Key, batch: types.Batch, size: int, alpha: Array | float | None) -> types.Batch:
+    """Real images at a stage's resolution: alpha * image + (1 - alpha) * the image at half of it.
 
-    It has the form of an augmentation, and is the last one.
+    See Karras et al. 2018, fig. 2. Applied as the last augmentation.
     """
     del key
-    image = pooled(batch.image, size)
+    image = downscale(batch.image, size)
     if alpha is not None:
-        image = alpha * image + (1.0 - alpha) * enlarged(pooled(image, size // 2), size)
+        image = alpha * image + (1.0 - alpha) * upscale(downscale(image, size // 2), size)
     return batch._replace(image=image)
 
 
-def pooled(image: Array, size: int) -> Array:
-    """[b, h, h, c] -> [b, size, size, c], the mean of each cell."""
+def downscale(image: Array, size: int) -> Array:
+    """[b, h, h, c] -> [b, size, size, c] by averaging cells of equal size."""
     b, h, w, c = image.shape
     if h % size or w % size:
-        raise ValueError(f"pictures of {h}x{w} cannot be averaged to {size}x{size}")
+        raise errors.UserError(f"images of {h}x{w} cannot be downscaled to {size}x{size} by averaging")
     return image.reshape(b, size, h // size, size, w // size, c).mean((2, 4))
 
 
-def enlarged(image: Array, size: int) -> Array:
-    """[b, h, h, c] -> [b, size, size, c], each pixel repeated."""
+def upscale(image: Array, size: int) -> Array:
+    """[b, h, h, c] -> [b, size, size, c] by repeating pixels."""
     b, h, w, c = image.shape
     if size % h or size % w:
-        raise ValueError(f"pictures of {h}x{w} cannot be enlarged to {size}x{size}")
+        raise errors.UserError(f"images of {h}x{w} cannot be upscaled to {size}x{size} by repeating pixels")
     cells = jnp.broadcast_to(image[:, :, None, :, None, :], (b, h, size // h, w, size // w, c))
     return cells.reshape(b, size, size, c)
 
@@ -155,33 +166,37 @@ def enlarged(image: Array, size: int) -> Array:
 # ------------------------------------------------------------------ from one stage to the next
 
 
-def entering(played: types.System, side: int, seed: int) -> Callable[[Any], Any]:
-    """The state of the stage before -> the first state of `played`; see `carried`."""
+def transition_to(system: types.System, stored_resolution: int, seed: int) -> Callable[[Any], Any]:
+    """Last state of the previous stage -> first state of `system`; see `merge`."""
 
-    def enter(before: Any) -> Any:
-        key = jax.random.fold_in(jax.random.key(seed), BORN)
+    def transition(previous: Any) -> Any:
+        key = jax.random.fold_in(jax.random.key(seed), NEW_PARAMS_STREAM)
         zeros = jnp.zeros(2, jnp.int32)
-        blank = types.Batch(
-            jnp.zeros((2, side, side, 3)), zeros, jnp.full((2, 2), side, jnp.int32), zeros, jnp.zeros(2)
+        size = stored_resolution
+        batch = types.Batch(
+            jnp.zeros((2, size, size, 3)), zeros, jnp.full((2, 2), size, jnp.int32), zeros, jnp.zeros(2)
         )
-        return carried(before, played.init(key, blank))
+        return merge(previous, system.init(key, batch))
 
-    return enter
+    return transition
 
 
-def carried(before: PyTree, fresh: PyTree) -> PyTree:
-    """`fresh`, with each array that `before` has at the same place taken from there.
+def merge(previous: PyTree, fresh: PyTree) -> PyTree:
+    """`fresh`, with each array replaced by the one at the same path of `previous`, if there is one.
 
-    So the networks go on with their weights, moments, counts and averages; new blocks start as they were
-    drawn, without moments, their average equal to them; what the smaller size alone needed is left behind.
+    Networks keep their weights, optimizer states, step counts and EMAs. New blocks keep their initialization,
+    with moments of zero and an EMA equal to them. Arrays that only the previous stage had are dropped.
+
+    Raises:
+      UserError: an array has different shapes in the two.
     """
-    kept = dict(jax.tree_util.tree_leaves_with_path(before))
+    kept = dict(jax.tree_util.tree_leaves_with_path(previous))
 
-    def take(path: tuple[Any, ...], new: Array) -> Array:
+    def select(path: tuple[Any, ...], new: Array) -> Array:
         old = kept.get(path, new)
         if old.shape != new.shape:
             name = jax.tree_util.keystr(path)
-            raise ValueError(f"{name} has the shape {old.shape}, and {new.shape} in the phase that follows")
+            raise errors.UserError(f"{name} has shape {old.shape}, and {new.shape} in the next phase")
         return old
 
-    return jax.tree_util.tree_map_with_path(take, fresh)
+    return jax.tree_util.tree_map_with_path(select, fresh)

@@ -1,7 +1,7 @@
-"""What goes into a generator at sampling time: keys, latents, breeds; and what comes out as a PNG's bytes.
+"""Inputs of a generator at sampling time (keys, latents, labels), and its output as uint8.
 
-Everything is indexed by picture: picture i depends on (key, i) only, so it is the same at any batch
-size, any number of devices and any number of pictures asked for.
+Key, latent and label of image i depend on (key, i) only: they are the same for any batch size, number of
+devices and number of images.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,20 +9,23 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from jaxdog.utils import errors
+
 Array = jax.Array
 Key = jax.Array
 
-POLICIES = ("uniform", "balanced", "varied")
+LABEL_POLICIES = ("uniform", "balanced", "skip_collapsed")
 
-# What "varied" asks of a breed, as two entries of 2019 did.
-PICTURES = 6  # of each breed, drawn one by one
-LEAST_SPREAD = 0.95  # there rounded to one decimal, and to be at least 1.0
+# "skip_collapsed": a class has collapsed if the `diversity` of its images is too low, as in two competition
+# entries.
+IMAGES_PER_CLASS = 6
+MIN_DIVERSITY = 0.95  # the entries rounded to one decimal and required at least 1.0
 
 
 def image_keys(key: Key, indices: int | Array) -> Array:
-    """One typed key per picture, [n]: the picture's index folded into `key`.
+    """One typed key per image, [n]: the image's index folded into `key`.
 
-    `indices` is how many (0 .. n-1) or the indices themselves, [n] int.
+    `indices` is the number n of images 0 .. n-1, or their indices [n] int.
     """
     if isinstance(indices, int):
         indices = jnp.arange(indices)
@@ -30,21 +33,28 @@ def image_keys(key: Key, indices: int | Array) -> Array:
 
 
 def latent(keys: Array, dim: int, truncation: float = 0.0, method: str = "resample") -> Array:
-    """Latents, [b, dim] float32, one key per picture; N(0, 1), cut at |z| <= truncation when that is not 0.
+    """Latents [b, dim] float32 from N(0, I), one key per image.
+
+    With a truncation above 0, |z| <= truncation.
 
     method:
-      threshold   the normal clamped to [-t, t]: what lies outside gathers on the two edges
-      resample    each coordinate outside is drawn again until it is inside (BigGAN, arXiv 1809.11096,
-                  section 3.1): a truncated normal; what the first draw put inside stays as it was
-      truncnorm   the same distribution by its inverse CDF: one draw, cheap at any t
+      threshold  clips to [-truncation, truncation], so that values outside accumulate at the two bounds
+      resample   rejection sampling: redraws values outside until they are inside (the truncation trick of
+                 BigGAN, Brock et al. 2018, sec. 3.1)
+      truncnorm  the same distribution by the inverse CDF: a single draw, fast for any truncation
+
+    Raises:
+      UserError: an unknown method or a negative truncation.
     """
-    if method not in METHODS:
-        raise ValueError(f"truncation method {method!r} is unknown; choices: {', '.join(METHODS)}")
+    if method not in TRUNCATION_METHODS:
+        raise errors.UserError(
+            f"truncation method {method!r} is unknown; choices: {', '.join(TRUNCATION_METHODS)}"
+        )
     if not truncation >= 0.0:
-        raise ValueError(f"truncation must be 0 (none) or positive, got {truncation}")
+        raise errors.UserError(f"truncation must be 0 (none) or positive, got {truncation}")
     if truncation == 0.0:
         return jax.vmap(lambda key: jax.random.normal(key, (dim,)))(keys)
-    return jax.vmap(lambda key: METHODS[method](key, dim, truncation))(keys)
+    return jax.vmap(lambda key: TRUNCATION_METHODS[method](key, dim, truncation))(keys)
 
 
 def _threshold(key: Key, dim: int, truncation: float) -> Array:
@@ -67,47 +77,52 @@ def _truncnorm(key: Key, dim: int, truncation: float) -> Array:
     return jax.random.truncated_normal(key, -truncation, truncation, (dim,))
 
 
-METHODS: dict[str, Callable[[Key, int, float], Array]] = {
+TRUNCATION_METHODS: dict[str, Callable[[Key, int, float], Array]] = {
     "threshold": _threshold,
     "resample": _resample,
     "truncnorm": _truncnorm,
 }
 
 
-def labels(n: int, classes: int, policy: str, key: Key, without: Sequence[int] = ()) -> Array:
-    """The breeds of pictures 0 .. n-1, [n] int32 in [0, classes), none of those in `without`.
+def labels(n: int, classes: int, policy: str, key: Key, exclude_classes: Sequence[int] = ()) -> Array:
+    """Labels of images 0 .. n-1, [n] int32 in [0, classes), none of them in `exclude_classes`.
 
     policy:
-      uniform    each drawn on its own, all breeds equally likely
-      balanced   one of each in order, and again: counts differ by at most one; `key` is not used
-      varied     as uniform; `without` is to have those breeds too whose pictures look alike (see `spread`)
+      uniform         drawn independently and uniformly
+      balanced        cycles through the classes: counts differ by at most one; `key` is not used
+      skip_collapsed  as uniform; the caller adds the collapsed classes to `exclude_classes`, see `diversity`
+
+    Raises:
+      UserError: an unknown policy, or no class is left.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"label policy {policy!r} is unknown; choices: {', '.join(POLICIES)}")
+    if policy not in LABEL_POLICIES:
+        raise errors.UserError(f"label policy {policy!r} is unknown; choices: {', '.join(LABEL_POLICIES)}")
     if classes < 1:
-        raise ValueError(f"labels need at least 1 class, got {classes}")
-    kept = [breed for breed in range(classes) if breed not in without]
-    if not kept or any(not 0 <= breed < classes for breed in without):
-        raise ValueError(
-            f"labels without {list(without)}: there are breeds 0 to {classes - 1}, and one must stay"
+        raise errors.UserError(f"labels need at least 1 class, got {classes}")
+    allowed = [label for label in range(classes) if label not in exclude_classes]
+    if not allowed or any(not 0 <= label < classes for label in exclude_classes):
+        raise errors.UserError(
+            f"exclude_classes is {list(exclude_classes)}; there are classes 0 to {classes - 1}, and one must "
+            "remain"
         )
     if policy == "balanced":
-        drawn = jnp.arange(n, dtype=jnp.int32) % len(kept)
+        index = jnp.arange(n, dtype=jnp.int32) % len(allowed)
     else:
-        drawn = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(kept), jnp.int32))(image_keys(key, n))
-    return jnp.asarray(kept, jnp.int32)[drawn]
+        keys = image_keys(key, n)
+        index = jax.vmap(lambda key: jax.random.randint(key, (), 0, len(allowed), jnp.int32))(keys)
+    return jnp.asarray(allowed, jnp.int32)[index]
 
 
-def spread(image: Array) -> Array:
-    """How much the pictures of each row differ, [n, k, h, w, c] in [-1, 1] -> [n].
+def diversity(image: Array) -> Array:
+    """How much the images of each row differ, [n, k, h, w, c] in [-1, 1] -> [n].
 
-    The squared difference of each picture to the next, summed over channels and averaged over pixels, is
-    summed up and divided by k, as two entries of 2019 had it.
+    Squared differences of consecutive images are summed over channels, averaged over pixels, summed over the
+    row and divided by k, as in two competition entries.
     """
     _, k, h, w, _ = image.shape
     return jnp.sum(jnp.square(image[:, 1:] - image[:, :-1]), (1, 2, 3, 4)) / (h * w * k)
 
 
 def to_uint8(image: Array) -> Array:
-    """Picture in [-1, 1] -> uint8, rounded to the nearest level and clipped; undoes x / 127.5 - 1 exactly."""
+    """Image in [-1, 1] -> uint8, rounded to nearest and clipped: the exact inverse of x / 127.5 - 1."""
     return jnp.clip(jnp.round(127.5 * (image + 1.0)), 0.0, 255.0).astype(jnp.uint8)

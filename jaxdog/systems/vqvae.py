@@ -1,10 +1,11 @@
-"""VQ-VAE-2 (Razavi, van den Oord, Vinyals 2019): pictures become codes, then what follows what is learnt.
+"""VQ-VAE-2 (Razavi, van den Oord, Vinyals 2019): an autoencoder with discrete codes, and a prior over them.
 
-Two phases. The autoencoder's: pictures to codes of two levels and back. The prior's: the autoencoder stands
-still and turns each batch into codes, which the prior learns to predict one after the other; pictures are
-drawn code by code and decoded. Read downwards: the settings, the first phase, the second.
+It is trained in two phases. The first trains the autoencoder, images to codes of two levels and back. The
+second keeps the autoencoder fixed and trains an autoregressive prior on the codes of each batch. Images are
+sampled code by code and decoded.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,220 +17,241 @@ from flax import struct
 
 from jaxdog import types
 from jaxdog.augment import transforms
-from jaxdog.models import transformer_prior, vqvae
+from jaxdog.models import code_prior, vqvae
 from jaxdog.optim import optimizers
+from jaxdog.utils import errors
 
 Array = types.Array
 Key = types.Key
 
 LEVELS = "top", "bottom"
-PRIOR = 2000  # what the run's key is folded with for the prior's parameters
+PRIOR_SEED = 2000  # folded into the run's key for the prior's parameters
 
 
-class Game(NamedTuple):
-    """What stays fixed in both phases."""
+class VQVAESpec(NamedTuple):
+    """Networks and hyperparameters of both phases."""
 
     autoencoder: vqvae.Autoencoder
-    prior: Any  # priors.Transformer, or what speaks as it does
-    size: int  # of the pictures, pixels on a side
-    codes: int  # of each codebook
-    commitment: float  # weight of the encoder's squared distance to its codes
-    decay: float  # of the codebooks' moving averages
-    restart: float  # a code used less than so many times the mean begins anew
-    temperature: float  # of drawn codes
+    prior: Any  # with the interface described in `models.code_prior`
+    size: int  # height and width of the images
+    codebook_size: int  # of each level
+    commitment: float  # weight of the commitment loss
+    decay: float  # of the codebooks' moving averages, in [0, 1)
+    dead_code_threshold: float  # in [0, 1), see `models.vqvae.update_codebook`
+    temperature: float  # of sampled codes
     optimizer: optax.GradientTransformationExtraArgs  # of the autoencoder
     prior_optimizer: optax.GradientTransformationExtraArgs
-    augment: Sequence[types.Augment]  # applied to the real pictures, in order
-    finish: Callable[[Array], Array]  # what happens to a generated picture when it is sampled
+    augment: Sequence[types.Augment]  # of real images, in order
+    postprocess: Callable[[Array], Array]  # of sampled images
 
 
-def sides(size: int) -> tuple[int, ...]:
-    """Heights of the top and of the bottom map of pictures of `size`."""
-    return tuple(size // shrunk for shrunk in vqvae.SHRUNK)
+def map_sides(size: int) -> tuple[int, ...]:
+    """Heights of the top and of the bottom map, for images of `size`."""
+    return tuple(size // factor for factor in vqvae.DOWNSAMPLING)
 
 
-def autoencoder(game: Game) -> types.System:
-    """The first phase. Its samples are codes drawn each on its own, as often as it is used, and decoded."""
-    if game.size % vqvae.SHRUNK[0]:
-        raise ValueError(f"game.size is {game.size}, and must be a multiple of {vqvae.SHRUNK[0]}")
-    for name, share in (("game.decay", game.decay), ("game.restart", game.restart)):
-        if not 0.0 <= share < 1.0:
-            raise ValueError(f"{name} is {share}, and must lie in [0, 1)")
+def autoencoder(spec: VQVAESpec) -> types.System:
+    """The first phase. Its samples are decoded from independent codes, drawn in proportion to their usage.
+
+    Raises:
+      UserError: a size that is not a multiple of 8, or a decay or threshold outside [0, 1).
+    """
+    if spec.size % vqvae.DOWNSAMPLING[0]:
+        raise errors.UserError(
+            f"system.resolution is {spec.size}, and must be a multiple of {vqvae.DOWNSAMPLING[0]}"
+        )
+    fractions = {"decay": spec.decay, "dead_code_threshold": spec.dead_code_threshold}
+    for name, value in fractions.items():
+        if not 0.0 <= value < 1.0:
+            raise errors.UserError(f"system.{name} is {value}, and must lie in [0, 1)")
     return types.System(
-        partial(_init, game),
-        partial(_step, game),
-        partial(_sample, game),
-        reconstruct=lambda state, batch, key: _reconstruct(game, *_parts(state.autoencoder), batch, key),
+        partial(_init, spec),
+        partial(_step, spec),
+        partial(_sample, spec),
+        reconstruct=lambda state, batch, key: _reconstruct(
+            spec, state.autoencoder.params, state.autoencoder.model_state, batch, key
+        ),
     )
 
 
-def prior(game: Game) -> types.System:
-    """The second phase."""
-    if not game.temperature > 0.0:
-        raise ValueError(f"game.temperature is {game.temperature}, and must be above 0")
+def prior(spec: VQVAESpec) -> types.System:
+    """The second phase.
+
+    Raises:
+      UserError: a temperature that is not positive.
+    """
+    if not spec.temperature > 0.0:
+        raise errors.UserError(f"system.temperature is {spec.temperature}, and must be above 0")
     return types.System(
-        partial(_prior_init, game),
-        partial(_prior_step, game),
-        partial(_prior_sample, game),
-        reconstruct=lambda state, batch, key: _reconstruct(game, state.params, state.books, batch, key),
+        partial(_prior_init, spec),
+        partial(_prior_step, spec),
+        partial(_prior_sample, spec),
+        reconstruct=lambda state, batch, key: _reconstruct(spec, state.params, state.codebooks, batch, key),
     )
-
-
-def enter(game: Game, seed: int, before: "Coding") -> "Predicting":
-    """The first state of the prior's phase: the autoencoder as it was learnt, without its optimiser."""
-    net = _prior_net(game, jax.random.fold_in(jax.random.key(seed), PRIOR))
-    params, books = _parts(before.autoencoder)
-    return Predicting(step=before.step, prior=net, params=params, books=books)
 
 
 # ------------------------------------------------------------------ the autoencoder
 
 
 @struct.dataclass
-class Coding:
-    """What the first phase changes."""
+class AutoencoderState:
+    """Training state of the first phase."""
 
     step: Array  # [] int32, steps done
-    autoencoder: types.Net  # its stats: {"top", "bottom"}: vqvae.Codebook
+    autoencoder: types.PlayerState  # its model state: {"top", "bottom"}: vqvae.Codebook
 
 
-def _parts(net: types.Net) -> tuple[types.PyTree, types.PyTree]:
-    return net.params, net.stats
+def _init(spec: VQVAESpec, key: Key, batch: types.Batch) -> AutoencoderState:
+    augment_key, params_key, *book_keys = jax.random.split(key, 4)
+    example = transforms.apply_augments(spec.augment, augment_key, jax.tree.map(lambda x: x[:2], batch))
+    codebooks = {
+        level: vqvae.init_codebook(book_key, spec.codebook_size, spec.autoencoder.code_dim)
+        for level, book_key in zip(LEVELS, book_keys, strict=True)
+    }
+    params = spec.autoencoder.init(params_key, example.image, *_codes(codebooks))["params"]
+    player = types.PlayerState(params=params, model_state=codebooks, opt_state=spec.optimizer.init(params))
+    return AutoencoderState(step=jnp.zeros((), jnp.int32), autoencoder=player)
 
 
-def _init(game: Game, key: Key, batch: types.Batch) -> Coding:
-    augment_key, net_key, *book_keys = jax.random.split(key, 4)
-    few = transforms.applied(game.augment, augment_key, jax.tree.map(lambda x: x[:2], batch))
-    dim = game.autoencoder.code_dim
-    books = {x: vqvae.codebook(k, game.codes, dim) for x, k in zip(LEVELS, book_keys, strict=True)}
-    params = game.autoencoder.init(net_key, few.image, *_codes(books))["params"]
-    net = types.Net(params=params, stats=books, opt=game.optimizer.init(params))
-    return Coding(step=jnp.zeros((), jnp.int32), autoencoder=net)
+def _codes(codebooks: types.PyTree) -> list[Array]:
+    return [codebooks[level].code for level in LEVELS]
 
 
-def _codes(books: types.PyTree) -> list[Array]:
-    return [books[level].code for level in LEVELS]
-
-
-def _step(game: Game, state: Coding, batch: types.Batch, key: Key) -> tuple[Coding, types.Scalars]:
-    """One step of the autoencoder on squared errors and commitment, one of the codebooks' averages."""
+def _step(
+    spec: VQVAESpec, state: AutoencoderState, batch: types.Batch, key: Key
+) -> tuple[AutoencoderState, types.Scalars]:
+    """One step of the autoencoder on squared error and commitment loss, and one update of the codebooks."""
     augment_key, *book_keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
-    image = transforms.applied(game.augment, augment_key, batch).image
-    net = state.autoencoder
+    image = transforms.apply_augments(spec.augment, augment_key, batch).image
+    player = state.autoencoder
 
-    def loss(params: types.PyTree) -> tuple[Array, tuple[vqvae.Coded, types.Scalars]]:
-        coded: Any = game.autoencoder.apply({"params": params}, image, *_codes(net.stats))
-        error = jnp.mean(jnp.square(coded.picture - image))
-        levels = {"top": coded.top, "bottom": coded.bottom}
-        far = {level: jnp.mean(jnp.square(x.z - x.nearest)) for level, x in levels.items()}
-        total = error + game.commitment * (far["top"] + far["bottom"])
-        parts = {f"commitment/{level}": x for level, x in far.items()}
-        return total, (coded, {"loss/autoencoder": total, "loss/reconstruction": error, **parts})
+    def loss(params: types.PyTree) -> tuple[Array, tuple[vqvae.AutoencoderOutput, types.Scalars]]:
+        output: Any = spec.autoencoder.apply({"params": params}, image, *_codes(player.model_state))
+        error = jnp.mean(jnp.square(output.reconstruction - image))
+        levels = {"top": output.top, "bottom": output.bottom}
+        commitment = {level: jnp.mean(jnp.square(x.z - x.nearest)) for level, x in levels.items()}
+        total = error + spec.commitment * (commitment["top"] + commitment["bottom"])
+        scalars = {f"commitment/{level}": x for level, x in commitment.items()}
+        return total, (output, {"loss/autoencoder": total, "loss/reconstruction": error, **scalars})
 
-    (_, (coded, scalars)), gradient = jax.value_and_grad(loss, has_aux=True)(net.params)
-    books = {}
-    for level, seen, book_key in zip(LEVELS, (coded.top, coded.bottom), book_keys, strict=True):
-        books[level], told = vqvae.moved(
-            net.stats[level], seen.z, seen.index, game.decay, game.restart, book_key
+    (_, (output, scalars)), gradient = jax.value_and_grad(loss, has_aux=True)(player.params)
+    codebooks = {}
+    for level, quantized, book_key in zip(LEVELS, (output.top, output.bottom), book_keys, strict=True):
+        codebooks[level], metrics = vqvae.update_codebook(
+            player.model_state[level],
+            quantized.z,
+            quantized.index,
+            spec.decay,
+            spec.dead_code_threshold,
+            book_key,
         )
-        scalars |= {f"{name}/{level}": x for name, x in told._asdict().items()}
+        scalars |= {f"{name}/{level}": x for name, x in metrics._asdict().items()}
     scalars["grad_norm/autoencoder"] = optax.tree.norm(gradient)
-    net = optimizers.moved(net, gradient, books, game.optimizer, jnp.max(batch.hours))
-    return Coding(step=state.step + 1, autoencoder=net), scalars
+    player = optimizers.apply_gradients(player, gradient, codebooks, spec.optimizer, jnp.max(batch.hours))
+    return AutoencoderState(step=state.step + 1, autoencoder=player), scalars
 
 
-def _sample(game: Game, state: Coding, key: Array, label: Array) -> Array:
+def _sample(spec: VQVAESpec, state: AutoencoderState, key: Array, label: Array) -> Array:
+    """Images [b, h, w, c] of independent codes, drawn in proportion to their usage, for keys [b]."""
     del label
-    params, books = _parts(state.autoencoder)
+    params, codebooks = state.autoencoder.params, state.autoencoder.model_state
 
-    def one(key: Key) -> Array:
-        """Codes [n] of one picture."""
-        parts = [
-            jax.random.categorical(jax.random.fold_in(key, i), jnp.log(books[level].use), shape=(side**2,))
-            for i, (level, side) in enumerate(zip(LEVELS, sides(game.size), strict=True))
-        ]
-        return jnp.concatenate(parts)
+    def draw(key: Key) -> Array:
+        """The code indices [n] of one image."""
+        maps = []
+        for i, (level, side) in enumerate(zip(LEVELS, map_sides(spec.size), strict=True)):
+            logits = jnp.log(codebooks[level].ema_count)
+            maps.append(jax.random.categorical(jax.random.fold_in(key, i), logits, shape=(side**2,)))
+        return jnp.concatenate(maps)
 
-    return game.finish(_decoded(game, params, books, jax.vmap(one)(key)))
+    return spec.postprocess(_decode(spec, params, codebooks, jax.vmap(draw)(key)))
 
 
-def _decoded(game: Game, params: types.PyTree, books: types.PyTree, code: Array) -> Array:
-    """Codes [b, n], top before bottom, row by row -> pictures [b, s, s, 3] in [-1, 1]."""
-    parts = jnp.split(code, [sides(game.size)[0] ** 2], 1)
+def _decode(spec: VQVAESpec, params: types.PyTree, codebooks: types.PyTree, code: Array) -> Array:
+    """Code indices [b, n], top before bottom, row by row -> images [b, s, s, 3] in [-1, 1]."""
+    parts = jnp.split(code, [map_sides(spec.size)[0] ** 2], 1)
     maps = [
-        books[level].code[part].reshape(-1, side, side, game.autoencoder.code_dim)
-        for level, part, side in zip(LEVELS, parts, sides(game.size), strict=True)
+        codebooks[level].code[part].reshape(-1, side, side, spec.autoencoder.code_dim)
+        for level, part, side in zip(LEVELS, parts, map_sides(spec.size), strict=True)
     ]
-    picture: Any = game.autoencoder.apply({"params": params}, *maps, method="decode")
-    return jnp.clip(picture, -1.0, 1.0)
+    image: Any = spec.autoencoder.apply({"params": params}, *maps, method="decode")
+    return jnp.clip(image, -1.0, 1.0)
 
 
 def _reconstruct(
-    game: Game, params: types.PyTree, books: types.PyTree, batch: types.Batch, key: Key
+    spec: VQVAESpec, params: types.PyTree, codebooks: types.PyTree, batch: types.Batch, key: Key
 ) -> tuple[Array, Array]:
-    """Pictures as the encoder sees them, and what comes back, both [b, s, s, 3] in [-1, 1]."""
-    image = transforms.applied(game.augment, key, batch).image
-    coded: Any = game.autoencoder.apply({"params": params}, image, *_codes(books))
-    return image, jnp.clip(coded.picture, -1.0, 1.0)
+    """The encoder's inputs and their reconstructions, both [b, s, s, 3] in [-1, 1]."""
+    image = transforms.apply_augments(spec.augment, key, batch).image
+    output: Any = spec.autoencoder.apply({"params": params}, image, *_codes(codebooks))
+    return image, jnp.clip(output.reconstruction, -1.0, 1.0)
 
 
 # ------------------------------------------------------------------ the prior
 
 
 @struct.dataclass
-class Predicting:
-    """What the second phase changes, and the autoencoder, which it does not."""
+class PriorState:
+    """Training state of the second phase, and the fixed autoencoder."""
 
-    step: Array  # [] int32, steps done, those of the first phase too
-    prior: types.Net
+    step: Array  # [] int32, steps done, including those of the first phase
+    prior: types.PlayerState
     params: types.PyTree  # of the autoencoder
-    books: types.PyTree
+    codebooks: types.PyTree
 
 
-def _prior_net(game: Game, key: Key) -> types.Net:
-    code, label = jnp.zeros((1, sum(game.prior.lengths)), jnp.int32), jnp.zeros(1, jnp.int32)
-    params = game.prior.init(key, code, label, False)["params"]
-    return types.Net(params=params, stats={}, opt=game.prior_optimizer.init(params))
+def transition(spec: VQVAESpec, seed: int, before: AutoencoderState) -> PriorState:
+    """Initial state of the second phase: the trained autoencoder without its optimizer, and a new prior."""
+    return _with_new_prior(spec, jax.random.fold_in(jax.random.key(seed), PRIOR_SEED), before)
 
 
-def _prior_init(game: Game, key: Key, batch: types.Batch) -> Predicting:
-    before = _init(game, key, batch)
-    params, books = _parts(before.autoencoder)
-    return Predicting(step=before.step, prior=_prior_net(game, key), params=params, books=books)
+def _prior_init(spec: VQVAESpec, key: Key, batch: types.Batch) -> PriorState:
+    return _with_new_prior(spec, key, _init(spec, key, batch))
 
 
-def sequence(game: Game, params: types.PyTree, books: types.PyTree, image: Array) -> Array:
-    """Pictures [b, s, s, 3] -> their codes [b, n] int32: the top map's row by row, then the bottom's."""
-    seen: Any = game.autoencoder.apply({"params": params}, image, *_codes(books), method="encode")
-    return jnp.concatenate([x.index.reshape(image.shape[0], -1) for x in seen], 1)
+def _with_new_prior(spec: VQVAESpec, key: Key, before: AutoencoderState) -> PriorState:
+    code, label = jnp.zeros((1, sum(spec.prior.lengths)), jnp.int32), jnp.zeros(1, jnp.int32)
+    params = spec.prior.init(key, code, label, False)["params"]
+    return PriorState(
+        step=before.step,
+        prior=types.PlayerState(params=params, model_state={}, opt_state=spec.prior_optimizer.init(params)),
+        params=before.autoencoder.params,
+        codebooks=before.autoencoder.model_state,
+    )
+
+
+def encode(spec: VQVAESpec, params: types.PyTree, codebooks: types.PyTree, image: Array) -> Array:
+    """Images [b, s, s, 3] -> code indices [b, n] int32: the top map row by row, then the bottom map."""
+    levels: Any = spec.autoencoder.apply({"params": params}, image, *_codes(codebooks), method="encode")
+    return jnp.concatenate([x.index.reshape(image.shape[0], -1) for x in levels], 1)
 
 
 def _prior_step(
-    game: Game, state: Predicting, batch: types.Batch, key: Key
-) -> tuple[Predicting, types.Scalars]:
-    """One step on the codes' log-likelihood; bits are those of one code, log2(codes) if nothing is known."""
+    spec: VQVAESpec, state: PriorState, batch: types.Batch, key: Key
+) -> tuple[PriorState, types.Scalars]:
+    """One step of the prior on the negative log-likelihood of the codes."""
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    image = transforms.applied(game.augment, augment_key, batch).image
-    code = jax.lax.stop_gradient(sequence(game, state.params, state.books, image))
+    image = transforms.apply_augments(spec.augment, augment_key, batch).image
+    code = jax.lax.stop_gradient(encode(spec, state.params, state.codebooks, image))
 
     def loss(params: types.PyTree) -> tuple[Array, types.Scalars]:
         rngs = {"dropout": dropout_key}
-        logits: Any = game.prior.apply({"params": params}, code, batch.label, True, rngs=rngs)
-        nats = transformer_prior.nats(logits, code)
-        mean = jnp.mean(nats)
-        bits = nats / jnp.log(2.0)
-        parts = jnp.split(bits, [sides(game.size)[0] ** 2], 1)
+        logits: Any = spec.prior.apply({"params": params}, code, batch.label, True, rngs=rngs)
+        nll = code_prior.nll(logits, code)
+        mean = jnp.mean(nll)
+        bits = nll / jnp.log(2.0)
+        parts = jnp.split(bits, [map_sides(spec.size)[0] ** 2], 1)
         scalars = {f"bits_per_code/{level}": jnp.mean(x) for level, x in zip(LEVELS, parts, strict=True)}
-        scalars["bits_per_dim/prior"] = jnp.mean(jnp.sum(bits, 1)) / (3 * game.size**2)
+        scalars["bits_per_dim/prior"] = jnp.mean(jnp.sum(bits, 1)) / (3 * spec.size**2)
         return mean, {"loss/prior": mean, **scalars}
 
     (_, scalars), gradient = jax.value_and_grad(loss, has_aux=True)(state.prior.params)
     scalars["grad_norm/prior"] = optax.tree.norm(gradient)
-    net = optimizers.moved(state.prior, gradient, {}, game.prior_optimizer, jnp.max(batch.hours))
-    return Predicting(step=state.step + 1, prior=net, params=state.params, books=state.books), scalars
+    player = optimizers.apply_gradients(state.prior, gradient, {}, spec.prior_optimizer, jnp.max(batch.hours))
+    return dataclasses.replace(state, step=state.step + 1, prior=player), scalars
 
 
-def _prior_sample(game: Game, state: Predicting, key: Array, label: Array) -> Array:
-    """Pictures [b, h, w, c], one key [b] and one breed [b] each."""
-    code = transformer_prior.draw(game.prior, state.prior.params, key, label, game.temperature)
-    return game.finish(_decoded(game, state.params, state.books, code))
+def _prior_sample(spec: VQVAESpec, state: PriorState, key: Array, label: Array) -> Array:
+    """Images [b, h, w, c] for keys [b] and labels [b]."""
+    code = code_prior.sample_codes(spec.prior, state.prior.params, key, label, spec.temperature)
+    return spec.postprocess(_decode(spec, state.params, state.codebooks, code))

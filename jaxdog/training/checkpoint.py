@@ -1,6 +1,16 @@
-"""Checkpoints of a run: asynchronous, atomic, the last few and the best few by score.
+"""Checkpoints of a run, written asynchronously and atomically; the newest and the best-scoring are kept.
 
-A checkpoint holds the state's arrays, and beside them a small JSON record (seconds trained, scores).
+`<workdir>/checkpoints/<step>/` holds
+
+    state    every array of the system's state: the step count; for each player (g, d, ...) its parameters,
+             batch statistics and spectral-norm vectors, optimizer state and regularizer state; the EMA and
+             any further EMAs. Training needs nothing else: random keys and the order of the images are
+             functions of the run's seed and the step.
+    record   JSON: {"seconds": the training time of the run so far}
+    metrics  JSON: {metric: score}, if this step was evaluated
+
+On the same devices, a resumed run is bit-identical to an uninterrupted one, except on GPUs without
+--deterministic and with settings that depend on wall-clock time (wallclock_cosine, train.max_hours).
 """
 
 import pathlib
@@ -11,17 +21,24 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers, type_handlers
 
+from jaxdog.utils import errors
+
 Record = dict[str, Any]
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(errors.UserError):
     """A checkpoint could not be written or read; the message says what to do."""
 
 
 class Checkpoints:
-    """The checkpoints of one work folder.
+    """The checkpoints of one folder.
 
-    keep_last: newest checkpoints kept. keep_best: checkpoints with the lowest `metric` kept besides.
+    Args:
+      folder: where they are stored; created if missing.
+      keep_last: number of newest checkpoints to keep.
+      keep_best: number of checkpoints with the lowest `metric` to keep in addition.
+      metric: name of the score; lower is better.
+      read_only: if True, nothing is written or deleted.
     """
 
     def __init__(
@@ -29,9 +46,9 @@ class Checkpoints:
     ):
         self.folder = folder.absolute()
         self.metric = metric
-        # One host writes a replicated array; to share it out orbax would compile a slice for every shape.
-        writer = type_handlers.ArrayHandler(use_replica_parallel=False)
-        type_handlers.register_type_handler(jax.Array, writer, override=True)
+        # One process writes each replicated array. Sharing the work would compile one slice per array shape.
+        handler = type_handlers.ArrayHandler(use_replica_parallel=False)
+        type_handlers.register_type_handler(jax.Array, handler, override=True)
         policy = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(keep_last),
@@ -56,7 +73,7 @@ class Checkpoints:
         )
 
     def latest(self) -> int | None:
-        """The step of the newest whole checkpoint."""
+        """The step of the newest complete checkpoint; None if there is none."""
         return self._manager.latest_step()
 
     def best(self) -> int | None:
@@ -65,7 +82,7 @@ class Checkpoints:
         return min(scored, key=lambda i: (self._score(i), i)) if scored else self.latest()
 
     def best_score(self) -> float | None:
-        """The lowest score of a checkpoint that is kept; None if none has one."""
+        """The lowest score of the checkpoints that are kept; None if none has a score."""
         scores = [x for i in self._manager.all_steps() if (x := self._score(i)) is not None]
         return min(scores, default=None)
 
@@ -74,79 +91,84 @@ class Checkpoints:
         return None if metrics is None else metrics[self.metric]
 
     def save(self, step: int, state: Any, record: Record, score: float | None = None) -> None:
-        """Begin to write `state` at `step`; returns once the device's arrays are copied.
+        """Starts to write `state` at `step`; returns once the arrays are copied to the host.
 
-        Raises CheckpointError where the disk cannot hold it, or where an earlier write failed.
+        Raises CheckpointError if the disk has too little space, or an earlier write failed.
         """
         needed = sum(x.nbytes for x in jax.tree.leaves(state))
         free = shutil.disk_usage(self.folder).free
         if free < 1.1 * needed:
             raise CheckpointError(
-                self._full(step, f"it needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free")
+                self._not_written(step, f"it needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free")
             )
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
         metrics = None if score is None else {self.metric: float(score)}
         try:
             self._manager.save(step, args=args, metrics=metrics, force=True)
         except (OSError, ValueError) as error:
-            raise CheckpointError(self._full(step, str(error))) from error
+            raise CheckpointError(self._not_written(step, str(error))) from error
 
     def wait(self) -> None:
-        """Return when every begun checkpoint is on disk; raises CheckpointError if one could not be."""
+        """Waits until all checkpoints are on disk; raises CheckpointError if one could not be written."""
         try:
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
-            raise CheckpointError(self._full(None, str(error))) from error
+            raise CheckpointError(self._not_written(None, str(error))) from error
 
     def restore(self, step: int, shapes: Any, shardings: Any) -> tuple[Any, Record]:
-        """State and record at `step`, placed by `shardings`; `shapes` is the state's, by jax.eval_shape.
+        """State and record at `step`.
 
-        Raises CheckpointError where the checkpoint is damaged or of another model.
+        Args:
+          step: the step of a checkpoint.
+          shapes: shapes and dtypes of the state's arrays, from jax.eval_shape.
+          shardings: the sharding of each array; the checkpoint may have been written on other devices.
+
+        Raises CheckpointError if the checkpoint is damaged or belongs to another model.
         """
-        like = jax.tree.map(
-            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, shardings
+        target = jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
         )
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(like), record=ocp.args.JsonRestore())
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target), record=ocp.args.JsonRestore())
         try:
             restored = self._manager.restore(step, args=args)
-        except Exception as error:  # orbax and tensorstore raise many kinds
-            raise CheckpointError(self._damaged(step, error)) from error
+        except Exception as error:  # Orbax and TensorStore raise many types of exceptions
+            raise CheckpointError(self._not_readable(step, error)) from error
         return restored["state"], dict(restored["record"])
 
-    def raw(self, step: int) -> dict[str, Any]:
-        """The state at `step` as nested dicts of arrays on this host, whatever model it is of.
+    def load_arrays(self, step: int) -> dict[str, Any]:
+        """The state at `step` as nested dicts of host arrays, for any model.
 
-        Raises CheckpointError where the checkpoint is damaged.
+        Raises CheckpointError if the checkpoint is damaged.
         """
         try:
             args = ocp.args.Composite(state=ocp.args.StandardRestore())
             return jax.device_get(self._manager.restore(step, args=args)["state"])
-        except Exception as error:  # orbax and tensorstore raise many kinds
-            raise CheckpointError(self._damaged(step, error)) from error
+        except Exception as error:  # Orbax and TensorStore raise many types of exceptions
+            raise CheckpointError(self._not_readable(step, error)) from error
 
     def close(self) -> None:
-        """Wait, then let go of the threads."""
+        """Waits for all writes and stops the threads."""
         self.wait()
         self._manager.close()
 
-    def _full(self, step: int | None, reason: str) -> str:
+    def _not_written(self, step: int | None, reason: str) -> str:
         latest = self.latest()
-        kept = "there is no earlier one" if latest is None else f"that of step {latest} is whole"
+        kept = "there is no earlier one" if latest is None else f"the checkpoint of step {latest} is complete"
         name = "a checkpoint" if step is None else f"the checkpoint of step {step}"
         return (
             f"{name} could not be written to {self.folder}: {reason}. Nothing else is lost: {kept}. Free "
-            "some space (or lower checkpoint.keep_last and keep_best) and run the same command to go on."
+            "some space (or lower checkpoint.keep_last and keep_best) and rerun the command to resume."
         )
 
-    def _damaged(self, step: int, error: Exception) -> str:
+    def _not_readable(self, step: int, error: Exception) -> str:
         others = sorted(i for i in self._manager.all_steps() if i != step)
-        way = (
-            f"To go on from step {max(others)} instead, delete the folder {self.folder / str(step)}"
+        advice = (
+            f"To resume from step {max(others)} instead, delete the folder {self.folder / str(step)}"
             if others
             else "There is no other checkpoint in this folder, so a new run needs another --workdir"
         )
         reason = " ".join(str(error).split())[:300]
         return (
-            f"the checkpoint of step {step} in {self.folder} cannot be read: it is damaged, or of another "
-            f"model ({type(error).__name__}: {reason}). {way}."
+            f"the checkpoint of step {step} in {self.folder} cannot be read: it is damaged, or belongs to "
+            f"another model ({type(error).__name__}: {reason}). {advice}."
         )

@@ -1,136 +1,152 @@
-"""What runs on the devices: the jitted functions of one phase over a mesh, and where its state lives."""
+"""The compiled training step of one phase: selection of the batch, the step itself, the sample grid.
 
-from collections.abc import Callable, Sequence
+`CompiledPhase` jits a phase's pure functions over the device mesh. All randomness is a function of the run's
+seed and the step number, so a resumed run is bit-identical (`checkpoint` lists the exceptions).
+"""
+
+from collections.abc import Sequence
 from concurrent import futures
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxdog import sharding, types
 from jaxdog.data import batches
 from jaxdog.systems import sampling
 from jaxdog.training import checkpoint
+from jaxdog.utils import errors
 
-# How XLA compiles what runs once: on CPU in half the time, to code that is slower.
-ONCE = {"cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}}
-# What each use of a run's one seed folds into its key.
+# Compiler options for functions that run once. On CPUs they halve the compile time and slow the function.
+RUNS_ONCE = {"cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}}
+# Purposes of a run's seed; each is folded into the key.
 INIT, DATA, STEP, EVALUATE, GRID, SUBMIT, LABELS, RECONSTRUCT = range(8)
 
 
-def key_for(seed: int, use: int) -> types.Key:
-    """The key of one use (INIT, DATA, ...) of a run's seed."""
-    return jax.random.fold_in(jax.random.key(seed), use)
+def key_for(seed: int, purpose: int) -> types.Key:
+    """The key for one purpose (INIT, DATA, ...), derived from a run's seed."""
+    return jax.random.fold_in(jax.random.key(seed), purpose)
 
 
-class Compiled(NamedTuple):
-    """The jitted functions of one phase; what takes a state donates it, but for `grid`."""
+class CompiledPhase:
+    """The jitted functions of one phase.
 
-    first: Callable[[batches.Data], Any]  # the first state, as a function that is not jitted
-    init: Callable[[batches.Data], Any]
-    # (state, data, hours) -> (state, scalars [k]): k steps; jitted. data: the set, or the rows of these steps
-    dispatch: Any
-    grid: Callable[[Any, types.Array], types.Array]  # (state, label [n]) -> [n, h, w, c] uint8
+    init(data) -> state: the initial state.
+    train_steps(state, data, hours) -> (state, scalars [k]): k training steps; donates `state`.
+    sample_grid(state, label [n]) -> [n, h, w, c] uint8: images of fixed latents.
 
-
-def compiled(
-    phase: types.Phase,
-    seed: int,
-    steps_per_dispatch: int,
-    over: Mesh,
-    deal_state: bool = False,
-    streamed: bool = False,
-) -> Compiled:
-    """Jits a phase over the mesh: batches sharded, the state replicated or, with `deal_state`, dealt out.
-
-    streamed: what is given as data are rows [k, b, ...] of these steps, as `stream.dispatches` has them.
+    Args:
+      phase: the phase; its batch size must be a multiple of the number of devices.
+      seed: the run's seed.
+      steps_per_execution: k. One call runs k steps, so that the devices do not wait for the host.
+      mesh: the mesh of all devices. Batches are sharded over it.
+      fsdp: shard large arrays of the state, see `sharding.state_shardings`; else they are replicated.
+      streamed: `data` holds the rows [k, b, ...] of these steps (`host_loader.prefetch`); else the whole set.
     """
-    if phase.batch_size % over.size:
-        raise ValueError(
-            f"a step's {phase.batch_size} pictures cannot be shared out over {over.size} devices; "
-            f"make game.batch_size a multiple of {over.size}"
-        )
-    everywhere, sharded = sharding.everywhere(over), sharding.by_rows(over)
 
-    step = phase.system.step
-    if phase.system.apart:
-        rows = P(), P(sharding.AXIS), P()
-        step = jax.shard_map(step, mesh=over, in_specs=rows, out_specs=P(), check_vma=False)
+    def __init__(
+        self,
+        phase: types.Phase,
+        seed: int,
+        steps_per_execution: int,
+        mesh: Mesh,
+        fsdp: bool = False,
+        streamed: bool = False,
+    ):
+        if phase.batch_size % mesh.size:
+            raise errors.UserError(
+                f"a batch of {phase.batch_size} images cannot be split over {mesh.size} devices; "
+                f"make system.batch_size a multiple of {mesh.size}"
+            )
+        self.phase, self.seed, self.steps_per_execution = phase, seed, steps_per_execution
+        self.mesh, self.fsdp, self.streamed = mesh, fsdp, streamed
+        self._replicated = sharding.replicated(mesh)
+        self._step = phase.system.step
+        if phase.system.per_device:
+            specs = P(), P(sharding.AXIS), P()
+            self._step = jax.shard_map(self._step, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+        self.train_steps: Any = jax.jit(self._train_steps, donate_argnums=0)
+        self.sample_grid: Any = jax.jit(self._sample_grid, out_shardings=self._replicated)
 
-    def batch(data: batches.Data, step: types.Array | int, hours: types.Array | float) -> types.Batch:
-        with jax.sharding.use_abstract_mesh(over.abstract_mesh):
-            batch = batches.batch(data, key_for(seed, DATA), step, phase.batch_size, hours)
-        return jax.lax.with_sharding_constraint(batch, sharded)
+    def init(self, data: batches.Data) -> Any:
+        """The initial state. Inside jit, each array gets its own buffer and can be donated."""
+        shardings = self._shardings(jax.eval_shape(self.init_fn, data))
+        options = RUNS_ONCE.get(jax.default_backend())
+        return jax.jit(self.init_fn, out_shardings=shardings, compiler_options=options)(data)
 
-    def first(data: batches.Data) -> Any:
-        seen = batches.seen(jax.tree.map(lambda x: x[0], data)) if streamed else batch(data, 0, 0.0)
-        return phase.system.init(key_for(seed, INIT), seen)
+    def init_fn(self, data: batches.Data) -> Any:
+        """`init` as a pure function without jit, for jax.eval_shape and ahead-of-time compilation."""
+        if self.streamed:
+            batch = batches.to_batch(jax.tree.map(lambda x: x[0], data))
+        else:
+            batch = self._batch(data, 0, 0.0)
+        return self.phase.system.init(key_for(self.seed, INIT), batch)
 
-    def placed(state: Any) -> Any:
-        return sharding.placed(state, over, deal_state)
+    def _batch(self, data: batches.Data, i: types.Array | int, hours: types.Array | float) -> types.Batch:
+        """Batch i of the run, gathered from the whole set; its images depend only on the seed and i."""
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            batch = batches.batch(data, key_for(self.seed, DATA), i, self.phase.batch_size, hours)
+        return jax.lax.with_sharding_constraint(batch, sharding.batch_sharding(self.mesh))
 
-    # Made inside jit: every leaf is its own buffer and can be donated.
-    def init(data: batches.Data) -> Any:
-        where = placed(jax.eval_shape(first, data))
-        return jax.jit(first, out_shardings=where, compiler_options=ONCE.get(jax.default_backend()))(data)
+    def _train_steps(
+        self, state: Any, data: batches.Data, hours: types.Array | float
+    ) -> tuple[Any, types.Scalars]:
+        """k steps of `system.step`, which updates the state; the rest sets shardings."""
 
-    # The old state's memory is reused for the new one; k steps per call hide the host.
-    @partial(jax.jit, donate_argnums=0)
-    def dispatch(state: Any, data: batches.Data, hours: types.Array | float) -> tuple[Any, types.Scalars]:
-        def one(state: Any, rows: batches.Data | None) -> tuple[Any, types.Scalars]:
-            now = batch(data, state.step, hours) if rows is None else batches.seen(rows, hours)
-            with jax.sharding.use_abstract_mesh(over.abstract_mesh):
-                state, scalars = step(_gathered(state, everywhere), now, key_for(seed, STEP))
-            return jax.lax.with_sharding_constraint((state, scalars), (placed(state), everywhere))
+        def body(state: Any, rows: batches.Data | None) -> tuple[Any, types.Scalars]:
+            batch = self._batch(data, state.step, hours) if rows is None else batches.to_batch(rows, hours)
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                gathered = self._all_gather_weights(state)
+                state, scalars = self._step(gathered, batch, key_for(self.seed, STEP))
+            shardings = self._shardings(state), self._replicated
+            return jax.lax.with_sharding_constraint((state, scalars), shardings)
 
-        return jax.lax.scan(one, state, data if streamed else None, steps_per_dispatch)
+        return jax.lax.scan(body, state, data if self.streamed else None, self.steps_per_execution)
 
-    @partial(jax.jit, out_shardings=everywhere)
-    def grid(state: Any, label: types.Array) -> types.Array:
-        keys = sampling.image_keys(key_for(seed, GRID), label.shape[0])
-        return sampling.to_uint8(phase.system.sample(state, keys, label))
+    def _sample_grid(self, state: Any, label: types.Array) -> types.Array:
+        keys = sampling.image_keys(key_for(self.seed, GRID), label.shape[0])
+        return sampling.to_uint8(self.phase.system.sample(state, keys, label))
 
-    return Compiled(first, init, dispatch, grid)
+    def _shardings(self, state: Any) -> Any:
+        return sharding.state_shardings(state, self.mesh, self.fsdp)
+
+    def _all_gather_weights(self, state: Any) -> Any:
+        """Replicates the players' weights for the forward passes; optimizer state and EMA stay sharded."""
+
+        def gather(x: Any) -> Any:
+            if not isinstance(x, types.PlayerState):
+                return x
+            weights: Any = jax.lax.with_sharding_constraint((x.params, x.model_state), self._replicated)
+            params, model_state = weights
+            return types.PlayerState(params, model_state, x.opt_state, x.regularizer_state)
+
+        return jax.tree.map(gather, state, is_leaf=lambda x: isinstance(x, types.PlayerState))
 
 
-def begun(functions: Compiled, data: batches.Data, hours: Any, over: Mesh, deal_state: bool = False) -> Any:
-    """A phase's first state, made while a thread compiles the steps that will take it."""
-    if jax.process_count() > 1:  # whose programs have to be compiled in one order
+def init_state(functions: CompiledPhase, data: batches.Data, hours: Any) -> Any:
+    """The initial state, computed while another thread compiles the training steps."""
+    if jax.process_count() > 1:  # all processes must compile in the same order
         return functions.init(data)
-    state = sharding.described(jax.eval_shape(functions.first, data), over, deal_state)
+    state = sharding.abstract_state(jax.eval_shape(functions.init_fn, data), functions.mesh, functions.fsdp)
     with futures.ThreadPoolExecutor(1) as thread:
-        ready = thread.submit(lambda: functions.dispatch.lower(state, data, hours).compile())
-        made = functions.init(data)
-        ready.result()
-    return made
+        compiled = thread.submit(lambda: functions.train_steps.lower(state, data, hours).compile())
+        state = functions.init(data)
+        compiled.result()
+    return state
 
 
-def _gathered(state: Any, everywhere: Sharding) -> Any:
-    """The state with the networks of its players whole on each device; the rest as it is."""
-
-    def gathered(x: Any) -> Any:
-        if not isinstance(x, types.Net):
-            return x
-        params, stats = jax.lax.with_sharding_constraint((x.params, x.stats), everywhere)
-        return types.Net(params, stats, x.opt, x.memory)
-
-    return jax.tree.map(gathered, state, is_leaf=lambda x: isinstance(x, types.Net))
-
-
-def entered(phase: types.Phase, state: Any, over: Mesh, deal_state: bool = False) -> Any:
-    """The first state of a phase that is not the first, from the last state of the one before."""
-    assert phase.enter is not None
-    # What a phase adds is where the rest is.
-    where = sharding.placed(jax.eval_shape(phase.enter, state), over, deal_state)
-    return jax.jit(phase.enter, donate_argnums=0, out_shardings=where)(state)
+def transition(phase: types.Phase, state: Any, mesh: Mesh, fsdp: bool = False) -> Any:
+    """The first state of a phase from the last state of the previous phase, which is donated."""
+    assert phase.transition is not None
+    shardings = sharding.state_shardings(jax.eval_shape(phase.transition, state), mesh, fsdp)
+    return jax.jit(phase.transition, donate_argnums=0, out_shardings=shardings)(state)
 
 
 def phase_at(phases: Sequence[types.Phase], step: int) -> int:
-    """Which phase the state of `step` belongs to: the one that made it; the first for step 0."""
+    """Index of the phase that made the state of `step`; the first phase for step 0."""
     ends = np.cumsum([phase.steps for phase in phases])
     return min(int(np.searchsorted(ends, step, side="left")), len(phases) - 1)
 
@@ -140,27 +156,26 @@ def restore(
     phases: Sequence[types.Phase],
     step: int,
     shape: tuple[int, ...],
-    over: Mesh,
-    deal_state: bool = False,
+    mesh: Mesh,
+    fsdp: bool = False,
 ) -> tuple[Any, checkpoint.Record]:
-    """State and record of the checkpoint at `step`, on all devices whole unless `deal_state`.
+    """The state of the checkpoint at `step`, on `mesh`, and its record.
 
-    shape: a picture's, (h, w, c). The checkpoint may be of a run on another number of devices.
+    shape: (h, w, c) of a stored image. The checkpoint may have been written on other devices.
     """
     phase = phases[phase_at(phases, step)]
 
     def init() -> Any:
-        data = batches.resident(jnp.zeros((1, *shape), jnp.uint8), jnp.zeros(1, jnp.int32))
-        return phase.system.init(
-            jax.random.key(0), batches.batch(data, jax.random.key(0), 0, phase.batch_size)
-        )
+        data = batches.make_data(jnp.zeros((1, *shape), jnp.uint8), jnp.zeros(1, jnp.int32))
+        batch = batches.batch(data, jax.random.key(0), 0, phase.batch_size)
+        return phase.system.init(jax.random.key(0), batch)
 
     state = jax.eval_shape(init)
-    return checkpoints.restore(step, state, sharding.placed(state, over, deal_state))
+    return checkpoints.restore(step, state, sharding.state_shardings(state, mesh, fsdp))
 
 
 def images_at(phases: Sequence[types.Phase], step: int) -> int:
-    """Real pictures seen after `step` steps."""
+    """Number of real images that the first `step` steps were trained on."""
     seen = 0
     for phase in phases:
         done = min(step, phase.steps)

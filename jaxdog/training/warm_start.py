@@ -1,4 +1,4 @@
-"""A run that begins with networks that another run has trained."""
+"""Initial weights from another run (config.init_from)."""
 
 import json
 import pathlib
@@ -7,83 +7,83 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdog import types
-from jaxdog.config import schema
 from jaxdog.training import checkpoint
+from jaxdog.utils import errors
 
-PyTree = types.PyTree
-LEARNT = ("params", "stats")  # of a player; its optimiser begins anew
+TRANSFERRED = ("params", "model_state")  # fields of a player; its optimizer state starts anew
 
 
-class Begun(NamedTuple):
-    """A state with another run's networks, and how much of each player they are."""
+class WarmStart(NamedTuple):
+    """An initial state with weights from another run."""
 
     state: Any
-    report: list[str]  # a line per player, and one per array that did not fit
+    report: list[str]  # one line per player, then one per array that was not transferred
 
 
 def load(folder: pathlib.Path) -> dict[str, Any]:
     """The best checkpoint of a work folder, as nested dicts of arrays.
 
     Raises:
-      FileNotFoundError: there is no run, or no checkpoint, in `folder`.
+      MissingFileError: `folder` holds no run, or no checkpoint.
     """
     config = folder / "config.json"
     if not config.is_file():
-        raise FileNotFoundError(f"config.init_from is {folder}, and {config} does not exist: no run is there")
+        raise errors.MissingFileError(
+            f"config.init_from is {folder}, which is not a work folder: no {config}"
+        )
     metric = json.loads(config.read_text())["eval"]["best"]
-    kept = checkpoint.Checkpoints(folder / "checkpoints", 1, 1, metric, read_only=True)
-    step = kept.best()
+    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", 1, 1, metric, read_only=True)
+    step = checkpoints.best()
     if step is None:
-        raise FileNotFoundError(f"config.init_from is {folder}, and that run has no checkpoint")
+        raise errors.MissingFileError(f"config.init_from is {folder}, and that run has no checkpoint")
     try:
-        return kept.raw(step)
+        return checkpoints.load_arrays(step)
     finally:
-        kept.close()
+        checkpoints.close()
 
 
-def begin(state: Any, source: dict[str, Any]) -> Begun:
-    """`state` with all arrays of `source` that have the same player, path and shape.
+def transfer(state: Any, source: dict[str, Any]) -> WarmStart:
+    """`state` with every array of `source` that has the same player, path and shape.
 
-    A player is a field of the state with `params` and `stats`. An average that `source` lacks is its network
-    `g` itself, a discriminator that it lacks its encoder. Arrays come back as numpy's,
-    for the caller to place.
+    A player is a field of the state with `params` and `model_state`. If `source` has no `ema`, its `g` is
+    used instead; if it has no `d`, its `encoder` is. Transferred arrays are on the host.
 
     Raises:
-      sections.ConfigError: nothing fits.
+      ConfigError: no array can be transferred.
     """
     source = {"ema": source.get("g", {}), "d": source.get("encoder", {}), **source}
-    there = {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(source)}
-    counts: dict[str, list[int]] = {}
-    strange: list[str] = []
+    arrays = {_names(path): x for path, x in jax.tree_util.tree_leaves_with_path(source)}
+    counts: dict[str, list[int]] = {}  # player -> [transferred, all]
+    misfits: list[str] = []
 
     def one(path: Any, x: Any) -> Any:
-        name = _name(path)
-        player, *rest = name
-        if not rest or rest[0] not in LEARNT:
+        names = _names(path)
+        player, *rest = names
+        if not rest or rest[0] not in TRANSFERRED:
             return x
         count = counts.setdefault(player, [0, 0])
         count[1] += 1
-        if name not in there:
-            strange.append(f"  {'/'.join(name)} {x.shape} is not there")
-        elif there[name].shape != x.shape:
-            strange.append(f"  {'/'.join(name)} is {x.shape} here and {there[name].shape} there")
+        if names not in arrays:
+            misfits.append(f"  {'/'.join(names)} {x.shape} is missing there")
+        elif arrays[names].shape != x.shape:
+            misfits.append(f"  {'/'.join(names)} is {x.shape} here and {arrays[names].shape} there")
         else:
             count[0] += 1
-            return np.asarray(there[name], x.dtype)
+            return np.asarray(arrays[names], x.dtype)
         return x
 
-    begun = jax.tree_util.tree_map_with_path(one, state)
-    taken = [f"{player}: {fit} of {all_} arrays taken" for player, (fit, all_) in counts.items()]
+    state = jax.tree_util.tree_map_with_path(one, state)
+    report = [f"{player}: {fit} of {total} arrays transferred" for player, (fit, total) in counts.items()]
     if not any(fit for fit, _ in counts.values()):
         players = ", ".join(sorted(name for name, x in source.items() if isinstance(x, dict) and x))
-        raise schema.ConfigError(
-            f"nothing of config.init_from's run fits; its players: {players}; here: {', '.join(counts)}. "
-            + " ".join(line.strip() for line in strange[:3])
+        raise errors.ConfigError(
+            f"no array of the run in config.init_from fits; its players: {players}; here: {', '.join(counts)}"
+            + ". "
+            + " ".join(line.strip() for line in misfits[:3])
         )
-    return Begun(begun, taken + strange)
+    return WarmStart(state, report + misfits)
 
 
-def _name(path: Any) -> tuple[str, ...]:
-    """A leaf's path as names, whether they are a dataclass' fields or keys."""
+def _names(path: Any) -> tuple[str, ...]:
+    """A leaf's path as names of dataclass fields, keys and indices."""
     return tuple(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path)

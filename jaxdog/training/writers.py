@@ -1,6 +1,6 @@
-"""What a run writes down as it goes: one JSON line per log step and per evaluation, PNG grids, TensorBoard.
+"""Logs of a run: log.jsonl, scores.jsonl, PNG grids and TensorBoard.
 
-Only one process of a run may write; the others hold `Writer(..., enabled=False)`, which does nothing.
+Only one process may write; the others use `Writer(..., enabled=False)`, which does nothing.
 """
 
 import functools
@@ -14,18 +14,18 @@ from typing import Any, TextIO
 import numpy as np
 import PIL.Image
 
-from jaxdog.utils import files
+from jaxdog.utils import errors, files
 
 LOG = "log.jsonl"
 SCORES = "scores.jsonl"
-SWEEP = "sweep.json"  # ways to draw from the best checkpoint, and their scores
+SWEEP = "sweep.json"  # scores of the sampling options, for the best checkpoint
 GRIDS = "grids"
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a JSON-lines file, [] if there is none; a line torn by a crash ends the list.
+    """The records of a JSON-lines file; [] if there is no file. A last line truncated by a crash is ignored.
 
-    Raises ValueError when a line that is not the last is no JSON object: that is damage, not a crash.
+    Raises UserError if any other line is not a JSON object.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -38,17 +38,19 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
             if not isinstance(record, dict):
-                raise ValueError("not an object")
+                raise errors.UserError("not an object")
         except ValueError as error:
             if any(later.strip() for later in lines[number:]):
-                raise ValueError(f"{path}: line {number} is not a JSON object: {line[:80]!r}") from error
+                raise errors.UserError(
+                    f"{path}: line {number} is not a JSON object: {line[:80]!r}"
+                ) from error
             break
         records.append(record)
     return records
 
 
 def to_json(value: Any) -> Any:
-    """`value` as strict JSON can hold it: arrays become lists and numbers, NaN and Inf become None (null)."""
+    """`value` as strict JSON: arrays become lists or numbers, NaN and infinity become None (null)."""
     if isinstance(value, Mapping):
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -63,13 +65,13 @@ def to_json(value: Any) -> Any:
 
 
 class Writer:
-    """Writes a run's files below `workdir`; a context manager, every line is on disk when the call returns.
+    """Writes a run's logs in `workdir`. A context manager; each line is on disk when the call returns.
 
     Args:
-      workdir: made if missing.
-      step: the step the run starts from. Lines of later steps, left by a run that was killed after its last
-        checkpoint, are dropped, so that no step is written twice. None: keep all lines, only append.
-      enabled: False makes every method do nothing.
+      workdir: created if missing.
+      step: the step that this session starts from. Lines of later steps, which a killed run wrote after its
+        last checkpoint, are removed, so that no step is logged twice. None: keep all lines.
+      enabled: if False, every method does nothing.
     """
 
     def __init__(self, workdir: str | os.PathLike[str], step: int | None = 0, enabled: bool = True) -> None:
@@ -80,11 +82,11 @@ class Writer:
         self._workdir.mkdir(parents=True, exist_ok=True)
         self._log = _reopen(self._workdir / LOG, step)
         self._scores = _reopen(self._workdir / SCORES, step)
-        self._purge = None if step is None else step + 1  # TensorBoard hides what a killed run wrote later
+        self._purge = None if step is None else step + 1  # TensorBoard hides the same later steps
 
     @functools.cached_property
     def _board(self) -> Any:
-        """Made when there is something to write: it loads torch where that is installed, seconds long."""
+        """Created at the first write: the import takes seconds where torch is installed."""
         from tensorboardX import SummaryWriter
 
         return SummaryWriter(str(self._workdir / "tensorboard"), purge_step=self._purge, flush_secs=10)
@@ -96,31 +98,30 @@ class Writer:
         self.close()
 
     def log(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Appends one log line and the same scalars to TensorBoard; the line's `step` comes first."""
+        """Appends a line to log.jsonl, `step` first, and the scalars to TensorBoard."""
         if self._enabled:
             self._line(self._log, step, scalars, prefix="")
 
     def scores(self, step: int, record: Mapping[str, Any]) -> None:
-        """Appends one evaluation; its numbers go to TensorBoard under `scores/`."""
+        """Appends a line to scores.jsonl, and its numbers to TensorBoard under `scores/`."""
         if self._enabled:
             self._line(self._scores, step, record, prefix="scores/")
 
     def image(self, name: str, step: int, image: np.ndarray) -> None:
-        """Saves a picture, [h, w, 3] uint8, as grids/<name>_<step>.png and in TensorBoard."""
+        """Saves an image, [h, w, 3] uint8, as grids/<name>_<step>.png and in TensorBoard."""
         if not self._enabled:
             return
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"{name}: a grid is [h, w, 3] uint8, got {list(image.shape)} {image.dtype}")
-        folder = self._workdir / GRIDS
-        folder.mkdir(exist_ok=True)
-        partial = folder / f".{name}_{step:08d}.partial"
-        PIL.Image.fromarray(image).save(partial, format="PNG")
-        os.replace(partial, folder / f"{name}_{step:08d}.png")
+            raise errors.UserError(
+                f"{name}: a grid is [h, w, 3] uint8, got {list(image.shape)} {image.dtype}"
+            )
+        with files.atomic_path(self._workdir / GRIDS / f"{name}_{step:08d}.png") as temporary:
+            PIL.Image.fromarray(image).save(temporary, format="PNG")
         self._board.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flushes and closes all files; a second call does nothing."""
+        """Closes all files; a second call does nothing."""
         if self._enabled:
             self._enabled = False
             self._log.close()
@@ -138,10 +139,10 @@ class Writer:
 
 
 def _reopen(path: pathlib.Path, step: int | None) -> TextIO:
-    """Opens a JSON-lines file for appending, without its torn last line and without lines after `step`."""
+    """Opens a JSON-lines file for appending; removes an incomplete last line and lines after `step`."""
     records = read_jsonl(path)
     kept = [r for r in records if step is None or r.get("step", 0) <= step]
     text = "".join(json.dumps(r) + "\n" for r in kept)
     if path.exists() and path.read_bytes() != text.encode():
-        files.replace(path, text)
+        files.write_text(path, text)
     return open(path, "a", encoding="utf-8")

@@ -1,24 +1,47 @@
-"""Files: atomic writes, and what readers of damaged ones raise."""
+"""Atomic file writes, and exceptions raised for damaged archives."""
 
+import contextlib
+import glob
 import os
 import pathlib
 import tempfile
+import time
 import zipfile
 import zlib
+from collections.abc import Iterator
 
-# What zipfile raises on files that are damaged, encrypted or written in ways that it does not know.
+# Raised by zipfile for files that are damaged, encrypted or use an unknown compression method.
 DAMAGED = (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, KeyError, EOFError, OSError, RuntimeError)
+STALE_SECONDS = 3600  # an older temporary file is from a process that was killed
 
 
-def replace(path: str | os.PathLike, text: str) -> None:
-    """A text file, whole or not at all."""
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """A temporary file that replaces `path` when the block ends; readers never see a partial file.
+
+        with files.atomic_path("scores.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+
+    If the block raises, the temporary file is removed and an existing file at `path` is unchanged. Missing
+    folders are created.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # another process removed or renamed it
+            if time.time() - old.stat().st_mtime > STALE_SECONDS:
+                old.unlink()
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        yield pathlib.Path(name)
+        os.chmod(name, 0o644)  # mkstemp creates files that only their owner can read
+        os.replace(name, path)
     finally:
-        pathlib.Path(temporary).unlink(missing_ok=True)
+        pathlib.Path(name).unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a UTF-8 text file atomically, without converting line breaks."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")

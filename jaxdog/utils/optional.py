@@ -1,9 +1,11 @@
-"""Packages that only some work needs: imported when it begins, with a clear word where they are missing."""
+"""Optional packages: imported when needed, with errors that name the extra to install."""
 
 import importlib
 from typing import Any
 
-NAMES = {  # module -> package, extra
+from jaxdog.utils import errors
+
+PACKAGES = {  # module -> (package, extra of jaxdog)
     "cv2": ("opencv-python-headless", "clean"),
     "grain": ("grain", "stream"),
     "sklearn.cluster": ("scikit-learn", "clean"),
@@ -11,16 +13,16 @@ NAMES = {  # module -> package, extra
 }
 
 
-class MissingExtra(ImportError):
-    """A package of an extra is not installed."""
+class MissingExtraError(errors.UserError, ImportError):
+    """An optional package is not installed."""
 
 
 def load(module: str, work: str) -> Any:
-    """A module of NAMES; raises MissingExtra naming the package, the work that needs it and the extra."""
+    """Imports a module of PACKAGES; raises MissingExtraError naming the package, the extra and the work."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package, extra = NAMES[module]
-        raise MissingExtra(
+        package, extra = PACKAGES[module]
+        raise MissingExtraError(
             f"{work} needs {package}, which cannot be imported ({error}): pip install 'jaxdog[{extra}]'"
         ) from error

@@ -1,7 +1,6 @@
-"""Figures of a run, as SVG text, and sheets of pictures. Records in, bytes out: no files, no global state.
+"""Curves of a run as SVG text, and grids of images. Pure functions of records and arrays.
 
-Lines, ticks and letters take the page's own text colour (`currentColor`), so the same SVG reads well on
-light and dark pages.
+Axes and text use the page's text color (`currentColor`), so that the SVG is readable on light and dark pages.
 """
 
 import html
@@ -14,15 +13,17 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxdog.utils import errors
+
 Record = Mapping[str, Any]
 Curve = tuple[str, Sequence[float], Sequence[float]]  # name, x, y
 
-POINTS = 500  # a longer curve is averaged down to this many
-COLOURS = ("#2f7ed8", "#e0663a", "#2a9d6f", "#a463c7", "#c99a1e", "#d1477a", "#4aa3b8", "#7d8a2e")
+MAX_POINTS = 500  # longer curves are averaged to this many points
+COLORS = ("#2f7ed8", "#e0663a", "#2a9d6f", "#a463c7", "#c99a1e", "#d1477a", "#4aa3b8", "#7d8a2e")
 
-_INK = "#010203"  # drawn in this colour, then replaced by currentColor
+_INK = "#010203"  # drawn in this color, then replaced by currentColor
 _STYLE: Any = {
-    "svg.fonttype": "none",  # letters stay letters, in the page's font
+    "svg.fonttype": "none",  # keeps text as text, in the page's font
     "font.family": "sans-serif",
     "font.size": 10.0,
     "text.color": _INK,
@@ -37,14 +38,14 @@ _STYLE: Any = {
 
 
 def is_metric(key: str) -> bool:
-    """Whether a score's key names a Frechet metric: fid2048, mifid, fid768, fid2048_approx, rfid2048, ..."""
+    """Whether a score's key names a Frechet metric: fid2048, fid2048_approx, mifid, random_fid2048, ..."""
     return "fid" in key.lower()
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Pictures, [n, h, w, 3] uint8, row by row on a sheet, [rows * h, columns * w, 3]; the rest is black."""
+    """Images uint8 [n, h, w, 3] -> [rows * h, columns * w, 3], row by row; unused cells are black."""
     if columns < 1:
-        raise ValueError(f"a grid needs at least 1 column, got {columns}")
+        raise errors.UserError(f"a grid needs at least 1 column, got {columns}")
     n, h, w, c = images.shape
     rows = -(-n // columns)
     sheet = np.zeros((rows * columns, h, w, c), np.uint8)
@@ -52,25 +53,25 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return sheet.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
 
 
-def groups(log: Sequence[Record]) -> dict[str, list[str]]:
-    """The log's scalars by the part of their name before the slash, `loss` first; others are left out."""
-    found: dict[str, list[str]] = {}
+def scalar_groups(log: Sequence[Record]) -> dict[str, list[str]]:
+    """Names of the log's scalars, grouped by the part before the slash, `loss` first; others are omitted."""
+    groups: dict[str, list[str]] = {}
     for name in sorted({key for record in log for key in record if "/" in key}):
-        found.setdefault(name.split("/")[0], []).append(name)
-    return dict(sorted(found.items(), key=lambda item: (item[0] != "loss", item[0])))
+        groups.setdefault(name.split("/")[0], []).append(name)
+    return dict(sorted(groups.items(), key=lambda item: (item[0] != "loss", item[0])))
 
 
 def scalars(log: Sequence[Record], names: Sequence[str], label: str) -> str | None:
-    """Curves of the named log scalars over kimg; None when no line holds a finite one."""
+    """Curves of the named log scalars over kimg; None if none of their values is finite."""
     short = [name.split("/", 1)[-1] for name in names]
     curves = [(s, *_points(log, name)) for s, name in zip(short, names, strict=True)]
     return draw(curves, label, salt=label)
 
 
 def metrics(scores: Sequence[Record]) -> dict[str, str]:
-    """One figure per metric and for the memorization distance: its name -> SVG.
+    """One figure per metric and for the memorization distance: name -> SVG.
 
-    Scores of another sample count are another curve: Frechet distances fall with the number of samples.
+    Each number of samples has its own curve, as Frechet distances decrease with the number of samples.
     """
     names = sorted({key for record in scores for key in record if is_metric(key)})
     names += [key for key in ("memorization_distance",) if any(key in record for record in scores)]
@@ -87,17 +88,17 @@ def metrics(scores: Sequence[Record]) -> dict[str, str]:
 
 
 def draw(curves: Sequence[Curve], label: str, salt: str) -> str | None:
-    """Curves over kimg as an SVG element; the ids in it derive from `salt`. None when there is no point."""
+    """Curves over kimg as an SVG element; its ids derive from `salt`. None if there are no points."""
     curves = [curve for curve in curves if len(curve[1])]
     if not curves:
         return None
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):
         figure = Figure(figsize=(5.0, 2.9), layout="constrained")
         axes = figure.subplots()
-        for (name, x, y), colour in zip(curves, COLOURS * (len(curves) // len(COLOURS) + 1), strict=False):
-            x, y = thin(np.asarray(x), np.asarray(y))
+        for (name, x, y), color in zip(curves, COLORS * (len(curves) // len(COLORS) + 1), strict=False):
+            x, y = downsample(np.asarray(x), np.asarray(y))
             marker = "o" if len(x) <= 30 else None
-            axes.plot(x, y, label=name, color=colour, linewidth=1.6, marker=marker, markersize=3.5)
+            axes.plot(x, y, label=name, color=color, linewidth=1.6, marker=marker, markersize=3.5)
         axes.set_xlabel("kimg")
         axes.grid(alpha=0.15, color=_INK, linewidth=0.6)
         if len(curves) > 1 or curves[0][0] != label:
@@ -108,7 +109,7 @@ def draw(curves: Sequence[Curve], label: str, salt: str) -> str | None:
 
 
 def _inline(svg: str, label: str) -> str:
-    """A stand-alone SVG file -> an element of a page: no prologue, no style, no ids that others have too."""
+    """A stand-alone SVG file -> an element of a page, without prologue, style or ids that could clash."""
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor").strip()
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
@@ -116,8 +117,8 @@ def _inline(svg: str, label: str) -> str:
     return size.sub(f'role="img" aria-label="{html.escape(label)} over kimg"', svg, count=1)
 
 
-def thin(x: np.ndarray, y: np.ndarray, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """At most `points` points, each the mean of neighbours; x and y are [n]."""
+def downsample(x: np.ndarray, y: np.ndarray, points: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most `points` points, each the mean of consecutive ones; x and y are [n]."""
     if len(x) <= points:
         return x, y
     edges = np.linspace(0, len(x), points + 1).astype(int)

@@ -1,4 +1,4 @@
-"""Augmentations against torchvision, Pillow and OpenCV, and on pictures whose values say where they are."""
+"""Augmentations against torchvision, Pillow and OpenCV, and on images of their own coordinates."""
 
 import functools
 import itertools
@@ -16,14 +16,16 @@ from tests.ops import test_color, test_resample
 KEY = jax.random.key(3)
 
 
-def batch_of(image, extent=None, kind=None) -> types.Batch:
-    """Pictures as a batch, their extent that of their pixels unless given; other fields are zeros."""
+def batch_of(image, original_size=None, crop_type=None) -> types.Batch:
+    """Images as a batch; the original size is the images' unless given, other fields are zeros."""
     b, h, w, _ = image.shape
     empty = types.Batch(**{name: jnp.zeros(b, jnp.int32) for name in types.Batch._fields})
-    extent = np.broadcast_to([h, w] if extent is None else extent, (b, 2))
-    kind = np.zeros(b) if kind is None else kind
+    original_size = np.broadcast_to([h, w] if original_size is None else original_size, (b, 2))
+    crop_type = np.zeros(b) if crop_type is None else crop_type
     return empty._replace(
-        image=jnp.asarray(image), extent=jnp.asarray(extent, jnp.int32), kind=jnp.asarray(kind, jnp.int32)
+        image=jnp.asarray(image),
+        original_size=jnp.asarray(original_size, jnp.int32),
+        crop_type=jnp.asarray(crop_type, jnp.int32),
     )
 
 
@@ -37,42 +39,42 @@ def counted(b: int) -> jax.Array:
 
 
 def places(b: int, size: int) -> np.ndarray:
-    """Pictures of their own coordinates: channels (y, x, 0) in (-1, 1), the borders at -1 and 1."""
+    """Images of their own coordinates: channels (y, x, 0) in (-1, 1), the borders at -1 and 1."""
     axis = (2 * np.arange(size, dtype=np.float32) + 1) / size - 1
     y, x = np.meshgrid(axis, axis, indexing="ij")
     return np.broadcast_to(np.stack([y, x, 0 * x], -1), (b, size, size, 3))
 
 
 def lines(image) -> tuple[np.ndarray, np.ndarray]:
-    """A plane through the middle of pictures of coordinates: value there [b, 2], steps per pixel [b, 2, 2].
+    """The least-squares plane of images of coordinates: value at the center [b, 2], slope [b, 2, 2].
 
-    steps[i, j] is how much further along axis i of the output brings one along axis j of the input; the
-    least-squares plane evens out what the kernels make of a slope.
+    slope[i, j] is the distance along axis j of the input per pixel along axis i of the output. Least squares
+    average out the kernels' ripple on a slope.
     """
     b, size, _, _ = np.shape(image)
     part = np.asarray(image)[:, size // 4 : -size // 4, size // 4 : -size // 4, :2]
     axis = np.arange(size // 2) - (size // 2 - 1) / 2
-    spread = np.sum(axis**2) * len(axis)
-    steps = np.stack([np.einsum("bhwc,h->bc", part, axis), np.einsum("bhwc,w->bc", part, axis)], 1) / spread
+    norm = np.sum(axis**2) * len(axis)
+    steps = np.stack([np.einsum("bhwc,h->bc", part, axis), np.einsum("bhwc,w->bc", part, axis)], 1) / norm
     return part.mean((1, 2)), steps
 
 
 def straight(steps: np.ndarray) -> np.ndarray:
-    """The steps along each picture's own axes, [b, 2]; there are none across."""
+    """The slopes along each image's own axes, [b, 2], after a check that the others are 0."""
     assert np.abs(steps[:, [0, 1], [1, 0]]).max() < 1e-5
     return steps[:, [0, 1], [0, 1]]
 
 
-# ------------------------------------------------------------------ mirror, noise
+# ------------------------------------------------------------------ flip, noise
 
 
-def test_flip_mirrors_each_picture_left_to_right_or_not_at_all():
+def test_flip_flips_each_image_left_to_right_or_not():
     image = counted(64)
     got = np.asarray(run(transforms.flip, batch_of(image)).image)
     kept = np.array([np.array_equal(a, b) for a, b in zip(got, image, strict=True)])
-    mirrored = np.array([np.array_equal(a, b[:, ::-1]) for a, b in zip(got, image, strict=True)])
-    assert (kept ^ mirrored).all()
-    assert 16 < mirrored.sum() < 48  # 64 fair coins: 4 standard deviations
+    flipped = np.array([np.array_equal(a, b[:, ::-1]) for a, b in zip(got, image, strict=True)])
+    assert (kept ^ flipped).all()
+    assert 16 < flipped.sum() < 48  # 64 fair coins: 4 standard deviations
 
 
 def test_flip_probabilities():
@@ -89,7 +91,7 @@ def test_flip_of_another_key_flips_others():
     assert not np.array_equal(run(transforms.flip, batch).image, other.image)
 
 
-def test_uniform_noise_adds_at_most_scale_to_every_value_of_its_own():
+def test_uniform_noise_adds_up_to_scale_to_every_value_independently():
     batch = batch_of(counted(16))
     added = np.asarray(run(transforms.uniform_noise, batch, 1 / 128).image - batch.image)
     assert added.min() > -1e-6 and added.max() < 1 / 128 + 1e-6
@@ -100,7 +102,7 @@ def test_uniform_noise_adds_at_most_scale_to_every_value_of_its_own():
     )
 
 
-def test_normal_noise_has_the_deviation_asked_for():
+def test_normal_noise_has_the_requested_standard_deviation():
     batch = batch_of(jnp.full((8, 16, 16, 3), 0.9))
     added = np.asarray(run(transforms.normal_noise, batch, 0.25).image) - 0.9
     assert abs(added.std() - 0.25) < 0.01 and abs(added.mean()) < 0.01
@@ -108,8 +110,8 @@ def test_normal_noise_has_the_deviation_asked_for():
     assert np.unique(added).size > 0.9 * added.size
 
 
-def test_the_dtype_and_the_other_fields_stay():
-    batch = batch_of(counted(2).astype(jnp.bfloat16), kind=[1, 2])
+def test_dtype_and_other_fields_are_kept():
+    batch = batch_of(counted(2).astype(jnp.bfloat16), crop_type=[1, 2])
     for function in (
         transforms.flip,
         functools.partial(transforms.uniform_noise, scale=0.1),
@@ -117,8 +119,8 @@ def test_the_dtype_and_the_other_fields_stay():
     ):
         got = function(KEY, batch)
         assert got.image.dtype == jnp.bfloat16
-        np.testing.assert_array_equal(got.kind, batch.kind)
-        np.testing.assert_array_equal(got.extent, batch.extent)
+        np.testing.assert_array_equal(got.crop_type, batch.crop_type)
+        np.testing.assert_array_equal(got.original_size, batch.original_size)
 
 
 # ------------------------------------------------------------------ random resized crops
@@ -134,8 +136,8 @@ def torchvision_regions(n: int, h: int, w: int, scale, ratio) -> np.ndarray:
 
 
 def our_regions(n: int, h: int, w: int, scale, ratio) -> np.ndarray:
-    extent = jnp.broadcast_to(jnp.array([h, w], jnp.int32), (n, 2))
-    return np.concatenate(run(transforms.resized_crop_region, extent, scale, ratio), 1)
+    original_size = jnp.broadcast_to(jnp.array([h, w], jnp.int32), (n, 2))
+    return np.concatenate(run(transforms.resized_crop_region, original_size, scale, ratio), 1)
 
 
 @pytest.mark.parametrize(
@@ -144,10 +146,11 @@ def our_regions(n: int, h: int, w: int, scale, ratio) -> np.ndarray:
         (100, 100, (0.7, 1.0), (1.0, 1.0)),
         (100, 100, (0.8, 1.0), (3 / 4, 4 / 3)),
         (120, 90, (0.08, 1.0), (3 / 4, 4 / 3)),
-        (60, 100, (0.85, 1.0), (3 / 4, 4 / 3)),  # now and then none of ten fits
+        (60, 100, (0.85, 1.0), (3 / 4, 4 / 3)),  # sometimes none of the ten draws fits
     ],
 )
-def test_regions_have_torchvisions_distribution(h, w, scale, ratio):
+@pytest.mark.oracle
+def test_regions_have_the_distribution_of_torchvision(h, w, scale, ratio):
     stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
     ours, theirs = our_regions(4000, h, w, scale, ratio), torchvision_regions(4000, h, w, scale, ratio)
     for a, b in zip(ours.T, theirs.T, strict=True):
@@ -157,19 +160,20 @@ def test_regions_have_torchvisions_distribution(h, w, scale, ratio):
 
 
 @pytest.mark.parametrize(("h", "w"), [(50, 1000), (1000, 51), (49, 203)])
-def test_regions_of_pictures_into_which_nothing_fits(h, w):
+@pytest.mark.oracle
+def test_regions_where_no_draw_fits(h, w):
     ours = our_regions(50, h, w, (0.9, 1.0), (3 / 4, 4 / 3))
     np.testing.assert_array_equal(ours, torchvision_regions(50, h, w, (0.9, 1.0), (3 / 4, 4 / 3)))
-    whole = our_regions(5, 100, 100, (1.1, 1.2), (3 / 4, 4 / 3))  # too large, the shape is fine
+    whole = our_regions(5, 100, 100, (1.1, 1.2), (3 / 4, 4 / 3))  # too large, the ratio is allowed
     np.testing.assert_array_equal(whole, [[0, 0, 100, 100]] * 5)
 
 
 def test_resized_crops_of_dogs_against_pillow(real_data):
     photos = test_resample.dogs(real_data, 6, 96)
-    batch = batch_of(test_resample.picture(photos))
+    batch = batch_of(test_resample.image_of(photos))
     got = run(transforms.random_resized_crop, batch, 64, 0.3, 1.0)
-    corner, sides = run(transforms.resized_crop_region, batch.extent, (0.3, 1.0), (3 / 4, 4 / 3))
-    np.testing.assert_array_equal(got.extent, sides)
+    corner, sides = run(transforms.resized_crop_region, batch.original_size, (0.3, 1.0), (3 / 4, 4 / 3))
+    np.testing.assert_array_equal(got.original_size, sides)
     for photo, (y, x), (h, w), one in zip(photos, corner, sides, got.image, strict=True):
         cut = Image.fromarray(photo[y : y + h, x : x + w])
         want = np.asarray(cut.resize((64, 64), Image.Resampling.BILINEAR)).astype(int)
@@ -177,22 +181,22 @@ def test_resized_crops_of_dogs_against_pillow(real_data):
     assert len({tuple(side) for side in sides.tolist()}) == 6
 
 
-def test_resized_crops_of_squashed_pictures_take_the_same_part():
-    extent = np.array([[200, 50], [64, 96], [333, 500]])
-    batch = batch_of(places(3, 96), extent)
-    corner, sides = run(transforms.resized_crop_region, batch.extent, (0.5, 0.9), (3 / 4, 4 / 3))
+def test_resized_crops_of_squashed_images_show_the_same_region():
+    original_size = np.array([[200, 50], [64, 96], [333, 500]])
+    batch = batch_of(places(3, 96), original_size)
+    corner, sides = run(transforms.resized_crop_region, batch.original_size, (0.5, 0.9), (3 / 4, 4 / 3))
     middle, steps = lines(run(transforms.random_resized_crop, batch, 64, 0.5, 0.9).image)
-    np.testing.assert_allclose(middle, 2 * (corner + sides / 2) / extent - 1, atol=2e-3)
-    np.testing.assert_allclose(straight(steps), 2 * sides / extent / 64, rtol=2e-3)
+    np.testing.assert_allclose(middle, 2 * (corner + sides / 2) / original_size - 1, atol=2e-3)
+    np.testing.assert_allclose(straight(steps), 2 * sides / original_size / 64, rtol=2e-3)
 
 
 # ------------------------------------------------------------------ random squares
 
 
-def test_squares_lie_along_the_long_side():
+def test_squares_are_placed_along_the_long_side():
     b = 600
-    extent = np.where(np.arange(b)[:, None] % 2, [[80, 200]], [[150, 100]])
-    got = run(transforms.random_square, batch_of(places(b, 96), extent), 64)
+    original_size = np.where(np.arange(b)[:, None] % 2, [[80, 200]], [[150, 100]])
+    got = run(transforms.random_square, batch_of(places(b, 96), original_size), 64)
     middle, steps = lines(got.image)
     np.testing.assert_allclose(straight(steps)[::2], [[2 * 100 / 150 / 64, 2 / 64]] * (b // 2), rtol=2e-3)
     np.testing.assert_allclose(straight(steps)[1::2], [[2 / 64, 2 * 80 / 200 / 64]] * (b // 2), rtol=2e-3)
@@ -201,21 +205,22 @@ def test_squares_lie_along_the_long_side():
     first = np.rint(((middle[1::2, 1] + 1) * 80) - 32).astype(int)
     assert first.min() >= 0 and first.max() <= 96 and len(set(first)) > 80
     assert abs(first.mean() - 48) < 4 * 28 / np.sqrt(b / 2)
-    np.testing.assert_array_equal(got.extent[:2], [[100, 100], [80, 80]])
+    np.testing.assert_array_equal(got.original_size[:2], [[100, 100], [80, 80]])
 
 
 def test_central_squares():
-    extent = np.full((64, 2), [100, 300])
-    middle, _ = lines(run(transforms.random_square, batch_of(places(64, 96), extent), 64, central=1.0).image)
+    original_size = np.full((64, 2), [100, 300])
+    batch = batch_of(places(64, 96), original_size)
+    middle, _ = lines(run(transforms.random_square, batch, 64, central=1.0).image)
     assert np.abs(middle).max() < 2e-3
-    middle, _ = lines(run(transforms.random_square, batch_of(places(64, 96), extent), 64, central=0.5).image)
+    middle, _ = lines(run(transforms.random_square, batch, 64, central=0.5).image)
     assert 16 < (np.abs(middle[:, 1]) < 2e-3).sum() < 48
 
 
 def test_enlarged_squares_of_dogs_against_pillow(real_data):
     photos = test_resample.dogs(real_data, 4, 96)
-    got = run(transforms.random_square, batch_of(test_resample.picture(photos)), 64, zoom=72 / 64).image
-    found = []
+    got = run(transforms.random_square, batch_of(test_resample.image_of(photos)), 64, zoom=72 / 64).image
+    corners = []
     for photo, one in zip(photos, test_resample.levels(got), strict=True):
         whole = np.asarray(Image.fromarray(photo).resize((72, 72), Image.Resampling.BILINEAR)).astype(int)
         at = [
@@ -224,24 +229,25 @@ def test_enlarged_squares_of_dogs_against_pillow(real_data):
             if np.abs(whole[y : y + 64, x : x + 64] - one).max() <= 1
         ]
         assert len(at) == 1
-        found += at
-    assert len(set(found)) > 1
+        corners += at
+    assert len(set(corners)) > 1
 
 
-def test_other_kinds_are_squashed_whole():
+def test_other_crop_types_are_resized_whole():
     image = test_resample.smooth(3, 64)
     batch = batch_of(image, np.full((3, 2), [100, 200]), [0, 1, 0])
-    got = run(transforms.random_square, batch, 32, kinds=(1,), filter="box")
+    got = run(transforms.random_square, batch, 32, crop_types=(1,), filter="box")
     want = image.reshape(3, 32, 2, 32, 2, 3).mean((2, 4))
     np.testing.assert_allclose(got.image[::2], want[::2], atol=1e-6)
     assert np.abs(got.image[1] - want[1]).max() > 0.1
-    np.testing.assert_array_equal(got.extent, [[100, 200], [100, 100], [100, 200]])
+    np.testing.assert_array_equal(got.original_size, [[100, 200], [100, 100], [100, 200]])
 
 
 # ------------------------------------------------------------------ warps
 
 
-def test_affine_is_opencvs_rotation_matrix_with_a_shift():
+@pytest.mark.oracle
+def test_affine_equals_the_rotation_matrix_of_opencv_with_a_shift():
     cv2 = pytest.importorskip("cv2", reason="opencv is an oracle (make oracles)")
     draw = np.random.default_rng(0)
     shift, scale, degrees = draw.uniform(-9, 9, (8, 2)), draw.uniform(0.5, 2, 8), draw.uniform(-90, 90, 8)
@@ -253,10 +259,11 @@ def test_affine_is_opencvs_rotation_matrix_with_a_shift():
         np.testing.assert_allclose(one, cv2.invertAffineTransform(forward), atol=1e-4)
 
 
+@pytest.mark.oracle
 def test_scaled_dogs_against_opencv(real_data):
     cv2 = pytest.importorskip("cv2", reason="opencv is an oracle (make oracles)")
     photos = test_resample.dogs(real_data, 2, 128)
-    batch = batch_of(test_resample.picture(photos))
+    batch = batch_of(test_resample.image_of(photos))
     got = run(transforms.shift_scale_rotate, batch, 64, scale_min=0.9, scale_max=0.9)
     for photo, one in zip(photos, test_resample.levels(got.image), strict=True):
         matrix = cv2.getRotationMatrix2D((64.0, 64.0), 0.0, 0.9)
@@ -264,35 +271,35 @@ def test_scaled_dogs_against_opencv(real_data):
         want = cv2.resize(
             cv2.warpAffine(photo, matrix, (128, 128), **mode), (64, 64), None, 0, 0, cv2.INTER_AREA
         )
-        assert np.abs(one - want.astype(int)).mean() < 0.4  # theirs is rounded between the two
+        assert np.abs(one - want.astype(int)).mean() < 0.4  # OpenCV rounds between the two steps
 
 
-def test_each_kind_has_its_own_limits():
-    kind = np.arange(900) % 3
-    batch = batch_of(places(900, 32), kind=kind)
+def test_each_crop_type_has_its_own_limits():
+    crop_type = np.arange(900) % 3
+    batch = batch_of(places(900, 32), crop_type=crop_type)
     limits = dict(
         shift=(0.0, 0.0, 0.06), scale_min=(1.0, 0.9, 1.0), scale_max=(1.0, 1.1, 1.0), degrees=(0.0, 8.0, 0.0)
     )
     got = np.asarray(run(transforms.shift_scale_rotate, batch, 32, **limits).image)
-    np.testing.assert_array_equal(got[kind == 0], batch.image[:300])
+    np.testing.assert_array_equal(got[crop_type == 0], batch.image[:300])
     middle, steps = lines(got)
     slope = 16 * steps
     scale = 1 / np.sqrt(np.abs(np.linalg.det(slope)))
     degrees = np.rad2deg(np.arctan2(slope[:, 0, 1], slope[:, 0, 0]))
     for value, low, high in ((scale, 0.9, 1.1), (degrees, -8, 8)):
-        turned = value[kind == 1]
-        assert turned.min() > low - 0.01 * (high - low) and turned.max() < high + 0.01 * (high - low)
-        quarters = np.quantile(turned, [0.25, 0.5, 0.75]) - np.linspace(low, high, 5)[1:4]
+        drawn = value[crop_type == 1]
+        assert drawn.min() > low - 0.01 * (high - low) and drawn.max() < high + 0.01 * (high - low)
+        quarters = np.quantile(drawn, [0.25, 0.5, 0.75]) - np.linspace(low, high, 5)[1:4]
         assert np.abs(quarters).max() < 0.1 * (high - low)
-    shift = -16 * middle[kind == 2]  # in pixels, (y, x)
+    shift = -16 * middle[crop_type == 2]  # in pixels, (y, x)
     assert np.abs(shift).max() < 0.0605 * 32 and np.abs(shift).max(0).min() > 0.055 * 32
     assert abs(np.corrcoef(shift.T)[0, 1]) < 0.2
 
 
-def test_doubled_pixels_come_back_exactly(real_data):
-    photos = test_resample.picture(test_resample.dogs(real_data, 3, 64))
+def test_doubled_pixels_are_recovered_exactly(real_data):
+    photos = test_resample.image_of(test_resample.dogs(real_data, 3, 64))
     doubled = jnp.repeat(jnp.repeat(photos, 2, 1), 2, 2)
-    batch = batch_of(doubled, kind=[0, 0, 1])
+    batch = batch_of(doubled, crop_type=[0, 0, 1])
     got = run(
         transforms.shift_scale_rotate, batch, 64, degrees=(0.0, 8.0), zoom=(1.0, 1.125), zoom_p=(0.0, 0.5)
     )
@@ -300,7 +307,7 @@ def test_doubled_pixels_come_back_exactly(real_data):
     assert np.abs(got.image[2] - photos[2]).max() > 0.1
 
 
-def test_zoomed_pictures_are_cut_from_anywhere():
+def test_zoomed_images_are_cropped_anywhere():
     batch = batch_of(places(200, 32))
     got = run(transforms.shift_scale_rotate, batch, 32, zoom=1.25, zoom_p=1.0).image
     middle, steps = lines(got)
@@ -310,30 +317,31 @@ def test_zoomed_pictures_are_cut_from_anywhere():
     assert 25 < (np.abs(some[:, 0]) > 1e-3).sum() < 75
 
 
-# ------------------------------------------------------------------ colours
+# ------------------------------------------------------------------ colors
 
 
-def test_jitter_in_every_order_against_torchvision(real_data):
-    torch, transforms = test_color.torchvision()
+@pytest.mark.oracle
+def test_jitter_in_every_order_equals_torchvision(real_data):
+    torch, reference = test_color.torchvision()
     order = np.array(list(itertools.permutations(range(4))))  # of operations, by time
     photos = test_resample.dogs(real_data, 1, 32).repeat(len(order), 0)
     factor = np.random.default_rng(0).uniform(0.6, 1.5, (len(order), 4))
     factor[:, 3] -= 1.05
-    image = jax.jit(transforms.jittered)(
-        test_resample.picture(photos), jnp.float32(factor), np.argsort(order, 1)
+    image = jax.jit(transforms.adjust_colors)(
+        test_resample.image_of(photos), jnp.float32(factor), np.argsort(order, 1)
     )
     names = ("adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_hue")
     for photo, steps, amounts, got in zip(photos, order, factor, 0.5 * image + 0.5, strict=True):
         want = torch.tensor(photo / 255.0, dtype=torch.float32).permute(2, 0, 1)
         for step in steps:
-            want = getattr(transforms.functional, names[step])(want, float(amounts[step]))
+            want = getattr(reference.functional, names[step])(want, float(amounts[step]))
         np.testing.assert_allclose(got, want.permute(1, 2, 0), atol=1e-3)
 
 
-def test_jitter_draws_for_each_picture():
+def test_jitter_draws_for_each_image():
     image = np.full((2000, 2, 2, 3), -0.5, np.float32)
     image[..., 0] = -0.4
-    got = np.asarray(run(transforms.colour_jitter, batch_of(image), brightness=0.2, p=0.5).image)
+    got = np.asarray(run(transforms.color_jitter, batch_of(image), brightness=0.2, p=0.5).image)
     factor = (got[:, 0, 0, 0] + 1) / 0.6
     changed = factor[np.abs(factor - 1) > 1e-6]
     assert abs(len(changed) - 1000) < 90  # 4 standard deviations
@@ -346,45 +354,45 @@ def test_jitter_draws_for_each_picture():
 
 def test_jitter_limits_of_contrast_saturation_and_hue():
     image = test_resample.smooth(400, 8) / 4
-    spread = image.reshape(400, -1).std(1)
+    std = image.reshape(400, -1).std(1)
 
     def jitter(**settings):
-        return np.asarray(run(transforms.colour_jitter, batch_of(image), **settings).image)
+        return np.asarray(run(transforms.color_jitter, batch_of(image), **settings).image)
 
-    grey = np.array([0.299, 0.587, 0.114], np.float32)
-    ratio = (jitter(contrast_min=0.9, contrast_max=1.2) @ grey).std((1, 2)) / (image @ grey).std((1, 2))
+    gray = np.array([0.299, 0.587, 0.114], np.float32)
+    ratio = (jitter(contrast_min=0.9, contrast_max=1.2) @ gray).std((1, 2)) / (image @ gray).std((1, 2))
     assert 0.9 - 1e-4 <= ratio.min() < 0.91 and 1.19 < ratio.max() <= 1.2 + 1e-4
     more = jitter(saturation=0.3)
-    np.testing.assert_allclose(more @ grey, image @ grey, atol=1e-5)
-    ratio = (more - (more @ grey)[..., None]).std((1, 2, 3)) / (image - (image @ grey)[..., None]).std(
+    np.testing.assert_allclose(more @ gray, image @ gray, atol=1e-5)
+    ratio = (more - (more @ gray)[..., None]).std((1, 2, 3)) / (image - (image @ gray)[..., None]).std(
         (1, 2, 3)
     )
     assert 0.7 - 1e-4 <= ratio.min() < 0.71 and 1.29 < ratio.max() <= 1.3 + 1e-4
-    turned = jitter(hue=0.01)
-    assert 0 < np.abs(turned - image).max() < 0.01 * 6 * 2 * spread.max() * 4
-    np.testing.assert_allclose(turned.max(-1), image.max(-1), atol=1e-5)
+    rotated = jitter(hue=0.01)
+    assert 0 < np.abs(rotated - image).max() < 0.01 * 6 * 2 * std.max() * 4
+    np.testing.assert_allclose(rotated.max(-1), image.max(-1), atol=1e-5)
 
 
-def test_no_jitter_leaves_even_what_is_out_of_range():
+def test_without_jitter_values_out_of_range_are_kept():
     batch = batch_of(test_resample.smooth(4, 8) * 1.5)
     settings = dict(brightness=0.2, contrast_min=0.9, contrast_max=1.2, saturation=0.3, hue=0.01)
-    np.testing.assert_array_equal(run(transforms.colour_jitter, batch, **settings, p=0.0).image, batch.image)
+    np.testing.assert_array_equal(run(transforms.color_jitter, batch, **settings, p=0.0).image, batch.image)
 
 
-# Squares about a middle, turns ------------------------------------------------------------------------------
+# Jittered squares, rotations ------------------------------------------------------------------------------
 
 
-def jittered(extent, context=1.25, shift=0.05, grow=0.05) -> tuple[np.ndarray, np.ndarray]:
-    """Middles [b, 2] and sides [b, 2] of the regions, in units of the kept square's side."""
+def jittered(original_size, context=1.25, shift=0.05, grow=0.05) -> tuple[np.ndarray, np.ndarray]:
+    """Centers [b, 2] and sides [b, 2] of the regions, in units of the crop's long side."""
     b = 400
-    batch = batch_of(places(b, 50), [extent] * b)
-    found = run(transforms.jittered_square, batch, 32, context, shift, grow)
-    middle, steps = lines(found.image)
-    scale = np.array(extent) / max(extent)
+    batch = batch_of(places(b, 50), [original_size] * b)
+    got = run(transforms.jittered_square, batch, 32, context, shift, grow)
+    middle, steps = lines(got.image)
+    scale = np.array(original_size) / max(original_size)
     return (middle + 1) / 2 * scale, straight(steps) * 32 / 2 * scale
 
 
-def test_jittered_squares_move_and_grow_within_their_limits():
+def test_jittered_squares_are_shifted_and_enlarged_within_their_limits():
     middle, side = jittered((200, 200))
     np.testing.assert_allclose(side[:, 0], side[:, 1], rtol=5e-3)
     assert (0.8 * 0.996 < side).all() and (side < 0.8 * 1.054).all() and np.ptp(side) > 0.8 * 0.045
@@ -396,23 +404,23 @@ def test_jittered_squares_move_and_grow_within_their_limits():
     np.testing.assert_allclose(side, 0.8, rtol=5e-3)
 
 
-def test_jittered_squares_end_where_the_crop_ends():
-    """120 of 200 pixels are there; a square of 160 is cut to 120, and one of these taken along its height."""
+def test_jittered_squares_are_clipped_to_the_crop():
+    """A square of 160 pixels is clipped to a width of 120, then cropped along its height."""
     middle, side = jittered((200, 120), shift=0.0, grow=0.0)
     np.testing.assert_allclose(side, 0.6, rtol=2e-2)
     np.testing.assert_allclose(middle[:, 1], 0.3, atol=1e-3)
     assert 0.1 + 0.3 - 0.01 < middle[:, 0].min() < 0.42 and 0.58 < middle[:, 0].max() < 0.9 - 0.3 + 0.01
 
 
-def test_turned_pictures_are_torchvisions():
-    """Pillow's nearest rotate by the same angles; the others stay as they are to the last bit."""
+def test_rotated_images_equal_torchvision():
+    """Pillow's nearest-neighbor rotation by the same angles; other images are unchanged."""
     image = np.random.default_rng(2).integers(0, 256, (60, 16, 16, 3), np.uint8)
     batch = batch_of(image.astype(np.float32) / 127.5 - 1)
     got = np.asarray(run(transforms.rotate, batch, 20.0, p=0.3).image)
     angle_key, p_key = jax.random.split(KEY)
     angle = 20.0 * np.asarray(jax.random.uniform(angle_key, (60,), minval=-1.0))
-    turned = np.asarray(jax.random.bernoulli(p_key, 0.3, (60,)))
-    assert 8 < turned.sum() < 30 and angle.min() < -15 and angle.max() > 15
+    rotated = np.asarray(jax.random.bernoulli(p_key, 0.3, (60,)))
+    assert 8 < rotated.sum() < 30 and angle.min() < -15 and angle.max() > 15
     for i in range(60):
-        want = Image.fromarray(image[i]).rotate(angle[i] * turned[i], Image.Resampling.NEAREST)
+        want = Image.fromarray(image[i]).rotate(angle[i] * rotated[i], Image.Resampling.NEAREST)
         np.testing.assert_allclose(got[i], np.asarray(want) / 127.5 - 1, atol=1e-6)

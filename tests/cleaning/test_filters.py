@@ -1,4 +1,4 @@
-"""What is dropped and why, the table that remembers it, and configs that train on that table."""
+"""Dropped crops and reasons, the table clean.csv, and configs that train on it."""
 
 import logging
 import pathlib
@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from jaxdog.cleaning import filters
-from jaxdog.config import build, schema
-from jaxdog.data import cropped_boxes, cropping, image_files, photos, select, sources, tables, toy
+from jaxdog.config import build
+from jaxdog.data import crop_dataset, crop_recipes, image_files, photos, select, sources, tables, toy
+from jaxdog.utils import errors
 from tests.config import test_build
 
 ALL = filters.Settings(min_aspect=0.0, max_aspect=1e9, duplicates=False, near_duplicates=0.0)
@@ -27,19 +28,19 @@ def source(boxes: list[tuple[photos.Box, ...]], sizes: list[int] | None = None) 
     return photos.Source("some", ("a", "b"), [photo(i) for i in range(len(boxes))])
 
 
-def made(of: photos.Source, size: int = 8) -> photos.Crops:
-    return photos.crops(of, lambda p, b: cropped_boxes.box(p, b, size=size), "box", None)
+def made(of: photos.Source, size: int = 8) -> crop_dataset.CropDataset:
+    return crop_dataset.load(of, lambda p, b: crop_recipes.box(p, b, size=size), "box", None)
 
 
 def reasons(of: photos.Source, settings: filters.Settings) -> list[str]:
     crops = made(of)
-    return ["; ".join(why) for why in filters.filtered(crops, filters.survey(of, crops), settings)]
+    return ["; ".join(why) for why in filters.find_reasons(crops, filters.measure(of, crops), settings)]
 
 
 # ------------------------------------------------------------------ facts
 
 
-def test_each_crop_knows_its_box_photo_and_file():
+def test_facts_have_box_photo_size_and_file_size():
     of = source([((10, 10, 60, 40), (0, 0, 100, 60)), ()], [700, 0])
     crops = made(of)
 
@@ -47,26 +48,28 @@ def test_each_crop_knows_its_box_photo_and_file():
         xmin, ymin, xmax, ymax = box
         return photo[ymin:ymax, xmin:xmax].mean((0, 1))
 
-    facts = filters.survey(of, crops, look, workers=2)
+    facts = filters.measure(of, crops, look, workers=2)
     assert facts.box.tolist() == [[10, 10, 60, 40], [0, 0, 100, 60], [0, 0, 100, 60]]
-    assert facts.photo.tolist() == [[60, 100]] * 3 and facts.bytes.tolist() == [700, 700, 0]
-    np.testing.assert_allclose(filters.shares(facts), [0.25, 1, 1])
+    assert facts.photo_size.tolist() == [[60, 100]] * 3 and facts.num_bytes.tolist() == [700, 700, 0]
+    np.testing.assert_allclose(filters.area_fractions(facts), [0.25, 1, 1])
     first = of.photos[0].read()
-    np.testing.assert_allclose(facts.look, [first[10:40, 10:60].mean((0, 1)), first.mean((0, 1)),
+    np.testing.assert_allclose(facts.view, [first[10:40, 10:60].mean((0, 1)), first.mean((0, 1)),
                                             of.photos[1].read().mean((0, 1))])  # fmt: skip
-    assert filters.survey(of, crops).look is None
-    with pytest.raises(ValueError, match="do not know which boxes"):
-        filters.survey(of, crops._replace(box=None))
+    assert filters.measure(of, crops).view is None
+    with pytest.raises(ValueError, match="the boxes of these crops are unknown"):
+        filters.measure(of, crops._replace(box=None))
 
 
-def test_boxes_that_leave_the_photo_are_clipped_and_empty_ones_are_nothing():
+def test_boxes_beyond_the_photo_are_clipped_and_may_be_empty():
     of = source([((-20, 50, 40, 90),)])
     crops = made(of)
-    assert filters.survey(of, crops).box.tolist() == [[0, 50, 40, 60]]
+    assert filters.measure(of, crops).box.tolist() == [[0, 50, 40, 60]]
     outside = crops._replace(box=np.array([[200, 10, 300, 20]], np.int32))
-    facts = filters.survey(of, outside, lambda photo, box: np.array(box))
-    assert np.asarray(facts.look).tolist() == [[0, 0, 100, 60]] and filters.shares(facts).tolist() == [0]
-    (why,) = filters.filtered(outside, facts, ALL)
+    facts = filters.measure(of, outside, lambda photo, box: np.array(box))
+    assert np.asarray(facts.view).tolist() == [[0, 0, 100, 60]] and filters.area_fractions(
+        facts
+    ).tolist() == [0]
+    (why,) = filters.find_reasons(outside, facts, ALL)
     assert why == ["side 0 px", "height / width 10"]
 
 
@@ -81,10 +84,10 @@ def test_sources_of_files_know_their_size(tmp_path, kind):
         (tmp_path / "Annotation" / "n-pug").mkdir(parents=True, exist_ok=True)
         (tmp_path / "Annotation" / "n-pug" / f"n_{i}").write_text("<annotation/>")
     found = sources.kaggle(tmp_path) if kind == "kaggle" else sources.folder(folder)
-    assert [p.bytes for p in found.photos] == [(folder / f"n_{i}.jpg").stat().st_size for i in range(3)]
+    assert [p.num_bytes for p in found.photos] == [(folder / f"n_{i}.jpg").stat().st_size for i in range(3)]
     assert (
-        toy.dogs(1).photos[0].bytes
-        == image_files.array("x", np.zeros((1, 2, 2, 3), np.uint8)).photos[0].bytes
+        toy.dogs(1).photos[0].num_bytes
+        == image_files.array("x", np.zeros((1, 2, 2, 3), np.uint8)).photos[0].num_bytes
         == 0
     )
 
@@ -92,7 +95,7 @@ def test_sources_of_files_know_their_size(tmp_path, kind):
 # ------------------------------------------------------------------ filters
 
 
-def test_sides_and_aspects_within_their_limits_stay():
+def test_sides_and_aspects_within_the_limits_are_kept():
     sides = [(20, 19), (20, 20), (20, 50), (21, 50), (100, 20), (99, 20)]
     of = source([((0, 0, w, h),) for w, h in sides])
     settings = ALL._replace(min_side=20, min_aspect=0.2, max_aspect=2.5)
@@ -102,58 +105,58 @@ def test_sides_and_aspects_within_their_limits_stay():
     assert reasons(of, ALL) == [""] * 6
 
 
-def test_files_above_the_percentile_go_and_photos_count_once():
-    """The median of 1, 2, 3, 9, 9 is 3, however many crops the large ones have."""
+def test_files_above_the_percentile_are_dropped_and_photos_count_once():
+    """The median of 1, 2, 3, 9, 9 is 3, for any number of crops of the large files."""
     many = tuple((x, 0, x + 9, 9) for x in range(5))
     of = source([many[:1], many[:1], many[:1], many, many[:1]], [1, 2, 3, 9, 9])
     assert reasons(of, ALL._replace(max_bytes_percentile=50.0)) == [""] * 3 + ["file of 9 bytes"] * 6
     assert reasons(of, ALL) == [""] * 9
-    with pytest.raises(ValueError, match="max_bytes_percentile is below 100, and these photos are no files"):
+    with pytest.raises(ValueError, match="max_bytes_percentile is below 100, but these photos are not files"):
         reasons(source([many]), ALL._replace(max_bytes_percentile=99.0))
 
 
-def test_intruders_are_photos_or_crops_by_name(tmp_path, caplog):
+def test_the_blocklist_names_photos_or_crops(tmp_path, caplog):
     of = source([((0, 0, 9, 9), (0, 0, 30, 30)), ((0, 0, 9, 9), (0, 0, 30, 30)), ()])
-    path = tmp_path / "intruders.txt"
+    path = tmp_path / "blocklist.txt"
     path.write_text("# people\n\nd/0.jpg:1\r\n  d/2.jpg \nelse.jpg\n")
     with caplog.at_level(logging.INFO, "jaxdog"):
-        assert reasons(of, ALL._replace(intruders=str(path))) == ["", "intruder", "", "", "intruder"]
+        assert reasons(of, ALL._replace(blocklist=str(path))) == ["", "blocklist", "", "", "blocklist"]
     assert "1 of the 3 names in" in caplog.text
     path.write_text("0.jpg\n")
     with pytest.raises(
-        ValueError, match=r"none of the 1 names .* \('0.jpg', ...\); they look like 'd/0.jpg' or 'd/0"
+        ValueError, match=r"none of the 1 names .* \('0.jpg', ...\); names look like 'd/0.jpg' or 'd/0"
     ):
-        reasons(of, ALL._replace(intruders=str(path)))
+        reasons(of, ALL._replace(blocklist=str(path)))
     path.write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(ValueError, match="is no text in UTF-8"):
-        reasons(of, ALL._replace(intruders=str(path)))
-    with pytest.raises(FileNotFoundError, match="it should be a list of intruders"):
-        reasons(of, ALL._replace(intruders=str(tmp_path / "none")))
+    with pytest.raises(ValueError, match="is not UTF-8 text"):
+        reasons(of, ALL._replace(blocklist=str(path)))
+    with pytest.raises(FileNotFoundError, match="it should be a blocklist"):
+        reasons(of, ALL._replace(blocklist=str(tmp_path / "none")))
     path.write_text("")
-    assert reasons(of, ALL._replace(intruders=str(path))) == [""] * 5
+    assert reasons(of, ALL._replace(blocklist=str(path))) == [""] * 5
 
 
-def test_of_equal_crops_the_first_that_is_not_dropped_anyway_stays():
+def test_of_equal_crops_the_first_one_not_dropped_is_kept():
     of = source([((0, 0, 9, 9),), ((0, 0, 9, 9),), ((0, 0, 9, 9), (1, 1, 30, 30)), ((0, 0, 9, 9),)])
     same = of.photos[3]._replace(name="copy.jpg")
     of = of._replace(photos=[of.photos[3], *of.photos[1:3], same, same._replace(name="again.jpg")])
     settings = ALL._replace(duplicates=True)
     assert reasons(of, settings) == ["", "", "", "", "duplicate of d/3.jpg:0", "duplicate of d/3.jpg:0"]
-    larger = of._replace(photos=[of.photos[0]._replace(bytes=9), *of.photos[1:]])
+    larger = of._replace(photos=[of.photos[0]._replace(num_bytes=9), *of.photos[1:]])
     expected = ["file of 9 bytes", "", "", "", "", "duplicate of copy.jpg:0"]
     assert reasons(larger, settings._replace(max_bytes_percentile=50.0)) == expected
     assert reasons(of, ALL) == [""] * 6
 
 
-def test_one_changed_pixel_is_no_equal_crop():
+def test_crops_that_differ_in_one_pixel_are_not_duplicates():
     image = np.zeros((4, 3, 3, 3), np.uint8)
     image[2, 2, 2, 2] = 1
-    assert filters.duplicates(image, np.ones(4, bool)).tolist() == [0, 0, 2, 0]
-    assert filters.duplicates(image, np.array([False, True, True, True])).tolist() == [0, 1, 2, 1]
+    assert filters.first_equal(image, np.ones(4, bool)).tolist() == [0, 0, 2, 0]
+    assert filters.first_equal(image, np.array([False, True, True, True])).tolist() == [0, 1, 2, 1]
 
 
-def test_groups_are_what_pairs_join_as_by_a_graph_search():
-    assert filters.groups(np.array([1, 0, 1, 0]), np.array([True, True, True, False])).tolist() == [
+def test_groups_are_connected_components():
+    assert filters.first_of_group(np.array([1, 0, 1, 0]), np.array([True, True, True, False])).tolist() == [
         0,
         0,
         0,
@@ -165,7 +168,7 @@ def test_groups_are_what_pairs_join_as_by_a_graph_search():
         links = np.zeros((30, 30), bool) | np.eye(30, dtype=bool)
         links[np.flatnonzero(alike), other[alike]] = True
         reach = np.linalg.matrix_power((links | links.T).astype(float), 30) > 0
-        assert filters.groups(other, alike).tolist() == reach.argmax(axis=1).tolist()
+        assert filters.first_of_group(other, alike).tolist() == reach.argmax(axis=1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -176,12 +179,12 @@ def test_groups_are_what_pairs_join_as_by_a_graph_search():
         ("min_aspect", float("nan"), "clean.min_aspect is nan"),
         ("max_bytes_percentile", 101.0, "clean.max_bytes_percentile is 101.0, and must be from 0 to 100"),
         ("near_duplicates", 1.5, "clean.near_duplicates is 1.5, and must be from 0 to 1"),
-        ("k", 0, "clean.k is 0"),
+        ("num_clusters", 0, "clean.num_clusters is 0"),
         ("seed", -1, "clean.seed is -1"),
         ("method", "dbscan", "clean.method is 'dbscan'; choices: none, pixels, segments, features, labels"),
     ],
 )
-def test_settings_out_of_their_limits_are_named(field, value, message):
+def test_invalid_settings_are_errors(field, value, message):
     filters.check(filters.Settings())
     with pytest.raises(ValueError, match=message):
         filters.check(filters.Settings()._replace(**{field: value}))
@@ -191,17 +194,17 @@ def test_settings_out_of_their_limits_are_named(field, value, message):
 
 
 @pytest.fixture
-def drawn() -> tuple[photos.Crops, tables.Table]:
-    """Crops of drawn dogs, some with two boxes; every third is dropped, clusters go round."""
+def drawn() -> tuple[crop_dataset.CropDataset, tables.Table]:
+    """Crops of drawn dogs, some with two boxes; every third is dropped, clusters alternate."""
     of = toy.dogs(20)
     crops = made(of)
     assert len(crops.image) > 20
-    why = [["side 3 px", "intruder"] if i % 3 == 0 else [] for i in range(len(crops.image))]
+    why = [["side 3 px", "blocklist"] if i % 3 == 0 else [] for i in range(len(crops.image))]
     cluster = np.arange(len(why)) % 4 - 1
-    return crops, filters.table(crops, filters.survey(of, crops), why, cluster)
+    return crops, filters.to_table(crops, filters.measure(of, crops), why, cluster)
 
 
-def test_the_table_comes_back_as_it_was_written(tmp_path, drawn):
+def test_tables_round_trip(tmp_path, drawn):
     crops, rows = drawn
     path = tmp_path / "new" / "clean.csv"
     tables.write(path, rows)
@@ -210,12 +213,12 @@ def test_the_table_comes_back_as_it_was_written(tmp_path, drawn):
     assert read.file == rows.file and read.reasons == rows.reasons
     for name in ("photo", "crop", "box", "keep", "cluster"):
         np.testing.assert_array_equal(getattr(read, name), getattr(rows, name))
-    np.testing.assert_allclose(read.share, rows.share, atol=5e-5)
+    np.testing.assert_allclose(read.area_fraction, rows.area_fraction, atol=5e-5)
     lines = path.read_text().splitlines()
-    assert lines[0] == "file,photo,crop,xmin,ymin,xmax,ymax,share,keep,cluster,reasons"
+    assert lines[0] == "file,photo,crop,xmin,ymin,xmax,ymax,area_fraction,keep,cluster,reasons"
     box = ",".join(map(str, np.asarray(crops.box)[0].tolist()))
-    assert lines[1] == f"toy_00000.png,0,0,{box},{rows.share[0]:.4f},0,,side 3 px; intruder"
-    np.testing.assert_array_equal(tables.matched(read, crops), range(len(crops.image)))
+    assert lines[1] == f"toy_00000.png,0,0,{box},{rows.area_fraction[0]:.4f},0,,side 3 px; blocklist"
+    np.testing.assert_array_equal(tables.match_rows(read, crops), range(len(crops.image)))
 
 
 def test_a_table_changed_in_a_spreadsheet_is_read(tmp_path, drawn):
@@ -229,7 +232,7 @@ def test_a_table_changed_in_a_spreadsheet_is_read(tmp_path, drawn):
     np.testing.assert_array_equal(tables.read(path).keep, rows.keep)
 
 
-def test_names_with_commas_quotes_and_umlauts_survive(tmp_path, drawn):
+def test_names_with_commas_quotes_and_umlauts_round_trip(tmp_path, drawn):
     crops, rows = drawn
     named = rows._replace(file=tuple(f'a "b", ü{i}.jpg' for i in range(len(rows.file))))
     tables.write(tmp_path / "t.csv", named)
@@ -246,12 +249,12 @@ HEAD = ",".join(tables.COLUMNS)
         (HEAD.replace("keep,", "") + "\n", "has no column 'keep'"),
         (HEAD + "\na.jpg,0,0,0,0,9,9,0.5,yes,,\n", "line 2: keep is 'yes', and must be 0 or 1"),
         (HEAD + "\na.jpg,0,0,0,0,9,9,0.5,1,,\na.jpg,0,0,0,0,9,9,0.5,1,red,\n", "line 3: invalid literal"),
-        (HEAD + "\na.jpg,0,0,0,0\n", "line 2: it has not as many cells"),
-        (HEAD + "\na.jpg,0,0,0,0,9,9,0.5,1,,,,,\n", "line 2: it has not as many cells"),
+        (HEAD + "\na.jpg,0,0,0,0\n", "line 2: its number of cells differs"),
+        (HEAD + "\na.jpg,0,0,0,0,9,9,0.5,1,,,,,\n", "line 2: its number of cells differs"),
         (HEAD + '\n"a.jpg,0,0,0,0,9,9,0.5,1,,', "line 2: unexpected end of data"),
     ],
 )
-def test_a_wrong_table_is_named_with_its_line(tmp_path, text, message):
+def test_errors_of_tables_name_the_line(tmp_path, text, message):
     path = tmp_path / "clean.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"clean.csv.* {message}"):
@@ -261,9 +264,9 @@ def test_a_wrong_table_is_named_with_its_line(tmp_path, text, message):
 # ------------------------------------------------------------------ training on it
 
 
-def from_csv(crops: photos.Crops, path: pathlib.Path, **fields) -> photos.Crops:
+def from_csv(crops: crop_dataset.CropDataset, path: pathlib.Path, **fields) -> crop_dataset.CropDataset:
     return select.from_csv(
-        crops, **{"path": str(path), "keep": False, "clusters": (), "labels": "breed", **fields}
+        crops, **{"path": str(path), "keep": False, "clusters": (), "labels": "class", **fields}
     )
 
 
@@ -273,7 +276,7 @@ def table(tmp_path, drawn) -> pathlib.Path:
     return tmp_path / "clean.csv"
 
 
-def test_what_is_kept_and_which_clusters(drawn, table):
+def test_selection_by_keep_and_cluster(drawn, table):
     crops, rows = drawn
     for fields, wanted in [
         (dict(), np.ones(len(rows.keep), bool)),
@@ -282,29 +285,29 @@ def test_what_is_kept_and_which_clusters(drawn, table):
         (dict(keep=True, clusters=(1,)), rows.keep & (rows.cluster == 1)),
     ]:
         got = from_csv(crops, table, **fields)
-        for name in photos.ARRAYS:
+        for name in crop_dataset.ARRAYS:
             np.testing.assert_array_equal(getattr(got, name), getattr(crops, name)[wanted])
-        assert got.breeds == crops.breeds and got.names == crops.names
+        assert got.class_names == crops.class_names and got.names == crops.names
 
 
 def test_clusters_as_labels_are_numbered_and_named_in_order(drawn, table):
     crops, rows = drawn
     got = from_csv(crops, table, labels="cluster")
     inside = rows.cluster != tables.NONE
-    assert got.breeds == ("cluster 0", "cluster 1", "cluster 2") and got.label.dtype == np.int32
+    assert got.class_names == ("cluster 0", "cluster 1", "cluster 2") and got.label.dtype == np.int32
     np.testing.assert_array_equal(got.label, rows.cluster[inside])
     np.testing.assert_array_equal(got.image, crops.image[inside])
     got = from_csv(crops, table, labels="cluster", clusters=(2, 0), keep=True)
-    assert got.breeds == ("cluster 0", "cluster 2") and set(got.label.tolist()) == {0, 1}
+    assert got.class_names == ("cluster 0", "cluster 2") and set(got.label.tolist()) == {0, 1}
     np.testing.assert_array_equal(got.label, rows.cluster[rows.keep & np.isin(rows.cluster, [0, 2])] // 2)
 
 
-def test_rows_are_found_for_another_recipes_crops(drawn, table):
+def test_rows_match_crops_of_another_recipe(drawn, table):
     """By photo and box: other sizes, filters, several crops of a box, another order."""
     crops, rows = drawn
     fate = {(f, tuple(b)): k for f, b, k in zip(rows.file, rows.box.tolist(), rows.keep, strict=True)}
 
-    def check(other: photos.Crops) -> None:
+    def check(other: crop_dataset.CropDataset) -> None:
         assert other.box is not None
         places = [(other.names[p], tuple(b)) for p, b in zip(other.photo, other.box.tolist(), strict=True)]
         got = from_csv(other, table, keep=True)
@@ -312,25 +315,23 @@ def test_rows_are_found_for_another_recipes_crops(drawn, table):
         assert 0 < wanted.sum() < len(wanted)
         np.testing.assert_array_equal(got.image, other.image[wanted])
 
-    def crops_by(recipe) -> photos.Crops:
-        return photos.crops(toy.dogs(20), recipe, "r", None)
+    def crops_by(recipe) -> crop_dataset.CropDataset:
+        return crop_dataset.load(toy.dogs(20), recipe, "r", None)
 
-    check(crops_by(lambda p, b: cropping.box_square(p, b, size=16)))
-    check(crops_by(lambda p, b: cropping.box_square(p, b, size=16, which="last")))
-    check(crops_by(lambda p, b: cropped_boxes.box_and_photo(p, b, size=16)))
-    check(photos.chosen(crops, np.arange(len(crops.image))[::-1]))
-    check(photos.chosen(crops, np.arange(3, 9)))
+    check(crops_by(lambda p, b: crop_recipes.box_square(p, b, size=16)))
+    check(crops_by(lambda p, b: crop_recipes.box_square(p, b, size=16, which="last")))
+    check(crops_by(lambda p, b: crop_recipes.box_and_photo(p, b, size=16)))
+    check(crop_dataset.subset(crops, np.arange(len(crops.image))[::-1]))
+    check(crop_dataset.subset(crops, np.arange(3, 9)))
 
 
 def test_a_row_for_each_of_several_crops_of_a_box():
     of = source([((0, 0, 50, 50),), ((0, 0, 9, 9),)])
-    both = photos.crops(of, lambda p, b: cropped_boxes.box_and_photo(p, b, size=8), "r", None)
-    rows = filters.table(both, filters.survey(of, both), [[], ["intruder"], [], []], np.zeros(4, int))
-    assert tables.matched(rows, both).tolist() == [0, 1, 2, 3] and rows.crop.tolist() == [0, 1, 0, 1]
-    with pytest.raises(
-        ValueError, match=r"it has 2 rows for box \(0, 0, 50, 50\) of d/0.jpg, of which there are 1"
-    ):
-        tables.matched(rows, made(of))
+    both = crop_dataset.load(of, lambda p, b: crop_recipes.box_and_photo(p, b, size=8), "r", None)
+    rows = filters.to_table(both, filters.measure(of, both), [[], ["blocklist"], [], []], np.zeros(4, int))
+    assert tables.match_rows(rows, both).tolist() == [0, 1, 2, 3] and rows.crop.tolist() == [0, 1, 0, 1]
+    with pytest.raises(ValueError, match=r"it has 2 rows for the 1 crops of box \(0, 0, 50, 50\) of d/0.jpg"):
+        tables.match_rows(rows, made(of))
 
 
 def test_a_table_that_does_not_fit_is_refused(tmp_path, drawn, table):
@@ -343,32 +344,35 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, drawn, table):
         ValueError, match="keeps no crop in cluster 7; its clusters: 0, 1, 2. .* have keep = 1"
     ):
         from_csv(crops, table, clusters=(1, 7))
-    with pytest.raises(ValueError, match="labels is 'photo'; choices: breed, cluster"):
+    with pytest.raises(ValueError, match="labels is 'photo'; choices: class, cluster"):
         from_csv(crops, table, labels="photo")
-    with pytest.raises(ValueError, match="do not know which boxes"):
+    with pytest.raises(ValueError, match="the boxes of these crops are unknown"):
         from_csv(crops._replace(box=None), table)
-    with pytest.raises(FileNotFoundError, match="mode clean writes one"):
+    with pytest.raises(FileNotFoundError, match="written by mode clean"):
         from_csv(crops, tmp_path / "none.csv")
     tables.write(table, rows._replace(keep=np.zeros(n, bool), cluster=np.full(n, tables.NONE)))
-    with pytest.raises(ValueError, match="keeps no crop with labels 'breed'; its clusters: none. 0 of its"):
+    with pytest.raises(ValueError, match="keeps no crop with labels 'class'; its clusters: none. 0 of its"):
         from_csv(crops, table, keep=True)
     with pytest.raises(ValueError, match="keeps no crop with labels 'cluster'"):
         from_csv(crops, table, labels="cluster")
 
 
-def test_breeds_without_a_crop_are_told_of(drawn, table, caplog):
+def test_classes_without_crops_log_a_warning(drawn, table, caplog):
     crops, rows = drawn
     tables.write(table, rows._replace(keep=crops.label > 1))
     got = from_csv(crops, table, keep=True)
-    assert len(got.breeds) == 10 and set(got.label.tolist()) == set(range(2, 10))
-    assert "No crop is left of 2 breeds (beagle, ...)" in caplog.text and "without='(0, 1)'" in caplog.text
+    assert len(got.class_names) == 10 and set(got.label.tolist()) == set(range(2, 10))
+    assert (
+        "No crops are left of 2 classes (beagle, ...)" in caplog.text
+        and "exclude_classes='(0, 1)'" in caplog.text
+    )
 
 
 def config(**fields):
     given = test_build.load(test_build.ROOT / "configs" / "toy.py").get_config("test")
     with given.unlocked():
-        given.data.curate.from_csv = {
-            "path": "clean.csv", "keep": True, "clusters": (), "labels": "breed", **fields
+        given.data.select.from_csv = {
+            "path": "clean.csv", "keep": True, "clusters": (), "labels": "class", **fields
         }  # fmt: skip
     return given
 
@@ -378,27 +382,27 @@ def test_a_config_names_the_table_and_the_classes_follow():
     assert build.classes(checked.data) == 10
     given = config(labels="cluster", clusters=(4, 1, 4))
     with pytest.raises(
-        schema.ConfigError, match="per_class, but with config.data.curate.from_csv each cluster"
+        errors.ConfigError, match="per_class, but with config.data.select.from_csv each cluster"
     ):
         build.check(given)
     given.eval.final = ("mifid",)
     assert build.classes(build.check(given).data) == 2
-    with pytest.raises(schema.ConfigError, match="from_csv.labels is 'photo'; choices: breed, cluster"):
+    with pytest.raises(errors.ConfigError, match="from_csv.labels is 'photo'; choices: class, cluster"):
         build.check(config(labels="photo"))
-    with pytest.raises(schema.ConfigError, match="from_csv.clusters is 3 .int., and must be of type tuple"):
+    with pytest.raises(errors.ConfigError, match="from_csv.clusters is 3 .int., and must be of type tuple"):
         build.check(config(clusters=3))
-    with pytest.raises(schema.ConfigError, match="from_csv.mask is no field"):
+    with pytest.raises(errors.ConfigError, match="from_csv.mask is not a field"):
         build.check(config(mask=True))
 
 
-def test_curating_goes_in_the_order_of_its_table(drawn, table):
-    """Cleaned first, then drawn: a memorizer of what is kept."""
+def test_select_steps_are_applied_in_the_order_of_the_table(drawn, table):
+    """Cleaned first, then sampled: a memorizer of kept crops."""
     given = config(path=str(table))
     given.eval.final = ("mifid",)
     with given.unlocked():
-        given.data.curate.own_class = {"count": 3, "seed": 0, "kinds": (0,)}
-    got = build.curated(build.check(given).data)(drawn[0])
-    assert len(got.image) == 3 == len(got.breeds)
+        given.data.select.own_class = {"count": 3, "seed": 0, "crop_types": (0,)}
+    got = build.select_crops(build.check(given).data)(drawn[0])
+    assert len(got.image) == 3 == len(got.class_names)
     kept = {image.tobytes() for image in from_csv(drawn[0], table, keep=True).image}
     assert all(image.tobytes() in kept for image in got.image)
 
@@ -411,10 +415,10 @@ def test_every_crop_of_every_nth_photo_is_held_out() -> None:
     zeros, n = np.zeros(24, np.int32), 24
     image = np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
     names = tuple(f"{i:02d}.jpg" for i in range(12))
-    crops = photos.Crops(image, zeros, photo, np.zeros((n, 2)), zeros, names, ("dog",), ())
+    crops = crop_dataset.CropDataset(image, zeros, photo, np.zeros((n, 2)), zeros, names, ("dog",), ())
     left = select.hold_out(crops, every=5)
     assert sorted(set(left.photo.tolist())) == [0, 1, 2, 3, 5, 6, 7, 8, 10, 11]
     assert len(left.image) == 20 and np.array_equal(left.image[:, 0, 0, 0] // 2, left.photo)
-    assert set(np.flatnonzero(select.held_out(np.arange(12), 5)).tolist()) == {4, 9}
+    assert set(np.flatnonzero(select.is_held_out(np.arange(12), 5)).tolist()) == {4, 9}
     with pytest.raises(ValueError, match="hold_out: every is 1, and must be at least 2"):
         select.hold_out(crops, every=1)

@@ -1,4 +1,4 @@
-"""Labels by hand: the file of answers, the page over plain HTTP and in a browser, and who may answer."""
+"""Manual labels: the file of labels, the page over plain HTTP and in a browser, and refused requests."""
 
 import csv
 import http.client
@@ -13,17 +13,17 @@ import PIL.Image
 import pytest
 
 from jaxdog.cleaning import label_page, labels
-from jaxdog.data import photos
+from jaxdog.data import crop_dataset
 from tests import browser
 
 
-def crops(n: int = 6) -> photos.Crops:
-    """Two boxes of each photo; crop i is of grey level 10 i."""
+def crops(n: int = 6) -> crop_dataset.CropDataset:
+    """Two boxes of each photo; crop i is of gray level 10 i."""
     image = np.repeat(np.arange(n, dtype=np.uint8) * 10, 16 * 16 * 3).reshape(n, 16, 16, 3)
     zeros, photo = np.zeros(n, np.int32), np.arange(n, dtype=np.int32) // 2
     box = np.stack([zeros, zeros, zeros + 9, 5 + np.arange(n, dtype=np.int32) % 2], 1)
     names = tuple(f"folder, {i}/a.jpg" for i in range(n))
-    return photos.Crops(image, zeros, photo, np.full((n, 2), 16), zeros, names, ("dog",), (), box)
+    return crop_dataset.CropDataset(image, zeros, photo, np.full((n, 2), 16), zeros, names, ("dog",), (), box)
 
 
 def lines(path: pathlib.Path) -> list[tuple[str, str, str]]:
@@ -38,10 +38,10 @@ def row(i: int, given: str) -> tuple[str, str, str]:
 # ------------------------------------------------------------------ the file
 
 
-def test_what_was_answered_is_read_again(tmp_path):
-    keys = labels.keys(crops())
+def test_labels_round_trip(tmp_path):
+    keys = labels.crop_keys(crops())
     assert keys[3] == ("folder, 1/a.jpg", (0, 0, 9, 6), 0) and len(set(keys)) == 6
-    log = labels.Log(tmp_path / "new" / "labels.csv")
+    log = labels.LabelLog(tmp_path / "new" / "labels.csv")
     log.append(keys[1], "near")
     log.append(keys[4], "far")
     log.append(keys[0], "skip")
@@ -51,23 +51,23 @@ def test_what_was_answered_is_read_again(tmp_path):
     assert read.label == {keys[1]: "near", keys[0]: "skip"} and read.order == (keys[1], keys[0])
 
 
-def test_a_second_crop_of_a_box_has_a_number_of_its_own():
-    twice = photos.chosen(crops(), np.array([0, 1, 0]))
-    assert [key[2] for key in labels.keys(twice)] == [0, 0, 1]
-    with pytest.raises(ValueError, match="do not know which boxes"):
-        labels.keys(crops()._replace(box=None))
+def test_each_crop_of_a_box_has_its_own_number():
+    twice = crop_dataset.subset(crops(), np.array([0, 1, 0]))
+    assert [key[2] for key in labels.crop_keys(twice)] == [0, 0, 1]
+    with pytest.raises(ValueError, match="the boxes of these crops are unknown"):
+        labels.crop_keys(crops()._replace(box=None))
 
 
-def test_a_torn_last_row_does_not_count_and_is_cut_off(tmp_path):
-    path, keys = tmp_path / "labels.csv", labels.keys(crops())
-    log = labels.Log(path)
+def test_an_incomplete_last_row_is_ignored_and_removed(tmp_path):
+    path, keys = tmp_path / "labels.csv", labels.crop_keys(crops())
+    log = labels.LabelLog(path)
     log.append(keys[0], "near")
     log.append(keys[1], "far")
     log.close()
     whole = path.read_bytes()
     path.write_bytes(whole[:-3])  # killed while it was written
     assert labels.read(path).label == {keys[0]: "near"}
-    log = labels.Log(path)
+    log = labels.LabelLog(path)
     log.append(keys[1], "far")
     log.close()
     assert path.read_bytes() == whole
@@ -80,91 +80,95 @@ def test_a_torn_last_row_does_not_count_and_is_cut_off(tmp_path):
         ("{head}a.jpg,0,0,9,9,0,close\n", "line 2: the label is 'close'; choices: near, far, skip, or undo"),
         ("{head}a.jpg,0,0,9,9,0,undo\n", "line 2: the label is 'undo'"),
         ("{head}a.jpg,0,0,9,nine,0,near\n", "line 2: invalid literal"),
-        ("{head}a.jpg,0,0\n", "line 2: it has not as many cells"),
+        ("{head}a.jpg,0,0\n", "line 2: its number of cells differs"),
         ("no table", "has no column 'file'"),
     ],
 )
-def test_a_file_of_something_else_is_named_and_left_alone(tmp_path, text, message):
+def test_another_file_is_an_error_and_not_changed(tmp_path, text, message):
     path = tmp_path / "labels.csv"
     path.write_text(text.format(head=",".join(labels.COLUMNS) + "\n"))
     before = path.read_bytes()
     with pytest.raises(ValueError, match=message):
-        labels.Log(path)
+        labels.LabelLog(path)
     assert path.read_bytes() == before
-    with pytest.raises(FileNotFoundError, match="it should be a table of labels .mode label writes one"):
+    with pytest.raises(FileNotFoundError, match="it should be a table of labels .written by mode label"):
         labels.read(tmp_path / "none.csv")
 
 
-def test_a_full_disk_is_an_error_and_no_label(tmp_path, monkeypatch):
-    desk = label_page.Desk(crops(), tmp_path / "labels.csv", 0)
-    first = desk.question().crop
+def test_a_full_disk_is_an_error_and_saves_no_label(tmp_path, monkeypatch):
+    session = label_page.Session(crops(), tmp_path / "labels.csv", 0)
+    first = session.question().crop
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", lambda file, data: len(data) - 1)
         with pytest.raises(OSError, match="is the disk full"):
-            desk.answer(first, "near")
-    assert desk.question().crop == first and desk.question().done == 0
-    desk.close()
+            session.answer(first, "near")
+    assert session.question().crop == first and session.question().done == 0
+    session.close()
 
 
 # ------------------------------------------------------------------ questions
 
 
-def test_every_crop_is_asked_once_in_an_order_that_the_seed_draws(tmp_path):
+def test_every_crop_is_shown_once_in_an_order_given_by_the_seed(tmp_path):
     orders = []
     for seed, name in [(0, "a"), (0, "b"), (1, "c")]:
-        desk, order = label_page.Desk(crops(), tmp_path / name, seed), []
-        while (asked := desk.question()).crop is not None:
+        session, order = label_page.Session(crops(), tmp_path / name, seed), []
+        while (asked := session.question()).crop is not None:
             assert asked.done == len(order) and asked.total == 6
             assert asked.name == crops().names[asked.crop // 2]
             order.append(asked.crop)
-            desk.answer(asked.crop, "far")
-        assert desk.question() == label_page.Question(None, "", 6, 6, {"near": 0, "far": 6, "skip": 0})
-        desk.close()
+            session.answer(asked.crop, "far")
+        assert session.question() == label_page.Question(None, "", 6, 6, {"near": 0, "far": 6, "skip": 0})
+        session.close()
         orders.append(order)
     assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == list(range(6))
 
 
-def test_begun_again_it_goes_on_and_takes_back(tmp_path):
+def test_a_session_resumes_and_undoes_earlier_labels(tmp_path):
     path = tmp_path / "labels.csv"
-    desk = label_page.Desk(crops(), path, 0)
-    order = [desk.question().crop]
-    order.append(desk.answer(order[0], "near").crop)
-    order.append(desk.answer(order[1], "far").crop)
-    desk.close()
-    desk = label_page.Desk(crops(), path, 0)
-    assert desk.question().crop == order[2] and desk.question().counts == {"near": 1, "far": 1, "skip": 0}
-    assert desk.undo().crop == order[1] and desk.undo().crop == order[0]
-    assert desk.undo() == desk.question()  # nothing left to take back
-    desk.answer(order[0], "skip")
-    desk.close()
+    session = label_page.Session(crops(), path, 0)
+    order = [session.question().crop]
+    order.append(session.answer(order[0], "near").crop)
+    order.append(session.answer(order[1], "far").crop)
+    session.close()
+    session = label_page.Session(crops(), path, 0)
+    assert session.question().crop == order[2] and session.question().counts == {
+        "near": 1,
+        "far": 1,
+        "skip": 0,
+    }
+    assert session.undo().crop == order[1] and session.undo().crop == order[0]
+    assert session.undo() == session.question()  # nothing left to take back
+    session.answer(order[0], "skip")
+    session.close()
     assert lines(path) == [
         *(row(order[0], "near"), row(order[1], "far"), row(order[1], "undo"), row(order[0], "undo")),
         row(order[0], "skip"),
     ]
 
 
-def test_labels_of_other_crops_stay_and_do_not_count(tmp_path):
+def test_labels_of_other_crops_are_kept_and_ignored(tmp_path):
     path = tmp_path / "labels.csv"
-    desk = label_page.Desk(crops(), path, 0)
+    session = label_page.Session(crops(), path, 0)
     for i in range(6):
-        desk.answer(i, "near")
-    desk.close()
-    fewer = photos.chosen(crops(), np.array([0, 5]))._replace(names=tuple("x" * i for i in range(1, 7)))
-    desk = label_page.Desk(fewer, path, 0)
-    assert desk.question().done == 0 and desk.undo().done == 0
-    desk.close()
+        session.answer(i, "near")
+    session.close()
+    fewer = crop_dataset.subset(crops(), np.array([0, 5]))._replace(names=tuple("x" * i for i in range(1, 7)))
+    session = label_page.Session(fewer, path, 0)
+    assert session.question().done == 0 and session.undo().done == 0
+    session.close()
     assert len(lines(path)) == 6
 
 
 def test_wrong_answers_are_refused(tmp_path):
-    desk = label_page.Desk(crops(), tmp_path / "labels.csv", 0)
+    session = label_page.Session(crops(), tmp_path / "labels.csv", 0)
     for crop, given in [(6, "near"), (-1, "near"), (0, "undo"), (0, "close")]:
         with pytest.raises(ValueError, match=f"crop {crop}, label '{given}'; labels: near, far, skip"):
-            desk.answer(crop, given)
-    desk.answer(0, "near")
-    with pytest.raises(ValueError, match="crop 0 has its label already"):
-        desk.answer(0, "far")
-    desk.close()
+            session.answer(crop, given)
+    session.answer(0, "near")
+    with pytest.raises(ValueError, match="crop 0 already has a label"):
+        session.answer(0, "far")
+    session.close()
     assert lines(tmp_path / "labels.csv") == [row(0, "near")]
 
 
@@ -174,15 +178,15 @@ def test_wrong_answers_are_refused(tmp_path):
 @pytest.fixture
 def served(tmp_path):
     """A running server, and its file."""
-    desk = label_page.Desk(crops(), tmp_path / "labels.csv", 0)
-    server = label_page.Server(desk, 0)
+    session = label_page.Session(crops(), tmp_path / "labels.csv", 0)
+    server = label_page.Server(session, 0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server, tmp_path / "labels.csv"
     server.shutdown()
     thread.join()
     server.server_close()
-    desk.close()
+    session.close()
 
 
 def ask(server, method: str, path: str, body: str | bytes | None = None, **headers: str):
@@ -242,7 +246,7 @@ def test_other_requests_change_nothing(served, method, path, body, status):
 
 
 def test_other_pages_may_not_answer(served):
-    """A name that leads here (DNS rebinding) and a page from elsewhere are both refused."""
+    """Requests by another host name (DNS rebinding) or from another page are refused."""
     server, file = served
     port, answer = server.server_address[1], '{"crop": 0, "label": "near"}'
     assert server.server_address[0] == "127.0.0.1"
@@ -254,9 +258,9 @@ def test_other_pages_may_not_answer(served):
     assert ask(server, "POST", "/answer", answer, **good)[0] == 200
 
 
-def test_a_port_that_is_taken_is_named(served, tmp_path):
+def test_a_port_in_use_is_an_error(served, tmp_path):
     port = served[0].server_address[1]
-    with pytest.raises(ValueError, match=f"--port={port} cannot be served at .*0 takes one that is free"):
+    with pytest.raises(ValueError, match=f"--port={port} is not available .*use 0 for any free port"):
         label_page.serve(crops(), tmp_path / "other.csv", 0, port)
 
 
@@ -272,8 +276,8 @@ def test_in_a_browser_keys_and_buttons_write_the_file(served, tmp_path):
             assert page.value(f"{shown}.getAttribute('src')") == f"/crop/{crop}.png"
             assert page.value(f"{shown}.naturalWidth") == 16  # it is there, and the policy lets it in
             assert page.value("document.getElementById('name').textContent") == crops().names[crop // 2]
-            told = page.value("document.getElementById('counts').textContent")
-            assert told.startswith(f"{done} of 6: near ")
+            counts = page.value("document.getElementById('counts').textContent")
+            assert counts.startswith(f"{done} of 6: near ")
 
         page.until("document.readyState === 'complete' && typeof question === 'object'")
         ready(0, order[0])
@@ -300,12 +304,12 @@ def test_in_a_browser_keys_and_buttons_write_the_file(served, tmp_path):
     assert lines(path) == [row(order[i], word) for i, word in zip(rows, words, strict=True)]
 
 
-def test_what_cannot_be_written_is_said_on_the_page(served, tmp_path, monkeypatch):
+def test_a_write_error_is_shown_on_the_page(served, tmp_path, monkeypatch):
     server, path = served
     write = os.write
     monkeypatch.setattr(
         os, "write", lambda file, data: len(data) - 1 if b",near\n" in data else write(file, data)
     )
     answer = '{"crop": 0, "label": "near"}'
-    status, _, told = ask(server, "POST", "/answer", answer)
-    assert status == 500 and b"could not be written" in told
+    status, _, body = ask(server, "POST", "/answer", answer)
+    assert status == 500 and b"could not be written" in body

@@ -9,9 +9,10 @@ import jax
 import ml_collections
 import pytest
 
-from jaxdog.config import build, registry, schema
+from jaxdog.config import build, registry
+from jaxdog.utils import errors
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.py"))
 
 
@@ -57,19 +58,38 @@ def test_every_config_says_what_it_is_and_refuses_unknown_variants(path: pathlib
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("trian", {}, "config.trian is no field of config; fields: name, seed, dtype"),
-        ("train.stepz", 4, "config.train.stepz is no field of config.train; fields: collapse, grid_every"),
-        ("generator.chanels", 4, "config.generator.chanels is no field .*channels"),
-        ("optimizer.g.schedule.warmup", 4, "config.optimizer.g.schedule.warmup is no field .*learning_rate"),
-        ("optimizer.e", {}, "config.optimizer.e is no field of config.optimizer; fields: d, g"),
-        ("augment.flip.q", 0.5, "config.augment.flip.q is no field of config.augment.flip; fields: p"),
-        ("data.crop.colour", "red", "config.data.crop.colour is no field .*margin"),
+        ("trian", {}, "config.trian is not a field of config; fields: augment, checkpoint, data"),
+        (
+            "train.stepz",
+            4,
+            "config.train.stepz is not a field of config.train; fields: grid_every, grid_images",
+        ),
+        ("generator.chanels", 4, "config.generator.chanels is not a field .*channels"),
+        (
+            "optimizer.g.schedule.warmup",
+            4,
+            "config.optimizer.g.schedule.warmup is not a field .*; fields: none",
+        ),
+        ("optimizer.g.warmup", 4, "config.optimizer.g.warmup is not a field .*learning_rate"),
+        (
+            "optimizer.g.learning_rate",
+            None,
+            "config.optimizer.g.learning_rate is missing; config.optimizer.g needs: b1",
+        ),
+        ("train", 4, "config.train is 4, and must be a section"),
+        ("optimizer.e", {}, "config.optimizer.e is not a field of config.optimizer; fields: d, g"),
+        ("augment.flip.q", 0.5, "config.augment.flip.q is not a field of config.augment.flip; fields: p"),
+        ("data.crop.color", "red", "config.data.crop.color is not a field .*margin"),
         ("ema", None, "config.ema is missing; config needs"),
-        ("ema.decay", None, "config.ema.decay is missing; config.ema needs: decay, rampup, start"),
+        (
+            "ema.decay",
+            None,
+            "config.ema.decay is missing; config.ema needs: batch_stats, decay, extra_ema_decays",
+        ),
         ("discriminator.name", None, "config.discriminator.name is missing; choices: biggan"),
         ("discriminator.name", "vgg", "config.discriminator.name is 'vgg'; choices: biggan"),
-        ("game.name", "chess", "config.game.name is 'chess'; choices: gan"),
-        ("game.loss.name", "hing", "'hing'; choices: cross_entropy, hinge, least_squares, non_saturating"),
+        ("system.name", "chess", "config.system.name is 'chess'; choices: gan"),
+        ("system.loss.name", "hing", "'hing'; choices: cross_entropy, hinge, least_squares, non_saturating"),
         ("augment.spin", {"degrees": 3}, "config.augment.spin is 'spin'; choices: .*flip, .*_noise"),
         ("data.source", "web", "config.data.source is 'web'; choices: folder, kaggle, tfds, toy"),
         ("data.crop.name", "oval", "config.data.crop.name is 'oval'; choices: .*box_square"),
@@ -80,9 +100,9 @@ def test_every_config_says_what_it_is_and_refuses_unknown_variants(path: pathlib
         ("generator.final_norm", 1, "config.generator.final_norm is 1 .* must be of type bool"),
         ("generator.attention", 16, "config.generator.attention is 16 .* must be of type tuple"),
         ("ema.decay", True, "config.ema.decay is True .* must be of type float"),
-        ("ema.stats", "mean", "config.ema.stats is 'mean'; choices: average, copy"),
-        ("sample.labels", "all", "config.sample.labels is 'all'; choices: balanced, uniform"),
-        ("eval.best", "is", "config.eval.best is 'is'; choices"),
+        ("ema.batch_stats", "mean", "config.ema.batch_stats is 'mean'; choices: average, copy"),
+        ("sample.labels", "all", "config.sample.labels is 'all'; choices: balanced, skip_collapsed, uniform"),
+        ("eval.best", "isc", "config.eval.best is 'isc'; choices"),
         ("eval.resampler", "cubic", "config.eval.resampler is 'cubic'; choices"),
     ],
 )
@@ -97,21 +117,21 @@ def test_an_int_is_good_where_a_float_is_asked() -> None:
 
 def test_classes_must_be_those_of_the_photos() -> None:
     data = build.check(changed("data.classes", 7)).data
-    with pytest.raises(schema.ConfigError, match="is 7, .* have 10 classes .*--config.data.classes=10"):
+    with pytest.raises(errors.ConfigError, match="is 7, .* have 10 classes .*--config.data.classes=10"):
         build.source(data)
 
 
 def test_sample_counts_multiply_into_the_batch() -> None:
-    config = changed("game.d_steps", 3)
-    config.game.accumulate = 2
+    config = changed("system.num_d_steps", 3)
+    config.system.grad_accumulation_steps = 2
     assert build.phases(build.check(config), 3)[0].batch_size == 8 * 3 * 2
 
 
 def test_schedules_see_the_updates_of_their_own_optimiser() -> None:
     """Two discriminator steps per generator step: its schedule is twice as long."""
     section = {
-        "name": "adam", "b1": 0.0, "b2": 0.9, "eps": 1e-8, "weight_decay": 0.0,
-        "schedule": {"name": "linear_end", "learning_rate": 1.0, "fraction": 1.0},
+        "name": "adam", "b1": 0.0, "b2": 0.9, "eps": 1e-8, "weight_decay": 0.0, "learning_rate": 1.0,
+        "schedule": {"name": "constant_then_linear", "fraction": 1.0},
     }  # fmt: skip
     optimizer = registry.optimizer(section, "config.optimizer.g", steps=2)
     params = jax.numpy.ones(1)
@@ -124,13 +144,13 @@ def test_schedules_see_the_updates_of_their_own_optimiser() -> None:
 
 
 def test_finishing_goes_in_the_order_of_its_table_because_configs_sort_names() -> None:
-    """White is black after `quantise` and stays black; denoised first it would be 254 of 255."""
+    """White is black after `quantize` and stays black; denoised first it would be 254 of 255."""
     section = ml_collections.ConfigDict(
         {
-            "quantise": {"levels_256": True, "wrap": True},
-            "non_local_means": {"luminance": 2.65, "colour": 1.0, "template": 7, "search": 11},
+            "quantize": {"levels_256": True, "wrap": True},
+            "non_local_means": {"luminance": 2.65, "color": 1.0, "template": 7, "search": 11},
         }
     )
-    assert list(section) == ["non_local_means", "quantise"]
-    image = jax.jit(registry.finish(section))(jax.numpy.ones((1, 8, 8, 3)))
+    assert list(section) == ["non_local_means", "quantize"]
+    image = jax.jit(registry.postprocessing(section.to_dict(), 8))(jax.numpy.ones((1, 8, 8, 3)))
     assert float(image.max()) < -0.9

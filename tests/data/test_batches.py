@@ -42,7 +42,7 @@ def test_all_orders_of_a_small_set_are_equally_likely(n):
 
 
 @pytest.mark.parametrize("n", [11, 120])
-def test_places_are_uniform_and_neighbours_independent(n):
+def test_positions_are_uniform_and_neighbors_independent(n):
     got = permutations(n, 40 * n)
     for place in (0, n // 2, n - 1):
         assert stats.chisquare(np.bincount(got[:, place], minlength=n)).pvalue > 1e-4
@@ -58,8 +58,8 @@ def test_a_large_set_is_well_mixed():
 
 
 @pytest.mark.parametrize("n", [0, -3, 2**31])
-def test_impossible_sizes_are_named(n):
-    with pytest.raises(ValueError, match=f"1 <= n < 2\\^31 elements, not {n}"):
+def test_invalid_sizes_are_errors(n):
+    with pytest.raises(ValueError, match=f"n is {n}, and must satisfy 1 <= n < 2\\^31"):
         batches.permute(jnp.zeros(1, jnp.uint32), n, KEY)
 
 
@@ -77,37 +77,37 @@ def test_the_largest_sizes_and_positions_stay_in_range():
 
 @pytest.fixture(scope="module")
 def data() -> tuple[jax.Array, jax.Array]:
-    """37 pictures; picture k has label k and pixel values that name k."""
+    """37 images; image k has label k and pixel values that identify k."""
     labels = np.arange(37, dtype=np.int32)
     images = np.random.default_rng(0).integers(0, 256, (37, 4, 4, 3), np.uint8)
     images[:, 0, 0, 0] = labels
     return jax.tree.map(
-        jnp.asarray, batches.resident(images, labels, np.stack([labels + 40, labels], 1), -labels)
+        jnp.asarray, batches.make_data(images, labels, np.stack([labels + 40, labels], 1), -labels)
     )
 
 
 draw = jax.jit(batches.batch, static_argnums=3)
 
 
-def test_a_batch_is_the_pictures_of_its_indices(data):
+def test_a_batch_has_the_images_of_its_indices(data):
     got = draw(data, KEY, 3, 8)
     chosen = np.asarray(batches.indices(37, KEY, 3, 8))
     np.testing.assert_array_equal(got.label, chosen)
     np.testing.assert_allclose(got.image, np.asarray(data[0])[chosen] / 127.5 - 1, atol=1e-7)
-    np.testing.assert_array_equal(got.extent, np.stack([chosen + 40, chosen], 1))
-    np.testing.assert_array_equal(got.kind, -chosen)
+    np.testing.assert_array_equal(got.original_size, np.stack([chosen + 40, chosen], 1))
+    np.testing.assert_array_equal(got.crop_type, -chosen)
     assert got.image.dtype == jnp.float32 and got.label.dtype == jnp.int32
 
 
-def test_the_range_is_exact_and_uint8_comes_back():
+def test_the_range_is_exact_and_uint8_is_recovered():
     ramp = jnp.arange(256, dtype=jnp.uint8).reshape(1, 16, 16, 1)
     for compute in (batches.batch, draw):
-        image = np.asarray(compute(batches.resident(ramp, jnp.zeros(1, jnp.int32)), KEY, 0, 1).image)
+        image = np.asarray(compute(batches.make_data(ramp, jnp.zeros(1, jnp.int32)), KEY, 0, 1).image)
         assert image.min() == -1.0 and image.max() == 1.0
         np.testing.assert_array_equal(np.rint((image + 1) * 127.5), np.asarray(ramp))
 
 
-def test_every_epoch_shows_every_picture_once_whatever_the_batch_size(data):
+def test_every_epoch_has_every_image_once_for_any_batch_size(data):
     seen = np.concatenate([draw(data, KEY, i, 8).label for i in range(37)])  # 8 epochs, 37 batches
     for epoch in seen.reshape(8, 37):
         np.testing.assert_array_equal(np.sort(epoch), np.arange(37))
@@ -127,9 +127,9 @@ def test_a_batch_depends_on_key_and_number_only(data):
 
 def test_sharded_over_devices_gives_the_same(data):
     mesh = Mesh(np.array(jax.devices()), ("data",))
-    everywhere, rows = (NamedSharding(mesh, PartitionSpec(*spec)) for spec in ((), ("data",)))
+    replicated, rows = (NamedSharding(mesh, PartitionSpec(*spec)) for spec in ((), ("data",)))
     assert mesh.size == 4
-    replicated = jax.device_put(data, everywhere)
+    replicated = jax.device_put(data, replicated)
     sharded = jax.jit(batches.batch, static_argnums=3, out_shardings=rows)(replicated, KEY, 5, 8)
     assert len(sharded.image.sharding.device_set) == 4
     assert sharded.image.addressable_shards[0].data.shape == (2, 4, 4, 3)

@@ -1,4 +1,4 @@
-"""Collections of pictures in every form, damaged and hostile ones too."""
+"""Collections of images in all formats, including damaged and malicious ones."""
 
 import io
 import pathlib
@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from jaxdog.data import image_files, photos
+from jaxdog.data import crop_dataset, crop_recipes, image_files, photos
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), np.uint8)
 
@@ -27,7 +27,7 @@ def write_zip(path: pathlib.Path, files: dict[str, bytes], method: int = zipfile
 
 
 def read(source: photos.Source) -> np.ndarray:
-    return photos.crops(source, image_files.as_is, "as is", None).image
+    return crop_dataset.load(source, crop_recipes.as_is, "as is", None).image
 
 
 def test_folder_zip_and_arrays_hold_the_same(tmp_path):
@@ -43,14 +43,14 @@ def test_folder_zip_and_arrays_hold_the_same(tmp_path):
     packed = write_zip(tmp_path / "images.zip", {f"__MACOSX/._{n}": b"x" for n in files} | files)
     for path in (folder, packed, *(tmp_path / n for n in ("a.npy", "first.npy", "b.npz", "float.npy"))):
         np.testing.assert_array_equal(read(image_files.source(path)), IMAGES, err_msg=str(path))
-    labels = photos.crops(image_files.source(tmp_path / "b.npz"), image_files.as_is, "", None)
-    assert labels.label.tolist() == [0, 2, 0, 1, 1] and labels.breeds == ("0", "1", "2")
+    labels = crop_dataset.load(image_files.source(tmp_path / "b.npz"), crop_recipes.as_is, "", None)
+    assert labels.label.tolist() == [0, 2, 0, 1, 1] and labels.class_names == ("0", "1", "2")
 
 
 def test_folders_in_a_zip_are_classes(tmp_path):
     names = ("all/pug/1.png", "all/pug/deep/2.png", "all/collie/1.png")
     source = image_files.source(write_zip(tmp_path / "z.zip", {name: encoded(IMAGES[0]) for name in names}))
-    assert source.breeds == ("collie", "pug")
+    assert source.class_names == ("collie", "pug")
     assert [(photo.name, photo.label) for photo in source.photos] == [
         ("all/collie/1.png", 0),
         ("all/pug/1.png", 1),
@@ -59,21 +59,21 @@ def test_folders_in_a_zip_are_classes(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "LA", "I;16"])
-def test_every_colour_mode_becomes_rgb(tmp_path, mode):
-    grey = np.repeat(IMAGES[..., :1], 3, axis=3)[0]
+def test_every_color_mode_becomes_rgb(tmp_path, mode):
+    gray = np.repeat(IMAGES[..., :1], 3, axis=3)[0]
     if mode == "I;16":
         buffer = io.BytesIO()
-        PIL.Image.fromarray(grey[..., 0].astype(np.uint16) * 257).save(buffer, "PNG")
+        PIL.Image.fromarray(gray[..., 0].astype(np.uint16) * 257).save(buffer, "PNG")
         data = buffer.getvalue()
     else:
-        data = encoded(grey, mode=mode)
+        data = encoded(gray, mode=mode)
     found = read(image_files.source(write_zip(tmp_path / "z.zip", {"a.png": data})))
     assert found.shape == (1, 12, 12, 3) and found.dtype == np.uint8
     if mode not in ("1", "P"):
-        np.testing.assert_array_equal(found[0], grey)
+        np.testing.assert_array_equal(found[0], gray)
 
 
-def test_grey_arrays_and_sources_with_other_content_have_other_keys(tmp_path):
+def test_gray_arrays_and_sources_with_other_content_have_other_keys(tmp_path):
     np.save(tmp_path / "g.npy", IMAGES[..., 0])
     np.testing.assert_array_equal(read(image_files.source(tmp_path / "g.npy"))[..., 2], IMAGES[..., 0])
     keys = {image_files.array("x", image).key for image in (IMAGES, IMAGES[::-1], IMAGES[:4])}
@@ -83,13 +83,13 @@ def test_grey_arrays_and_sources_with_other_content_have_other_keys(tmp_path):
     assert len(keys) == 5
 
 
-def test_a_zip_that_would_fill_the_memory_is_not_unpacked(tmp_path, monkeypatch):
+def test_a_zip_that_would_fill_the_memory_is_not_extracted(tmp_path, monkeypatch):
     bomb = write_zip(tmp_path / "bomb.zip", {"a.png": bytes(2 << 20)}, zipfile.ZIP_DEFLATED)
-    with pytest.raises(ValueError, match="would unpack to 2,097,152 bytes, .* times its size; the limits"):
+    with pytest.raises(ValueError, match="would extract to 2,097,152 bytes, .* times its size; the limits"):
         read(image_files.source(bomb))
     many = write_zip(tmp_path / "many.zip", {f"{i}.png": b"" for i in range(4)})
     monkeypatch.setattr(image_files, "MAX_ENTRIES", 3)
-    with pytest.raises(ValueError, match="many.zip would unpack to 4 files and 0 bytes; the limits are 3"):
+    with pytest.raises(ValueError, match="many.zip would extract to 4 files and 0 bytes; the limits are 3"):
         image_files.source(many)
     monkeypatch.undo()
     monkeypatch.setattr(image_files, "MAX_PIXELS", 100)
@@ -105,12 +105,12 @@ def test_names_that_climb_out_of_a_zip_write_nothing(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["evil.zip", "in"]
 
 
-def test_truncated_pictures_are_left_out_with_a_warning_or_refused(tmp_path, caplog):
+def test_truncated_images_are_left_out_with_a_warning_or_refused(tmp_path, caplog):
     good = {f"{i:03}.png": encoded(IMAGES[i % 5]) for i in range(150)}
     cut = encoded(IMAGES[0])[:60]
-    crops = photos.crops(
+    crops = crop_dataset.load(
         image_files.source(write_zip(tmp_path / "a.zip", good | {"cut.png": cut})),
-        image_files.as_is,
+        crop_recipes.as_is,
         "",
         None,
     )
@@ -120,7 +120,7 @@ def test_truncated_pictures_are_left_out_with_a_warning_or_refused(tmp_path, cap
         read(image_files.source(write_zip(tmp_path / "b.zip", {"a.png": cut, "b.png": encoded(IMAGES[0])})))
 
 
-def test_mixed_sizes_are_said(tmp_path):
+def test_mixed_sizes_are_an_error(tmp_path):
     files = {"a.png": encoded(IMAGES[0]), "b.png": encoded(IMAGES[0, :7])}
     with pytest.raises(ValueError, match="have 2 sizes, from 7x12 to 12x12"):
         read(image_files.source(write_zip(tmp_path / "z.zip", files)))
@@ -129,35 +129,35 @@ def test_mixed_sizes_are_said(tmp_path):
 @pytest.mark.parametrize(
     "array, message",
     [
-        (np.zeros((3, 4)), r"has shape \(3, 4\), and should have \[n, h, w, 3\]"),
+        (np.zeros((3, 4)), r"has shape \(3, 4\), and must have shape \[n, h, w, 3\]"),
         (np.zeros((0, 8, 8, 3), np.uint8), r"has shape \(0, 8, 8, 3\)"),
-        (np.full((2, 8, 8, 3), np.nan), "384 of its numbers are NaN or infinite"),
+        (np.full((2, 8, 8, 3), np.nan), "384 of its values are NaN or infinite"),
         (np.linspace(-1, 1, 384).reshape(2, 8, 8, 3), "float64 from -1 to 1; save them as uint8"),
         (np.ones((2, 8, 8, 3)), "float64 from 1 to 1; save them as uint8"),
         (np.full((2, 8, 8, 3), 300), "int64 from 300 to 300"),
-        (np.full((2, 8, 8, 3), "a"), "of type <U1; pictures are uint8"),
+        (np.full((2, 8, 8, 3), "a"), "of type <U1, and must be uint8"),
     ],
 )
-def test_arrays_that_are_no_pictures_are_said(tmp_path, array, message):
+def test_arrays_that_are_not_images_are_refused(tmp_path, array, message):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(ValueError, match=message):
         image_files.source(tmp_path / "a.npy")
 
 
-def test_what_is_no_collection_is_said(tmp_path):
+def test_what_is_not_a_collection_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.zip does not exist .* Accepted are a folder"):
         image_files.source(tmp_path / "none.zip")
     (tmp_path / "a.txt").write_text("dogs")
-    with pytest.raises(ValueError, match="a.txt is no collection of pictures. Accepted"):
+    with pytest.raises(ValueError, match="a.txt is not a collection of images. Accepted"):
         image_files.source(tmp_path / "a.txt")
     (tmp_path / "b.zip").write_text("dogs")
-    with pytest.raises(ValueError, match="b.zip is not a whole zip file"):
+    with pytest.raises(ValueError, match="b.zip is damaged or not a zip file"):
         image_files.source(tmp_path / "b.zip")
-    with pytest.raises(ValueError, match="holds no pictures .* but a.txt"):
+    with pytest.raises(ValueError, match="has no images .*; its files: a.txt"):
         image_files.source(write_zip(tmp_path / "c.zip", {"a.txt": b""}))
     np.save(tmp_path / "o.npy", np.array([object()]), allow_pickle=True)
-    with pytest.raises(ValueError, match="o.npy cannot be read as pictures: .*objects"):
+    with pytest.raises(ValueError, match="o.npy cannot be read as images: .*objects"):
         image_files.source(tmp_path / "o.npy")
     np.savez(tmp_path / "d.npz", a=IMAGES, b=IMAGES)
-    with pytest.raises(ValueError, match="its arrays are a, b; pictures are looked for under"):
+    with pytest.raises(ValueError, match="its arrays are a, b; images are expected under"):
         image_files.source(tmp_path / "d.npz")

@@ -1,4 +1,4 @@
-"""Which squares of which boxes, on photos whose pixels say where they are: photo[y, x] = (x, y, 7)."""
+"""Which squares of which boxes, on photos whose pixels encode their coordinates: photo[y, x] = (x, y, 7)."""
 
 import collections
 import inspect
@@ -23,28 +23,29 @@ def coordinates(h: int, w: int) -> np.ndarray:
     return np.stack([x, y, np.full_like(x, 7)], -1).astype(np.uint8)
 
 
-def made(
-    photo: np.ndarray, *boxes: cropping.Box, size: int = SIZE, **options
-) -> dict[int, list[photos.Kept]]:
-    """The crops of each kind, in order, by the mean of each pixel's area."""
+def made(photo: np.ndarray, *boxes: photos.Box, size: int = SIZE, **options) -> dict[int, list[photos.Crop]]:
+    """The crops of each type, in order, resized by area means."""
     found = multicrop.multicrop(photo, boxes, size=size, **{"resampler": "box", **options})
     assert {kept.image.shape for kept in found} <= {(size, size, 3)}
-    return {kind: [kept for kept in found if kept.kind == kind] for kind in (PLAIN, TURNED, MOVED)}
+    return {
+        crop_type: [kept for kept in found if kept.crop_type == crop_type]
+        for crop_type in (PLAIN, TURNED, MOVED)
+    }
 
 
-def shown(kept: photos.Kept) -> tuple[float, float, float, float]:
+def shown(kept: photos.Crop) -> tuple[float, float, float, float]:
     """The part of the photo that a crop of a larger box shows: xmin, ymin, xmax, ymax, to half a pixel."""
-    image = kept.image[::2, ::2] if kept.kind == PLAIN else kept.image
+    image = kept.image[::2, ::2] if kept.crop_type == PLAIN else kept.image
     first, last = image[0, 0, :2].astype(float), image[-1, -1, :2].astype(float)
     pixel = (last - first) / (image.shape[0] - 1)
     return tuple(np.concatenate([first + 0.5 - pixel / 2, last + 0.5 + pixel / 2]))
 
 
-def shows(kept: photos.Kept, *region: float, near: float = 1.0) -> None:
+def shows(kept: photos.Crop, *region: float, near: float = 1.0) -> None:
     np.testing.assert_allclose(shown(kept), region, atol=near)
 
 
-def counts(photo: np.ndarray, *boxes: cropping.Box, **options) -> tuple[int, int, int]:
+def counts(photo: np.ndarray, *boxes: photos.Box, **options) -> tuple[int, int, int]:
     found = made(photo, *boxes, **options)
     return len(found[PLAIN]), len(found[TURNED]), len(found[MOVED])
 
@@ -71,7 +72,7 @@ def test_boxes_are_widened_then_grown_inside_the_photo(box, zoom, grow, expected
     assert multicrop.region(box, 120, 200, zoom, grow) == expected
 
 
-def test_a_large_square_dog_is_one_crop_of_each_kind():
+def test_a_large_square_dog_gives_one_crop_of_each_type():
     photo, box = coordinates(200, 200), (40, 60, 104, 124)
     found = made(photo, box)
     assert [len(crops) for crops in found.values()] == [1, 1, 1]
@@ -83,8 +84,8 @@ def test_a_large_square_dog_is_one_crop_of_each_kind():
     np.testing.assert_array_equal(plain[::2, ::2], cropping.resize(photo[60:124, 40:104], 16, 16, "box"))
     np.testing.assert_array_equal(plain, plain[::2, ::2].repeat(2, 0).repeat(2, 1))
     shows(found[MOVED][0], 37.44, 57.44, 106.56, 126.56)
-    assert found[PLAIN][0].extent == (HALF, HALF)
-    assert found[TURNED][0].extent == found[MOVED][0].extent == (SIZE, SIZE)
+    assert found[PLAIN][0].original_size == (HALF, HALF)
+    assert found[TURNED][0].original_size == found[MOVED][0].original_size == (SIZE, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_small_dogs_have_fewer_crops(side, expected):
 # grown and loose boxes coincide, which leaves one set of PLAIN, one of TURNED and one of MOVED crops.
 
 
-def whole(h: int, w: int, **options) -> dict[int, list[photos.Kept]]:
+def whole(h: int, w: int, **options) -> dict[int, list[photos.Crop]]:
     found = made(coordinates(h, w), (0, 0, w, h), **options)
     assert [kept.image.tolist() for kept in found[TURNED]] == [kept.image.tolist() for kept in found[MOVED]]
     return found
@@ -111,11 +112,11 @@ def whole(h: int, w: int, **options) -> dict[int, list[photos.Kept]]:
 def test_slightly_wide_boxes_give_the_middle_and_all_of_it_mirrored():
     photo, found = coordinates(100, 110), whole(100, 110)
     middle, mirrored = found[PLAIN]
-    np.testing.assert_array_equal(middle.image[::2, ::2], cropping.fit_center(photo, 16, "box"))
+    np.testing.assert_array_equal(middle.image[::2, ::2], cropping.resize_center_crop(photo, 16, "box"))
     square = np.pad(photo, ((5, 5), (0, 0), (0, 0)), mode="reflect")
     np.testing.assert_array_equal(mirrored.image[::2, ::2], cropping.resize(square, 16, 16, "box"))
     (large,) = found[TURNED]
-    np.testing.assert_array_equal(large.image, cropping.fit_center(photo, 32, "box"))
+    np.testing.assert_array_equal(large.image, cropping.resize_center_crop(photo, 32, "box"))
 
 
 def test_large_crops_of_wider_boxes_are_mirrored():
@@ -175,7 +176,7 @@ def test_long_boxes_are_left_out(h, w):
 
 
 @pytest.mark.parametrize(("w", "expected"), [(115, (2, 0)), (125, (2, 0)), (130, (3, 2)), (150, (2, 0))])
-def test_limits_belong_where_they_did(w, expected):
+def test_limits_of_aspect_ratios_are_those_of_the_original(w, expected):
     """At 1.15 and 1.25 no large crop is made; 1.3 and 1.5 belong to the wider shape."""
     found = whole(100, w)
     assert (len(found[PLAIN]), len(found[TURNED])) == expected
@@ -242,15 +243,15 @@ def test_boxes_beyond_the_photo_are_clipped_and_empty_ones_left_out():
     assert counts(photo, (120, 20, 160, 60), (30, 30, 30, 70)) == (0, 0, 0)
 
 
-def test_small_crops_survive_the_shrink_and_large_ones_are_turned():
-    """What training does to the kinds: PLAIN crops come out as they were made, whatever the draw."""
+def test_plain_crops_are_restored_exactly_and_large_ones_are_rotated():
+    """Augmentation of each crop type: PLAIN crops are restored exactly, for any random key."""
     photo = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
     found = multicrop.multicrop(photo, [(8, 8, 72, 72)], size=SIZE)
     image = np.stack([kept.image for kept in found]).astype(np.float32) / 127.5 - 1.0
-    kind = np.array([kept.kind for kept in found], np.int32)
+    crop_type = np.array([kept.crop_type for kept in found], np.int32)
     n = len(found)
     ints = np.zeros(n, np.int32)
-    batch = types.Batch(image, ints, np.full((n, 2), SIZE, np.int32), kind, np.zeros(n, np.float32))
+    batch = types.Batch(image, ints, np.full((n, 2), SIZE, np.int32), crop_type, np.zeros(n, np.float32))
     batch = types.Batch(*map(jnp.asarray, batch))
     out = transforms.shift_scale_rotate(
         jax.random.key(0), batch, HALF, shift=(0.0, 0.0, 0.06), scale_min=(1.0, 0.9, 0.94),
@@ -258,23 +259,23 @@ def test_small_crops_survive_the_shrink_and_large_ones_are_turned():
     ).image  # fmt: skip
     still = resample.resize(batch.image, HALF, "box")
     apart = np.abs(out - still).max((1, 2, 3))
-    assert (apart[kind == PLAIN] == 0).all() and (apart[kind != PLAIN] > 0.1).all()
-    (plain,) = (kept.image for kept in found if kept.kind == PLAIN)
-    np.testing.assert_array_equal(np.rint((out[kind == PLAIN][0] + 1.0) * 127.5), plain[::2, ::2])
+    assert (apart[crop_type == PLAIN] == 0).all() and (apart[crop_type != PLAIN] > 0.1).all()
+    (plain,) = (kept.image for kept in found if kept.crop_type == PLAIN)
+    np.testing.assert_array_equal(np.rint((out[crop_type == PLAIN][0] + 1.0) * 127.5), plain[::2, ::2])
 
 
-def test_the_kinds_and_the_sizes_at_which_they_were_used():
+def test_crop_types_and_their_sizes_in_the_original():
     keywords = inspect.signature(multicrop.multicrop).parameters
     assert keywords["both_sides"].default is False and keywords["resampler"].default == "lanczos"
     photo = np.random.default_rng(1).integers(0, 256, (300, 300, 3), np.uint8)
     found = multicrop.multicrop(photo, [(20, 30, 220, 230)], size=128)
-    assert [kept.kind for kept in found] == [MOVED, PLAIN, TURNED]
+    assert [kept.crop_type for kept in found] == [MOVED, PLAIN, TURNED]
     expected = cropping.resize(photo[30:230, 20:220], 64, 64, "lanczos")
     np.testing.assert_array_equal(found[1].image, multicrop.doubled(expected))
 
 
 def test_an_odd_size_is_refused():
-    with pytest.raises(ValueError, match="size 33 has no half; take an even size"):
+    with pytest.raises(ValueError, match="size is 33, and must be even"):
         multicrop.multicrop(coordinates(50, 50), (), size=33)
 
 
@@ -289,5 +290,5 @@ def test_real_photos(real_data):
             photo = photos.decode(file.read())
             box = (0, 0, photo.shape[1], photo.shape[0])
             dogs += 1
-            found.update(kept.kind for kept in multicrop.multicrop(photo, [box], size=128))
+            found.update(kept.crop_type for kept in multicrop.multicrop(photo, [box], size=128))
     assert dogs == 1855 and found == {PLAIN: 3290, TURNED: 1356, MOVED: 1356}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxdog.data import cropping, photos, toy
+from jaxdog.data import crop_recipes, photos, toy
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def drawn(source) -> list[tuple[photos.Photo, np.ndarray]]:
     return [(photo, photo.read()) for photo in source.photos]
 
 
-def test_photos_are_what_they_say(source, drawn):
+def test_photos_match_their_description(source, drawn):
     assert len(drawn) == len(source.photos) == 300
     for i, (photo, pixels) in enumerate(drawn):
         h, w, c = pixels.shape
@@ -35,7 +35,7 @@ def test_some_photos_have_two_dogs(drawn):
     assert 0.07 * 300 < two < 0.25 * 300
 
 
-def test_boxes_hold_the_dogs_and_nothing_more(drawn):
+def test_boxes_are_tight_around_the_dogs(drawn):
     """Outside the boxes the photo equals the place drawn without dogs; inside, it differs."""
     for i, (photo, pixels) in enumerate(drawn[:40]):
         rng = np.random.default_rng((1, i))
@@ -66,10 +66,10 @@ def test_keys_differ_when_the_photos_do():
     assert len(keys) == 4 and toy.dogs(8).key == toy.dogs(8).key
 
 
-def test_breeds_can_be_told_apart(source):
-    """A nearest class mean on small crops is right far more often than one time in ten."""
-    recipe = functools.partial(cropping.box_square, size=12, resampler="box")
-    made = [(x, p.label) for p in source.photos for x in recipe(p.read(), p.boxes)]
+def test_breeds_are_distinguishable(source):
+    """A nearest-mean classifier on small crops is far more accurate than chance."""
+    recipe = functools.partial(crop_recipes.box_square, size=12, resampler="box")
+    made = [(x.image, p.label) for p in source.photos for x in recipe(p.read(), p.boxes)]
     x, y = np.array([a for a, _ in made], np.float64).reshape(len(made), -1), np.array([b for _, b in made])
     half = len(made) // 2
     means = np.stack([x[:half][y[:half] == k].mean(0) for k in range(10)])
@@ -84,6 +84,6 @@ def test_the_reader_returns_its_own_copy(source):
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(0, (80, 96)), (4, (16, 96)), (4, (96, 80))])
-def test_impossible_settings_are_named(n, sizes):
-    with pytest.raises(ValueError, match=f"not n = {n}, sizes = "):
+def test_invalid_settings_are_errors(n, sizes):
+    with pytest.raises(ValueError, match=f"n is {n} and sizes is "):
         toy.dogs(n, 0, sizes)

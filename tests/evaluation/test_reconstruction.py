@@ -1,4 +1,4 @@
-"""How well pictures come back: which pictures are compared with which, and by how much they differ."""
+"""Reconstruction errors: which images are compared, and by how much they differ."""
 
 from typing import Any
 
@@ -14,20 +14,20 @@ from jaxdog.metrics import features, fid
 
 N, SIZE = 10, 8
 IMAGES = np.random.default_rng(0).integers(20, 200, (N, SIZE, SIZE, 3), np.uint8)
-DATA = batches.resident(IMAGES, np.arange(N, dtype=np.int32))
+DATA = batches.make_data(IMAGES, np.arange(N, dtype=np.int32))
 KEY = jax.random.key(0)
 
 
 class Extractor:
     """Features that are random projections of the pixels."""
 
-    over = sharding.mesh()
+    mesh = sharding.make_mesh()
     batch_size = 4
 
-    def about(self, size: str, resampler: str, source: str) -> features.About:
-        return features.About("inception", "random", "0", size, resampler, source)
+    def spec(self, size: str, resampler: str, source: str) -> features.FeatureSpec:
+        return features.FeatureSpec("inception", "random", "0", size, resampler, source)
 
-    def of_images(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def extract(self, images: np.ndarray) -> dict[str, np.ndarray]:
         flat = images.reshape(len(images), -1) / 255.0
         rng = np.random.default_rng(1)
         return {
@@ -45,17 +45,19 @@ def scored(way: Any, n: int = N) -> reconstruction.Reconstruction:
     return reconstruction.reconstruct(extractor, drawn(way), jnp.float32(0.0), KEY, DATA, n)
 
 
-def test_pictures_that_come_back_as_they_were_are_at_no_distance() -> None:
+def test_perfect_reconstructions_have_distance_zero() -> None:
     found = scored(lambda state, batch, key: (batch.image, batch.image))
-    assert set(found.scores) == {f"reconstruction_{x}" for x in ("rfid768", "rfid2048", "squared_error")}
+    assert set(found.scores) == {
+        f"reconstruction_{x}" for x in ("random_fid768", "random_fid2048", "squared_error")
+    }
     np.testing.assert_allclose(list(found.scores.values()), 0.0, atol=1e-3)
     pairs = found.pairs.reshape(N, 2, SIZE, SIZE, 3)
     np.testing.assert_array_equal(pairs[:, 0], pairs[:, 1])
     order = [int(np.flatnonzero((IMAGES == x).all((1, 2, 3)))[0]) for x in pairs[:, 0]]
-    assert sorted(order) == list(range(N))  # every picture once, though blocks of 4 do not fill 10
+    assert sorted(order) == list(range(N))  # every image once, though blocks of 4 do not fill 10
 
 
-def test_distances_are_those_to_the_pictures_as_the_encoder_saw_them() -> None:
+def test_distances_are_those_to_the_images_as_the_encoder_saw_them() -> None:
     """Mirrored before, darkened by ten levels on the way."""
 
     def way(state: Any, batch: types.Batch, key: Any) -> tuple[jax.Array, jax.Array]:
@@ -67,11 +69,11 @@ def test_distances_are_those_to_the_pictures_as_the_encoder_saw_them() -> None:
     seen, back = found.pairs[::2], found.pairs[1::2]
     np.testing.assert_array_equal(seen, back + 10)
     np.testing.assert_allclose(found.scores["reconstruction_squared_error"], (10 / 127.5) ** 2, rtol=1e-5)
-    made = [Extractor().of_images(x)["pool_3"].astype(np.float64) for x in (seen, back)]
+    made = [Extractor().extract(x)["pool_3"].astype(np.float64) for x in (seen, back)]
     expected = fid.frechet_exact(*made)
-    np.testing.assert_allclose(found.scores["reconstruction_rfid2048"], expected, rtol=1e-2)
+    np.testing.assert_allclose(found.scores["reconstruction_random_fid2048"], expected, rtol=1e-2)
 
 
 def test_what_has_no_way_back_is_refused() -> None:
-    with pytest.raises(ValueError, match="no way from pictures to pictures"):
+    with pytest.raises(ValueError, match="not an autoencoder and cannot reconstruct images"):
         scored(None)

@@ -13,7 +13,7 @@ from absl import flags
 from jaxdog import score
 from jaxdog.data import cropping
 from jaxdog.evaluation import score_files
-from jaxdog.metrics import features
+from jaxdog.metrics import features, metric_table
 from tests.data.test_image_files import encoded, write_zip
 
 GENERATOR = np.random.default_rng(0)
@@ -42,14 +42,17 @@ def found(place: pathlib.Path) -> dict:
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     scores = json.loads((place / "s.json").read_text())
-    assert f"rfid2048               {scores['rfid2048']:,.6g}" in done.stdout
-    assert "note: 4 generated pictures are few" in done.stdout
+    assert f"random_fid2048         {scores['random_fid2048']:,.6g}" in done.stdout
+    assert (
+        "note: FID is biased upwards for fewer than about 2,048 images; there are 4 generated images"
+        in done.stdout
+    )
     return scores
 
 
 def test_numbers_say_what_they_are_and_how_they_were_made(found, place):
-    names = {"rfid768", "rfid2048", "rmifid", "memorization_distance"}
-    names |= {"rprecision", "rrecall", "rdensity", "rcoverage"}
+    names = {"random_fid768", "random_fid2048", "random_mifid", "memorization_distance"}
+    names |= {"random_precision", "random_recall", "random_density", "random_coverage"}
     assert names == {name for name, x in found.items() if isinstance(x, float)} - {"seconds"}
     assert (found["samples"], found["real"], found["size"]) == (4, 6, "16x16")
     assert found["resampler"] == "lanczos" and found["weights_kind"] == "random"
@@ -62,7 +65,7 @@ def test_arrays_and_files_of_features_score_the_same(found, place):
     options = score_files.Options(weights="random", metrics=("mifid",), cache_dir=str(place / "other"))
     for real, fake in ((squashed, FAKES), (place / "real.npz", str(place / "fake.npy"))):
         again = score_files.score(real, fake, options)
-        for name in ("rfid768", "rfid2048", "memorization_distance"):
+        for name in ("random_fid768", "random_fid2048", "memorization_distance"):
             np.testing.assert_allclose(again[name], found[name], rtol=1e-4, atol=2e-6)
 
 
@@ -70,17 +73,15 @@ def test_features_alone_need_no_network_and_must_agree(place, found):
     same = score_files.score(
         place / "real.npz", place / "real.npz", score_files.Options(weights="none/there")
     )
-    assert same["rfid2048"] < 1e-3 and same["rprecision"] == 1
+    assert same["random_fid2048"] < 1e-3 and same["random_precision"] == 1
     other = features.load(place / "real.npz")
-    features.save(place / "other.npz", other._replace(about=other.about._replace(size="32x32", source="b")))
-    with pytest.raises(
-        ValueError, match="cannot be compared with those of b.*size: 16x16 .real. against 32x32"
-    ):
+    features.save(place / "other.npz", other._replace(spec=other.spec._replace(size="32x32", source="b")))
+    with pytest.raises(ValueError, match="and .*b.* cannot be compared: .*size is 16x16 .real. and 32x32"):
         score_files.score(place / "real.npz", place / "other.npz")
 
 
 def test_mistakes_are_one_paragraph(place, tmp_path):
-    with pytest.raises(ValueError, match=r"from 20x30 to 25x30.*Name a size .*\(--size\)"):
+    with pytest.raises(ValueError, match=r"from 20x30 to 25x30.*Set a size .*\(--size\)"):
         score_files.score(place / "real", place / "real", score_files.Options(weights="random"))
     np.save(tmp_path / "wide.npy", np.zeros((3, 8, 9, 3), np.uint8))
     with pytest.raises(ValueError, match="are 8 x 9 .height x width."):
@@ -94,13 +95,23 @@ def test_mistakes_are_one_paragraph(place, tmp_path):
     command = [sys.executable, "-m", "jaxdog.score", "--real", str(place / "real")]
     done = subprocess.run([*command, "--fake", str(tmp_path / "empty.zip")], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "jaxdog-score: " in done.stderr and "holds no pictures" in done.stderr
+    assert "jaxdog-score: " in done.stderr and "has no images" in done.stderr
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and "--real and --fake are both needed" in done.stderr + done.stdout
+    assert done.returncode == 1 and "--real and --fake are required" in done.stderr + done.stdout
 
 
-def test_choices_of_flags_are_those_of_the_library():
-    """The command line names them without importing JAX."""
-    assert set(score.NETWORKS) == set(features.NETWORKS)
-    assert score.METRICS == features.METRICS
-    assert set(flags.FLAGS["resampler"].parser.enum_values) == set(cropping.RESAMPLERS)
+def test_flags_are_the_options_of_the_library():
+    """Every option has a flag with the same default; choices are the rows of the library's tables."""
+    for name, value in score.DEFAULTS._asdict().items():
+        default = flags.FLAGS["metric" if name == "metrics" else name].default
+        assert (tuple(default) if name == "metrics" else default) == value
+    choices = {name: flags.FLAGS[name].parser.enum_values for name in ("network", "metric", "resampler")}
+    assert set(choices["network"]) == set(features.NETWORKS)
+    assert tuple(choices["metric"]) == tuple(metric_table.METRICS)
+    assert set(choices["resampler"]) == set(cropping.RESAMPLERS)
+
+
+def test_flags_are_parsed_without_jax():
+    code = "import sys, jaxdog.score; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

@@ -1,4 +1,4 @@
-"""The zip holds exactly the pictures; every rule of the competition is enforced; failures leave nothing."""
+"""The zip holds exactly the images; every rule of the competition is enforced; failures leave nothing."""
 
 import io
 import warnings
@@ -28,7 +28,7 @@ def zipped(path, files: list[tuple[str, bytes]]):
     return path
 
 
-def test_the_zip_holds_the_very_pictures(tmp_path):
+def test_the_zip_holds_the_very_images(tmp_path):
     path = tmp_path / "run" / "images.zip"
     facts = submission.write_zip(path, iter([IMAGES[:3], IMAGES[3:6], IMAGES[6:]]), count=7)
     assert facts == submission.check_zip(path, count=7)
@@ -41,7 +41,7 @@ def test_the_zip_holds_the_very_pictures(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["images.zip"]
 
 
-def test_the_same_pictures_give_the_same_bytes(tmp_path):
+def test_the_same_images_give_the_same_bytes(tmp_path):
     one = submission.write_zip(tmp_path / "a.zip", [IMAGES], count=7)
     two = submission.write_zip(tmp_path / "b.zip", [IMAGES[:2], IMAGES[2:]], count=7)
     assert one.sha256 == two.sha256
@@ -51,21 +51,21 @@ def test_the_same_pictures_give_the_same_bytes(tmp_path):
 def test_other_sizes_can_be_asked_for(tmp_path):
     facts = submission.write_zip(tmp_path / "a.zip", [IMAGES[:, :32, :32]], count=7, size=32)
     assert facts.size == 32
-    with pytest.raises(submission.SubmissionError, match="is 32x32 pixels, 64x64 is demanded"):
+    with pytest.raises(submission.SubmissionError, match="is 32x32 pixels, but 64x64 is required"):
         submission.check_zip(tmp_path / "a.zip", count=7)
 
 
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
-        ([IMAGES[:5]], "7 pictures were asked for, only 5 were generated"),
-        ([IMAGES, IMAGES], "more than the 7 pictures asked for"),
+        ([IMAGES[:5]], "7 images are required, but only 5 were given"),
+        ([IMAGES, IMAGES], "more than 7 images were given"),
         ([IMAGES.astype(np.float32)], r"must be \[b, 64, 64, 3\] uint8, got \[7, 64, 64, 3\] float32"),
         ([IMAGES[0]], r"got \[64, 64, 3\] uint8"),
         ([IMAGES[:, :32]], r"got \[7, 32, 64, 3\] uint8"),
     ],
 )
-def test_wrong_pictures_leave_the_old_zip(tmp_path, batches, message):
+def test_wrong_images_leave_the_old_zip(tmp_path, batches, message):
     path = tmp_path / "images.zip"
     path.write_bytes(b"old")
     with pytest.raises(submission.SubmissionError, match=message):
@@ -85,7 +85,7 @@ def test_an_interruption_leaves_nothing(tmp_path):
 
 def test_a_zip_that_fails_the_check_does_not_appear(tmp_path, monkeypatch):
     monkeypatch.setattr(submission, "_png", lambda image: encoded(image, "JPEG"))
-    with pytest.raises(submission.SubmissionError, match="00000.png is JPEG inside, only PNG"):
+    with pytest.raises(submission.SubmissionError, match="00000.png is a JPEG file, but PNG"):
         submission.write_zip(tmp_path / "images.zip", [IMAGES], count=7)
     assert list(tmp_path.iterdir()) == []
 
@@ -109,18 +109,21 @@ GOOD = encoded(IMAGES[0])
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ([("a.png", GOOD)], "holds 1 files, the competition demands 2"),
-        ([("a.png", GOOD)] * 2, "a.png is there twice"),
-        ([("a.png", GOOD), ("b.png", encoded(IMAGES[1], "JPEG"))], "b.png is JPEG inside, only PNG images"),
+        ([("a.png", GOOD)], "has 1 files, but 2 are required"),
+        ([("a.png", GOOD)] * 2, "a.png occurs twice"),
+        (
+            [("a.png", GOOD), ("b.png", encoded(IMAGES[1], "JPEG"))],
+            "b.png is a JPEG file, but PNG is required",
+        ),
         (
             [("a.png", GOOD), ("b.png", encoded(IMAGES[1][:, :63]))],
-            "b.png is 63x64 pixels, 64x64 is demanded",
+            "b.png is 63x64 pixels, but 64x64 is required",
         ),
-        ([("a.png", GOOD), ("b.png", encoded(IMAGES[1][..., 0]))], "b.png has mode L, RGB is demanded"),
-        ([("a.png", GOOD), ("b.png", encoded(np.dstack([IMAGES[1]] * 2)[..., :4]))], "mode RGBA, RGB"),
-        ([("a.png", GOOD), ("b.png", GOOD[:3000])], "b.png cannot be read as a picture"),
-        ([("a.png", GOOD), ("b.png", b"dog")], "b.png cannot be read as a picture, a PNG is demanded"),
-        ([("a.png", GOOD), ("more/", b"")], "more/ cannot be read as a picture"),
+        ([("a.png", GOOD), ("b.png", encoded(IMAGES[1][..., 0]))], "b.png has mode L, but RGB is required"),
+        ([("a.png", GOOD), ("b.png", encoded(np.dstack([IMAGES[1]] * 2)[..., :4]))], "mode RGBA, but RGB"),
+        ([("a.png", GOOD), ("b.png", GOOD[:3000])], "b.png cannot be read as a PNG image"),
+        ([("a.png", GOOD), ("b.png", b"dog")], "b.png cannot be read as a PNG image"),
+        ([("a.png", GOOD), ("more/", b"")], "more/ cannot be read as a PNG image"),
     ],
 )
 def test_each_rule_names_the_file(tmp_path, files, message):
@@ -138,7 +141,7 @@ def test_a_damaged_zip_is_named(tmp_path):
     whole = path.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"dogs", b"", whole[:200] + b"\x00\xff" + whole[202:]):
         path.write_bytes(damaged)
-        with pytest.raises(submission.SubmissionError, match=r"images.zip is not a whole zip file \("):
+        with pytest.raises(submission.SubmissionError, match=r"images.zip is not a complete zip file \("):
             submission.check_zip(path, count=1)
 
 
@@ -149,7 +152,7 @@ def test_a_damaged_stream_in_a_zip_is_named(tmp_path):
     data = bytearray(path.read_bytes())
     data[35:45] = b"\xff" * 10  # right behind the entry's header of 30 bytes and its name
     path.write_bytes(data)
-    with pytest.raises(submission.SubmissionError, match=r"images.zip is not a whole zip file \("):
+    with pytest.raises(submission.SubmissionError, match=r"images.zip is not a complete zip file \("):
         submission.check_zip(path, count=1)
 
 

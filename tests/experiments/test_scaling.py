@@ -1,4 +1,4 @@
-"""What a step sends is read from compiled programs, and modelled; devices that are absent are named."""
+"""Collectives are counted in compiled programs; programs are compiled for devices that are not present."""
 
 import importlib.util
 
@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import absent
+from experiments import aot
 from experiments.bench import scaling
 from experiments.tpu import compiles
 from jaxdog import sharding
 from jaxdog.config import build
 from tests.config import test_build
 
-# As compilers write them: at once, and begun early; one array, and several.
+# Synchronous and asynchronous, of one array and of several.
 LINES = {
     "%a = f32[8,4]{1,0} all-reduce(%x), replica_groups={}": ("all-reduce", 128),
     "%b = (bf16[3]{0}, f32[2]{0}) all-reduce(%x, %y), to_apply=%add": ("all-reduce", 14),
@@ -32,13 +32,13 @@ def test_a_collective_counts_once_with_its_result(line: str) -> None:
 
 
 def test_a_sum_over_devices_is_found_where_xla_has_put_it() -> None:
-    x = jax.ShapeDtypeStruct((8, 6), np.float32, sharding=sharding.by_rows(sharding.mesh()))
+    x = jax.ShapeDtypeStruct((8, 6), np.float32, sharding=sharding.batch_sharding(sharding.make_mesh()))
     program = jax.jit(lambda x: x.sum(0)).lower(x).compile().as_text()
     assert scaling.collectives(program) == {"all-reduce": {"count": 1, "bytes": 24}}
 
 
-def test_rings_send_what_they_must() -> None:
-    """Of n devices each sends 2 (n - 1) / n of what is summed, and half of that to gather it."""
+def test_what_rings_send() -> None:
+    """Each of n devices sends 2 (n - 1) / n of the bytes of an all-reduce, half of that for a gather."""
     row = {
         "flops_of_each": 1e12,
         "collectives": {
@@ -59,36 +59,36 @@ def test_rings_send_what_they_must() -> None:
 )
 def test_devices_that_do_not_exist_are_refused(platform: str, count: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        absent.described(platform, count)
+        aot.devices(platform, count)
 
 
-def test_a_program_is_compiled_for_chips_that_are_not_there() -> None:
+def test_a_program_is_compiled_for_chips_that_are_not_present() -> None:
     if importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed: pip install -e '.[tpu]'")
-    with absent.present("tpu", 4):
+    with aot.target("tpu", 4):
         assert jax.default_backend() == "tpu" and jax.device_count() == 4
-        x = jax.ShapeDtypeStruct((8, 128), np.float32, sharding=sharding.by_rows(sharding.mesh()))
+        x = jax.ShapeDtypeStruct((8, 128), np.float32, sharding=sharding.batch_sharding(sharding.make_mesh()))
         program = jax.jit(lambda x: x.sum()).lower(x).compile().as_text()
     assert "all-reduce" in scaling.collectives(program)
     assert jax.default_backend() == "cpu"
 
 
-def test_what_does_not_compile_is_told_beside_what_does() -> None:
+def test_failures_to_compile_are_listed_with_the_rest() -> None:
     def refused() -> None:
         raise NotImplementedError("no such operation")
 
     x = jax.ShapeDtypeStruct((4,), np.float32)
     rows = [compiles.row(("one", lambda: jax.jit(lambda x: x + 1).lower(x))), compiles.row(("two", refused))]
     assert rows[0]["collectives"] == {} and "error" not in rows[0]
-    said = compiles.table({"toy": rows}).splitlines()
-    assert said[2].startswith("| toy | one | yes |") and "no: NotImplementedError: no such" in said[3]
+    lines = compiles.table({"toy": rows}).splitlines()
+    assert lines[2].startswith("| toy | one | yes |") and "no: NotImplementedError: no such" in lines[3]
 
 
 @pytest.mark.parametrize("name", ["progan", "vqvae2"])
-def test_every_phase_of_a_config_is_asked_for(name: str) -> None:
-    """From its first state to its samples; each phase begins with what the one before has left."""
+def test_every_phase_of_a_config_is_compiled(name: str) -> None:
+    """From the initial state to the samples; each phase starts from the state of the one before."""
     config = build.check(test_build.load(test_build.ROOT / "configs" / f"{name}.py").get_config("test"))
-    found = list(compiles.trained(name))
+    found = list(compiles.of_config(name))
     assert [title for title, _ in found] == [phase.name for phase in build.phases(config, compiles.CLASSES)]
     title, parts = found[-1]
     assert [part for part, _ in parts] == ["first state", "step", "samples"]

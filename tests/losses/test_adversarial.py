@@ -92,7 +92,7 @@ def test_large_logits_stay_finite_with_finite_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_each_player_pulls_its_own_way(name: str) -> None:
+def test_the_players_gradients_have_opposite_signs(name: str) -> None:
     """The discriminator wants real up and fake down, the generator fake up, near the decision boundary."""
     loss = FORMULAS[name][0]
     zero = jnp.zeros(1)
@@ -102,8 +102,8 @@ def test_each_player_pulls_its_own_way(name: str) -> None:
     assert jax.grad(lambda x: loss.d(KEY, zero, x)[1][0])(small)[0] > 0
 
 
-def test_noisy_targets_lie_in_their_ranges_and_are_shared_by_both_players() -> None:
-    """The targets are read off the gradient: d entropy / d logit at 0 is 1/2 - target."""
+def test_noisy_targets_lie_in_their_ranges_and_are_the_same_for_both_players() -> None:
+    """The targets follow from the gradient: d entropy / d logit at 0 is 1/2 - target."""
     loss = adversarial.cross_entropy(0.8, 0.95, 0.05, 0.2)
     zero = jnp.zeros(500)
 
@@ -117,15 +117,15 @@ def test_noisy_targets_lie_in_their_ranges_and_are_shared_by_both_players() -> N
     np.testing.assert_allclose(targets(lambda x: loss.g(KEY, zero, x)), real, atol=1e-6)
 
 
-def test_targets_swap_for_the_whole_batch_as_often_as_asked() -> None:
-    loss = adversarial.cross_entropy(1.0, 1.0, 0.0, 0.0, swap=0.25)
+def test_targets_flip_for_the_whole_batch_with_the_given_probability() -> None:
+    loss = adversarial.cross_entropy(1.0, 1.0, 0.0, 0.0, label_flip_prob=0.25)
     one = jnp.full(4, 3.0)
     keys = jax.random.split(KEY, 400)
     real, fake = jax.vmap(lambda key: loss.d(key, one, one))(keys)
-    swapped = np.asarray(real[:, 0] > 1.0)
-    np.testing.assert_array_equal(np.asarray(real) > 1.0, np.repeat(swapped[:, None], 4, 1))
+    flipped = np.asarray(real[:, 0] > 1.0)
+    np.testing.assert_array_equal(np.asarray(real) > 1.0, np.repeat(flipped[:, None], 4, 1))
     np.testing.assert_array_equal(np.asarray(fake) > 1.0, ~(np.asarray(real) > 1.0))
-    assert 0.17 < swapped.mean() < 0.33
+    assert 0.17 < flipped.mean() < 0.33
 
 
 def test_unknown_base_names_the_choices() -> None:
@@ -133,8 +133,8 @@ def test_unknown_base_names_the_choices() -> None:
         adversarial.relativistic_average("wasserstein")
 
 
-def test_soft_margins_are_drawn_for_each_pair_and_shared_by_both_players() -> None:
-    """A term is (0 - margin)^2 / 2 at logits of 0; each term is told apart from the others there."""
+def test_soft_margins_are_drawn_per_pair_and_the_same_for_both_players() -> None:
+    """A term is (0 - margin)^2 / 2 at logits of 0; so every margin shows."""
     loss = adversarial.relativistic_soft(0.70, 0.95, 0.05, 0.15, 3)
     zero = jnp.zeros(32)
     counts = []

@@ -13,24 +13,29 @@ from jaxdog.metrics import features
 from jaxdog.metrics.backbones import inception_weights
 
 
-def test_names_say_what_a_score_is():
-    assert features.names("published") == ("fid768", "fid2048", "mifid")
-    assert features.names("fitted") == ("fid768", "fid2048_approx", "mifid_approx")
-    assert features.names("random") == ("rfid768", "rfid2048", "rmifid")
-    assert len({name for kind in ("published", "other", "random") for name in features.names(kind)}) == 9
-    assert features.called("kid", "fitted") == "kid_approx" and features.called("kid", "published") == "kid"
-    with pytest.raises(ValueError, match="'guessed'; known are published, fitted, other, random"):
-        features.names("guessed")
+def test_names_of_scores_by_kind_of_weights():
+    assert features.metric_names("published") == ("fid768", "fid2048", "mifid")
+    assert features.metric_names("fitted") == ("fid768", "fid2048_approx", "mifid_approx")
+    assert features.metric_names("random") == ("random_fid768", "random_fid2048", "random_mifid")
+    assert (
+        len({name for kind in ("published", "other", "random") for name in features.metric_names(kind)}) == 9
+    )
+    assert (
+        features.metric_name("kid", "fitted") == "kid_approx"
+        and features.metric_name("kid", "published") == "kid"
+    )
+    with pytest.raises(ValueError, match="'guessed'; kinds: published, fitted, other, random"):
+        features.metric_names("guessed")
 
 
 def test_one_device_and_four_agree():
-    """The same pictures whole on one device and dealt out; each picture's features are its own."""
+    """The same images on one device and sharded over four have the same features."""
     image = np.random.default_rng(0).integers(0, 256, (4, 24, 24, 3)).astype(np.uint8)
     params = inception_weights.random().params
     mesh = Mesh(np.array(jax.devices()), "data")
-    compute = jax.jit(features.features)
+    compute = jax.jit(features.inception_features)
     alone = compute(params, image)
-    dealt = compute(
+    sharded = compute(
         jax.device_put(params, NamedSharding(mesh, P())),
         jax.device_put(image, NamedSharding(mesh, P("data"))),
     )
@@ -42,10 +47,10 @@ def test_one_device_and_four_agree():
     for name, x in alone.items():
         scale = float(np.abs(x).max())
         assert 1e-3 < scale < 1e3 and float(np.std(x, axis=0).max()) > 1e-3 * scale
-        np.testing.assert_allclose(dealt[name], x, atol=1e-5 * scale, rtol=0)
+        np.testing.assert_allclose(sharded[name], x, atol=1e-5 * scale, rtol=0)
 
 
-ABOUT = features.About("inception", "random", "a" * 64, "64x64", "lanczos", "drawn dogs")
+SPEC = features.FeatureSpec("inception", "random", "a" * 64, "64x64", "lanczos", "drawn dogs")
 
 
 def made(n: int = 5, **changes: Any) -> features.Features:
@@ -55,32 +60,32 @@ def made(n: int = 5, **changes: Any) -> features.Features:
         for name, width in [("mixed_7", 768), ("pool_3", 2048)]
     }
     label = np.arange(n, dtype=np.int32) % 2
-    return features.Features(found, ABOUT, label, ("pug", "collie"))._replace(**changes)
+    return features.Features(found, SPEC, label, ("pug", "collie"))._replace(**changes)
 
 
 def test_cache_changes_with_everything_that_changes_features(tmp_path):
-    paths = {features.cache_path(tmp_path, "dogs", ABOUT), features.cache_path(tmp_path, "dog", ABOUT)}
+    paths = {features.cache_path(tmp_path, "dogs", SPEC), features.cache_path(tmp_path, "dog", SPEC)}
     for field in ("network", "kind", "sha256", "size", "resampler"):
-        paths.add(features.cache_path(tmp_path, "dogs", ABOUT._replace(**{field: "x"})))
+        paths.add(features.cache_path(tmp_path, "dogs", SPEC._replace(**{field: "x"})))
     assert len(paths) == 7
-    assert features.cache_path(tmp_path, "dogs", ABOUT._replace(source="the same, named otherwise")) in paths
+    assert features.cache_path(tmp_path, "dogs", SPEC._replace(source="the same, named otherwise")) in paths
 
 
 def test_file_round_trip(tmp_path):
     path, wrote = tmp_path / "new" / "dogs.npz", made()
     features.save(path, wrote)
     read = features.load(path)
-    assert read.about == ABOUT and read.breeds == ("pug", "collie") and read.count == 5
+    assert read.spec == SPEC and read.class_names == ("pug", "collie") and read.count == 5
     np.testing.assert_array_equal(read.label, wrote.label)
-    for name, x in wrote.found.items():
-        np.testing.assert_array_equal(read.found[name], x)
+    for name, x in wrote.layers.items():
+        np.testing.assert_array_equal(read.layers[name], x)
     assert len(list(path.parent.iterdir())) == 1  # no temporary file stays
-    features.save(path, made(label=None, breeds=()))
+    features.save(path, made(label=None, class_names=()))
     assert features.load(path).label is None
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "rows", "nan", "foreign", "version"])
-def test_damaged_file_is_said_and_not_used(tmp_path, damage, caplog, monkeypatch):
+def test_damaged_file_logs_a_warning_and_is_not_used(tmp_path, damage, caplog, monkeypatch):
     path, whole = tmp_path / "dogs.npz", made()
     features.save(path, whole)
     content = path.read_bytes()
@@ -91,24 +96,24 @@ def test_damaged_file_is_said_and_not_used(tmp_path, damage, caplog, monkeypatch
     elif damage == "empty":
         path.write_bytes(b"")
     elif damage == "rows":
-        features.save(path, made(found=dict(whole.found, mixed_7=whole.found["mixed_7"][:3])))
+        features.save(path, made(layers=dict(whole.layers, mixed_7=whole.layers["mixed_7"][:3])))
     elif damage == "nan":
-        features.save(path, made(found=dict(whole.found, mixed_7=np.full((5, 768), np.nan))))
+        features.save(path, made(layers=dict(whole.layers, mixed_7=np.full((5, 768), np.nan))))
     elif damage == "foreign":
         np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
     else:
         monkeypatch.setattr(features, "VERSION", 0)
         features.save(path, whole)
         monkeypatch.undo()
-    with pytest.raises(ValueError, match="dogs.npz is no whole file of features: "):
+    with pytest.raises(ValueError, match="dogs.npz is not a complete file of features: "):
         features.load(path)
     with caplog.at_level(logging.WARNING):
-        assert features.cached(path) is None
-    assert "damaged" in caplog.text and "computed again" in caplog.text
+        assert features.load_cached(path) is None
+    assert "damaged" in caplog.text and "recomputed" in caplog.text
 
 
 def test_missing_file(tmp_path):
-    assert features.cached(tmp_path / "none.npz") is None
+    assert features.load_cached(tmp_path / "none.npz") is None
     with pytest.raises(FileNotFoundError):
         features.load(tmp_path / "none.npz")
 
@@ -116,8 +121,8 @@ def test_missing_file(tmp_path):
 def test_a_cache_that_cannot_be_written_does_not_stop_the_run(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     with caplog.at_level(logging.WARNING):
-        features.keep(tmp_path / "file" / "k.npz", made())
-    assert "could not be kept" in caplog.text
+        features.save_cached(tmp_path / "file" / "k.npz", made())
+    assert "could not be written" in caplog.text
 
 
 def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -135,11 +140,11 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("field, value", [("sha256", "b" * 64), ("size", "96x96"), ("kind", "published")])
-def test_sides_made_differently_are_refused_naming_both(field, value):
-    other = ABOUT._replace(source="samples", **{field: value})
+def test_sides_that_are_not_comparable_are_refused(field, value):
+    other = SPEC._replace(source="samples", **{field: value})
     message = (
-        f"features of drawn dogs .* those of samples.*{field}: {getattr(ABOUT, field)} .real. against {value}"
+        f"features of drawn dogs .*and samples cannot.*{field} is {getattr(SPEC, field)} .real. and {value}"
     )
     with pytest.raises(ValueError, match=message):
-        features.comparable(ABOUT, other)
-    features.comparable(ABOUT, ABOUT._replace(resampler="none", source="samples"))
+        features.check_comparable(SPEC, other)
+    features.check_comparable(SPEC, SPEC._replace(resampler="none", source="samples"))

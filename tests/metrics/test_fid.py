@@ -1,4 +1,4 @@
-"""FID by triangular factors against scipy's matrix square root, closed forms and itself on more devices."""
+"""FID by triangular factors against scipy's matrix square root, closed forms, and on one and four devices."""
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +76,7 @@ def test_factor_is_the_covariance_at_any_block():
     assert fid.factor(jnp.asarray(rows[:30]), block=8).r.shape == (30, 40)
 
 
-def test_rows_of_weight_zero_do_not_count():
+def test_rows_of_weight_zero_are_ignored():
     rows = features(4, 300, 32)
     padded = np.concatenate([rows, np.full((41, 32), 1e3, np.float32)])
     weight = jnp.arange(341) < 300
@@ -94,7 +94,7 @@ def test_equal_sets_are_at_distance_zero():
     assert abs(float(fid.frechet(made, made))) < 1e-4
 
 
-def test_float32_holds_where_covariances_would_not():
+def test_float32_is_accurate_where_covariances_would_not_be():
     """A far mean and a flat spectrum over 3 decades: a product of float32 covariances loses 1e-2 here."""
     generator = np.random.default_rng(7)
     scale = np.geomspace(1, 1e-3, 200)[None, :]
@@ -116,11 +116,11 @@ def test_one_device_and_four_agree():
 
 
 def test_block_must_be_positive():
-    with pytest.raises(ValueError, match="block is 0 rows"):
+    with pytest.raises(ValueError, match="block is 0, and must be at least 1"):
         fid.factor(jnp.ones((4, 2)), block=0)
 
 
-def test_extrapolation_takes_the_bias_of_few_samples_away():
+def test_extrapolation_removes_the_bias_of_few_samples():
     """Two halves of one distribution: the distance at n is bias alone, its limit nearly 0."""
     real = fid.factor(jnp.asarray(features(0, 4000, 24)))
     fake = jnp.asarray(features(0, 5000, 24)[4000:])  # same mixing, other rows
@@ -130,5 +130,5 @@ def test_extrapolation_takes_the_bias_of_few_samples_away():
     here = fid.frechet(real, fid.factor(fake))
     assert found.r2 > 0.9 and found.slope > 0
     assert abs(found.at_infinity) < 0.5 * here
-    with pytest.raises(ValueError, match="19 pictures are too few"):
+    with pytest.raises(ValueError, match="needs at least 20 images, not 19"):
         fid.extrapolate(real, fake[:19], jax.random.key(0))

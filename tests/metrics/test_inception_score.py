@@ -28,13 +28,14 @@ def test_equals_the_definition(splits):
     np.testing.assert_allclose(found, official(LOGITS, splits), rtol=1e-5, atol=1e-6)
 
 
-def test_sure_and_evenly_spread_pictures_score_the_number_of_classes():
+def test_confident_and_balanced_predictions_score_the_number_of_classes():
     sure = jnp.tile(60.0 * jnp.eye(12), (10, 1))
     np.testing.assert_allclose(inception_score.inception_score(sure, 10), (12, 0), atol=1e-4)
     one_class = jnp.zeros((20, 12)).at[:, 3].set(60.0)
     np.testing.assert_allclose(inception_score.inception_score(one_class, 2), (1, 0), atol=1e-6)
 
 
+@pytest.mark.oracle
 def test_equals_torch_fidelity():
     torch, metrics = oracles.torch_fidelity("metric_isc")
     theirs = metrics.isc_features_to_metric(torch.from_numpy(LOGITS), splits=10, shuffle=False)
@@ -42,6 +43,6 @@ def test_equals_torch_fidelity():
     np.testing.assert_allclose(ours, tuple(theirs.values()), rtol=1e-5)
 
 
-def test_more_splits_than_pictures_is_said():
-    with pytest.raises(ValueError, match="splits is 10, but 3 pictures can be split into 1 to 3 parts"):
+def test_more_splits_than_images_is_an_error():
+    with pytest.raises(ValueError, match="splits is 10, and must be from 1 to the number of images, 3"):
         inception_score.inception_score(jnp.zeros((3, 5)), 10)

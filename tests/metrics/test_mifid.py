@@ -1,4 +1,4 @@
-"""MiFID against plain float64 numpy, the official scores of 2019, and itself on more devices."""
+"""MiFID against NumPy in float64 and the official scores of 2019, and on one and four devices."""
 
 import csv
 
@@ -34,8 +34,8 @@ def test_composition_of_published_scores(score):
     assert ours == pytest.approx(expected, rel=1e-12, abs=0)
 
 
-def test_private_score_that_was_penalised():
-    """Given to six digits only."""
+def test_private_score_with_penalty():
+    """The published value has six digits."""
     assert mifid.mifid(232.110871, 0.182444, eps=0.25) == pytest.approx(1272.234064, rel=5e-6)
 
 
@@ -51,7 +51,7 @@ def test_every_official_score(real_data):
             assert ours == pytest.approx(float(row["private_score"]), rel=1e-12, abs=0), row["submission_id"]
 
 
-def test_threshold_is_strict_and_zero_does_not_divide():
+def test_threshold_is_strict_and_zero_distance_is_finite():
     assert mifid.mifid(5.0, 0.1) == pytest.approx(5.0, rel=1e-12)
     assert mifid.mifid(5.0, 0.0) == pytest.approx(5e15)
     assert mifid.mifid(5.0, 0.12, eps=0.15) == pytest.approx(5 / 0.12)
@@ -64,7 +64,7 @@ def test_composition_inside_jit():
 
 
 def official_distance(fake: np.ndarray, real: np.ndarray) -> float:
-    """All pairs at once in float64, row by row as the definition says."""
+    """The definition, over all pairs in float64."""
     fake, real = (rows[rows.sum(1) != 0].astype(np.float64) for rows in (fake, real))
     fake, real = (rows / np.sqrt((rows**2).sum(1))[:, None] for rows in (fake, real))
     return float(np.mean([min(1 - abs(row @ other) for other in real) for row in fake]))
@@ -93,7 +93,7 @@ def test_direction_is_generated_to_real():
     assert float(mifid.memorization_distance(copies, jnp.asarray(real))) == pytest.approx(0, abs=1e-6)
 
 
-def test_cosine_counts_by_size_not_sign():
+def test_only_the_absolute_cosine_matters():
     real = rows(2, 10)
     assert float(mifid.memorization_distance(jnp.asarray(-real), jnp.asarray(real))) == pytest.approx(
         0, abs=1e-6
@@ -110,21 +110,21 @@ def test_rows_that_sum_to_zero_are_dropped_on_both_sides():
     np.testing.assert_allclose(ours, kept, atol=1e-6)
 
 
-def test_each_picture_has_its_distance_and_its_nearest_photo():
+def test_each_image_has_its_distance_and_its_nearest_photo():
     fake, real = rows(10, 9), rows(11, 30)
     fake[4], fake[6] = 2 * real[21], 0
     found = jax.jit(mifid.memorization)(fake, real)
     unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9) for x in (fake, real)]
     cosine = unit[0] @ unit[1].T
     np.testing.assert_allclose(found.distance, 1 - cosine.max(1), atol=1e-6)
-    np.testing.assert_array_equal(found.counts, np.arange(9) != 6)
-    np.testing.assert_array_equal(found.index[found.counts], cosine.argmax(1)[found.counts])
+    np.testing.assert_array_equal(found.included, np.arange(9) != 6)
+    np.testing.assert_array_equal(found.index[found.included], cosine.argmax(1)[found.included])
     assert found.index[4] == 21
-    mean = float(found.distance[found.counts].mean())
+    mean = float(found.distance[found.included].mean())
     assert mean == pytest.approx(official_distance(fake, real), abs=1e-6)
 
 
-def test_rows_of_weight_zero_do_not_count():
+def test_rows_of_weight_zero_are_ignored():
     fake, real = rows(5, 12), rows(6, 30)
     padded_fake, padded_real = np.concatenate([fake, real[:4]]), np.concatenate([real, fake[:3]])
     ours = mifid.memorization_distance(
@@ -147,5 +147,5 @@ def test_one_device_and_four_agree():
 
 
 def test_block_must_be_positive():
-    with pytest.raises(ValueError, match="block is 0 rows"):
+    with pytest.raises(ValueError, match="block is 0, and must be at least 1"):
         mifid.memorization_distance(jnp.ones((4, 2)), jnp.ones((4, 2)), block=0)

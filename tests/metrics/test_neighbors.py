@@ -1,4 +1,4 @@
-"""Nearest rows, k-NN radii and balls against all pairs at once in float64, whatever the blocks."""
+"""Nearest rows, k-NN radii and balls against all pairs in float64, for any block size."""
 
 import functools
 
@@ -43,7 +43,7 @@ def test_nearest_equals_all_pairs(metric, block):
 
 
 @pytest.mark.parametrize("metric", neighbors.METRICS)
-def test_leave_one_out_drops_the_row_itself_and_keeps_its_twin(metric):
+def test_leave_one_out_drops_the_row_itself_and_keeps_duplicates(metric):
     query = rows(2, 30)
     query[17] = query[4]
     got, all_pairs = nearest(query, query, metric, 7, exclude_self=True), pairs(query, query, metric)
@@ -55,7 +55,7 @@ def test_leave_one_out_drops_the_row_itself_and_keeps_its_twin(metric):
 
 
 @pytest.mark.parametrize("metric", neighbors.METRICS)
-def test_rows_of_weight_zero_are_nobodys_neighbours(metric):
+def test_rows_of_weight_zero_are_ignored_as_neighbors(metric):
     query, reference = rows(3, 8), rows(4, 25)
     padded = np.concatenate([query, reference])  # the queries themselves would be nearest
     got = nearest(query, padded, metric, 16, reference_weight=jnp.arange(33) >= 8)
@@ -66,7 +66,7 @@ def test_rows_of_weight_zero_are_nobodys_neighbours(metric):
     assert jnp.isinf(nobody.distance).all()
 
 
-def test_rows_of_length_zero_have_no_direction():
+def test_zero_rows_have_no_direction():
     query, reference = rows(5, 6), rows(6, 12)
     query[2], reference[3] = 0, 0
     got = nearest(query, reference, "cosine", 5)
@@ -75,13 +75,13 @@ def test_rows_of_length_zero_have_no_direction():
     assert got.distance[2] == 1 and 3 not in got.index
 
 
-def test_of_equal_neighbours_the_first_is_named():
+def test_ties_return_the_first_neighbor():
     reference = np.concatenate([rows(7, 5), rows(7, 5)])
     np.testing.assert_array_equal(nearest(rows(7, 5), reference, "euclidean", 3).index, np.arange(5))
 
 
-def test_far_from_the_origin_small_distances_survive():
-    """Without the shift by the mean, float32 leaves nothing of a distance of 0.01 at a length of 1,000."""
+def test_small_distances_far_from_the_origin_are_accurate():
+    """Without subtracting the mean, float32 cannot resolve a distance of 0.01 at a norm of 1,000."""
     query = rows(8, 10) * 0.01 + 400
     reference = rows(9, 30) * 0.01 + 400
     np.testing.assert_allclose(
@@ -99,7 +99,7 @@ def test_kth_equals_sorting_all_pairs(block, k):
     np.testing.assert_allclose(got, np.sort(pairs(x, x, "euclidean"), axis=1)[:, k], atol=2e-6)
 
 
-def test_kth_counts_a_twin_and_not_the_row_itself():
+def test_kth_counts_duplicates_but_not_the_row_itself():
     x = np.concatenate([rows(11, 10), rows(11, 10)[:1]])
     one, two = (neighbors.kth(jnp.asarray(x), k, block=4) for k in (1, 2))
     assert one[0] < 2e-3 and one[10] < 2e-3 and (one[1:10] > 0.1).all() and two[0] > 0.1
@@ -110,7 +110,7 @@ def test_kth_counts_a_twin_and_not_the_row_itself():
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("block", [3, 64])
 def test_within_counts_from_both_sides(closed, block):
-    """On whole numbers distances are exact, so many rows lie on a border."""
+    """With integer rows distances are exact, so many rows lie on a surface."""
     rng = np.random.default_rng(12)
     query, reference = (rng.integers(-3, 4, (n, 3)).astype(np.float32) for n in (20, 31))
     reference -= reference.sum(0) * np.eye(31, 1)  # a mean of 0 keeps them whole
@@ -139,7 +139,7 @@ def test_within_counts_from_both_sides(closed, block):
 
 
 def test_balls_of_a_set_with_itself():
-    """Every row lies in k + 1 closed balls on average, and in k open ones: the borders are told apart."""
+    """Every row lies in k + 1 closed balls on average, and in k open ones: only the surface differs."""
     x, k = jnp.asarray(rows(13, 50)), 4
     radius = neighbors.kth(x, k, block=16)
     closed, open_ = (neighbors.within(x, x, radius, border, block=16) for border in (True, False))
@@ -160,15 +160,15 @@ def test_one_device_and_four_agree():
     np.testing.assert_allclose(kth(spread, k=3, block=16), kth(query, k=3, block=16), rtol=1e-6)
 
 
-def test_wrong_arguments_are_named():
+def test_invalid_arguments_are_errors():
     x = jnp.ones((4, 2))
-    with pytest.raises(ValueError, match="block is 0 rows"):
+    with pytest.raises(ValueError, match="block is 0, and must be at least 1"):
         neighbors.nearest(x, x, block=0)
-    with pytest.raises(ValueError, match="metric is 'dot'; it can be 'cosine', 'euclidean'"):
+    with pytest.raises(ValueError, match="metric is 'dot'; choices: 'cosine', 'euclidean'"):
         neighbors.nearest(x, x, "dot")
-    with pytest.raises(ValueError, match="query has 3 rows and reference 4"):
+    with pytest.raises(ValueError, match="query has 3 rows and reference has 4"):
         neighbors.nearest(x[:3], x, exclude_self=True)
-    with pytest.raises(ValueError, match="k is 4, but 4 rows have 1 to 3 neighbours"):
+    with pytest.raises(ValueError, match="k is 4, and must be from 1 to 3 for 4 rows"):
         neighbors.kth(x, 4)
     with pytest.raises(ValueError, match="3 radii for 4 reference rows"):
         neighbors.within(x, x, jnp.ones(3))

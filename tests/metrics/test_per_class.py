@@ -1,4 +1,4 @@
-"""Each class alone gives what its rows alone give."""
+"""Scores of each class equal those of its rows alone."""
 
 import jax
 import jax.numpy as jnp

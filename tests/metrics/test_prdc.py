@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage against sklearn, torch-fidelity and cases known by hand."""
+"""Precision, recall, density and coverage against scikit-learn, torch-fidelity and closed forms."""
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ def rows(seed: int, n: int, d: int = 8, spread: float = 1.0) -> np.ndarray:
     return (np.random.default_rng(seed).normal(size=(n, d)) * spread).astype(np.float32)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("k", [1, 3, 5])
 def test_equals_sklearn(k):
     distances = pytest.importorskip("sklearn.metrics", reason="sklearn is an oracle").pairwise_distances
@@ -30,6 +31,7 @@ def test_equals_sklearn(k):
     assert 0.1 < min(expected[:2]) and max(expected[:2]) < 1 and expected[0] != expected[1]
 
 
+@pytest.mark.oracle
 def test_equals_torch_fidelity():
     torch, metrics = oracles.torch_fidelity("metric_prc")
     real, fake = rows(0, 120), rows(1, 150, spread=1.2)
@@ -40,7 +42,7 @@ def test_equals_torch_fidelity():
 
 
 def test_directions():
-    """Real pictures in two places, generated ones in one of them: precise, and half is missing."""
+    """Real images in two clusters, generated ones in one of them: full precision and half recall."""
     near, far = rows(0, 40, spread=0.1), rows(1, 40, spread=0.1) + 100
     found = prdc.prdc(jnp.concatenate([near, far]), jnp.asarray(rows(2, 60, spread=0.05)))
     assert found.precision > 0.95 and found.density > 1
@@ -54,19 +56,19 @@ def test_equal_sets_and_sets_far_apart():
     np.testing.assert_array_equal(apart, 0)
 
 
-def test_open_balls_leave_out_their_border():
-    """Three pictures at distance 1 of each other: the border is where the neighbour is."""
+def test_open_balls_exclude_their_surface():
+    """Three images at distance 1 from each other: each is on the surface of the others' balls."""
     real, fake = jnp.array([[0.0], [1.0], [2.0]]), jnp.array([[3.0], [4.0], [5.0]])
     assert prdc.prdc(real, fake, k=1).precision > 0
     assert prdc.prdc(real, fake, k=1, closed=False).precision == 0
 
 
-def test_too_few_pictures_are_said():
-    with pytest.raises(ValueError, match="k is 3, .* 9 real and 3 generated .* from 1 to 2"):
+def test_too_few_images_are_an_error():
+    with pytest.raises(ValueError, match="k is 3, .* from 1 to 2 for 9 real and 3 generated"):
         prdc.prdc(jnp.zeros((9, 4)), jnp.zeros((3, 4)))
 
 
-def test_rows_of_weight_zero_do_not_count():
+def test_rows_of_weight_zero_are_ignored():
     real, fake = jnp.asarray(rows(0, 60)), jnp.asarray(rows(1, 50, spread=0.8))
     padded = [jnp.pad(x, ((0, 6), (0, 0))) for x in (real, fake)]
     weight = [jnp.arange(len(x)) < n for x, n in zip(padded, (60, 50), strict=True)]

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog.models import biggan, layers
+from jaxdog.models import biggan, norms, spectral_norm
 
 KEY = jax.random.key(0)
 LATENT, EMBED, CLASSES = 20, 8, 7
-STATE = [layers.SPECTRAL, layers.BATCH_STATS]
+STATE = [spectral_norm.SPECTRAL, norms.BATCH_STATS]
 
 
 def generator(**fields) -> biggan.Generator:
-    given = dict(channels=2, latent_dim=LATENT, embed_dim=EMBED, classes=CLASSES)
+    given = dict(channels=2, latent_dim=LATENT, shared_dim=EMBED, classes=CLASSES)
     return biggan.Generator(**{**given, "attention": (32,), "attention_key_ratio": 4, **fields})
 
 
@@ -85,9 +85,9 @@ def test_every_size_fits_together(size):
 @pytest.fixture(scope="module")
 def twin():
     pytest.importorskip("torch", reason="torch is the oracle")
-    from experiments.bench import torch_biggan
+    from tests.twins import biggan as twin_biggan_plain
 
-    return torch_biggan
+    return twin_biggan_plain
 
 
 def copy_into(module, params, state, statistics) -> None:
@@ -150,6 +150,7 @@ def close_gradients(module, gradients, copier, least: float = 1e-3) -> None:
         assert np.abs(got - expected[name]).max() <= 1e-3 * scale, name
 
 
+@pytest.mark.oracle
 def test_generator_and_its_gradients_are_those_of_torch(twin):
     import torch
 
@@ -183,6 +184,7 @@ def test_generator_and_its_gradients_are_those_of_torch(twin):
     np.testing.assert_allclose(image.transpose(0, 3, 1, 2), expected.detach().numpy(), atol=2e-4)
 
 
+@pytest.mark.oracle
 def test_discriminator_and_its_gradients_are_those_of_torch(twin):
     import torch
 
@@ -196,7 +198,7 @@ def test_discriminator_and_its_gradients_are_those_of_torch(twin):
     def ours(params, image):
         def loss(params, image):
             given = {**variables, "params": params}
-            verdict, _ = net.apply(given, image, label, True, mutable=[layers.SPECTRAL])
+            verdict, _ = net.apply(given, image, label, True, mutable=[spectral_norm.SPECTRAL])
             return jnp.sum(jnp.sin(verdict.logit)), verdict.logit
 
         return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, image)
@@ -237,7 +239,7 @@ def test_flat_latent_goes_to_the_first_layer_only():
     assert variables["params"]["block8"]["norm1"]["gain"]["kernel"].shape[0] == EMBED
 
 
-def test_options_that_change_no_shapes_change_the_picture():
+def test_options_that_change_no_shapes_change_the_image():
     _, variables, image = small_g()
     z, _, label = inputs(2)
     for fields in ({"gain_offset": 0.0}, {"activation": "leaky_relu"}):
@@ -253,7 +255,7 @@ def test_discriminator_options_show_in_state_and_score():
     _, image, label = inputs(2, 32)
     base = discriminator(size=32, attention=())
     variables = base.init(KEY, image, label, True)
-    verdict, _ = base.apply(stirred(variables), image, label, True, mutable=[layers.SPECTRAL])
+    verdict, _ = base.apply(stirred(variables), image, label, True, mutable=[spectral_norm.SPECTRAL])
     assert "embed" in variables["spectral"] and "bias" in variables["params"]["linear"]
     for fields in (
         {"preactivate_first": True, "activation": "leaky_relu"},
@@ -263,7 +265,7 @@ def test_discriminator_options_show_in_state_and_score():
         net = discriminator(size=32, attention=(), **fields)
         changed = net.init(KEY, image, label, True)
         assert ("embed" in changed["spectral"]) == fields.get("embed_spectral", True)
-        other, _ = net.apply(stirred(changed), image, label, True, mutable=[layers.SPECTRAL])
+        other, _ = net.apply(stirred(changed), image, label, True, mutable=[spectral_norm.SPECTRAL])
         assert float(jnp.abs(other.logit - verdict.logit).max()) > 1e-3, fields
     bare = discriminator(size=32, attention=(), head_bias=False, conv_bias=False)
     params = bare.init(KEY, image, label, True)["params"]
@@ -282,7 +284,7 @@ def test_projection_is_linear_in_the_embedding():
     chex.assert_trees_all_close(tripled - without, 3 * (with_class - without), rtol=1e-3, atol=1e-5)
 
 
-def test_pictures_depend_on_latent_and_breed_each():
+def test_images_depend_on_both_latent_and_label():
     net, variables, _ = small_g()
     z, _, label = inputs(2)
     image = net.apply(variables, z, label, False)
@@ -310,11 +312,11 @@ def test_wrong_settings_name_their_choices():
     z, image, label = inputs(2)
     with pytest.raises(ValueError, match=r"BigGAN at 48x48 is unknown; sizes: 32, 64, 96, 128"):
         generator(size=48).init(KEY, z, label, True)
-    with pytest.raises(ValueError, match=r"latent_dim 21 cannot be cut into 5 equal slices.*a multiple of 5"):
+    with pytest.raises(ValueError, match=r"latent_dim 21 cannot be split into 5 equal .*a multiple of 5"):
         generator(latent_dim=21).init(KEY, jnp.zeros((2, 21)), label, True)
-    with pytest.raises(ValueError, match=r"no block ends at attention height 12; heights: 8, 16, 32, 64"):
+    with pytest.raises(ValueError, match=r"no feature map has attention height 12; heights: 8, 16, 32, 64"):
         generator(attention=(12,)).init(KEY, z, label, True)
-    with pytest.raises(ValueError, match=r"no block ends at attention height 64; heights: 32, 16, 8, 4"):
+    with pytest.raises(ValueError, match=r"no feature map has attention height 64; heights: 32, 16, 8, 4"):
         discriminator(attention=(64,)).init(KEY, image, label, True)
     with pytest.raises(ValueError, match="activation 'gelu' is unknown"):
         generator(activation="gelu").init(KEY, z, label, True)

@@ -7,17 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog.models import biggan_deep, layers
+from jaxdog.models import biggan_deep, layers, norms, spectral_norm
+from jaxdog.ops import resample2x
 from tests.models import test_biggan
 
 KEY = jax.random.key(0)
 LATENT, EMBED, CLASSES = 12, 8, 7
-STATE = [layers.SPECTRAL, layers.BATCH_STATS]
+STATE = [spectral_norm.SPECTRAL, norms.BATCH_STATS]
 CONV = functools.partial(layers.Conv, spectral=False)
 
 
 def generator(**fields) -> biggan_deep.Generator:
-    given = dict(channels=2, latent_dim=LATENT, embed_dim=EMBED, classes=CLASSES, attention=(32,))
+    given = dict(channels=2, latent_dim=LATENT, shared_dim=EMBED, classes=CLASSES, attention=(32,))
     return biggan_deep.Generator(**{**given, **fields})
 
 
@@ -106,11 +107,12 @@ def test_every_size_fits_together(size):
 @pytest.fixture(scope="module")
 def twin():
     pytest.importorskip("torch", reason="torch is the oracle")
-    from tests import twin_biggan_deep
+    from tests.twins import biggan_deep as twin_biggan_deep
 
     return twin_biggan_deep
 
 
+@pytest.mark.oracle
 def test_generator_and_its_gradients_are_those_of_torch(twin):
     import torch
 
@@ -146,6 +148,7 @@ def test_generator_and_its_gradients_are_those_of_torch(twin):
     np.testing.assert_allclose(new["spectral"]["to16_2"]["norm4"]["gain"]["u"], u, atol=1e-4)
 
 
+@pytest.mark.oracle
 def test_discriminator_and_its_gradients_are_those_of_torch(twin):
     import torch
 
@@ -159,7 +162,7 @@ def test_discriminator_and_its_gradients_are_those_of_torch(twin):
     def ours(params, image):
         def loss(params, image):
             given = {**variables, "params": params}
-            verdict, new = net.apply(given, image, label, True, mutable=[layers.SPECTRAL])
+            verdict, new = net.apply(given, image, label, True, mutable=[spectral_norm.SPECTRAL])
             return jnp.sum(jnp.sin(verdict.logit)), (verdict.logit, new)
 
         return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, image)
@@ -188,23 +191,23 @@ def silent(block, *arguments):
 
 def test_generator_shortcuts_drop_channels_and_have_no_weights():
     x = jax.random.normal(KEY, (2, 4, 4, 8))
-    block = biggan_deep.GeneratorBlock(4, CONV, layers.ConditionalBatchNorm, upsample=True)
+    block = biggan_deep.GeneratorBlock(4, CONV, norms.ConditionalBatchNorm, upsample=True)
     out, variables = silent(block, x, jnp.ones((2, 3)))
     assert "shortcut" not in variables["params"]
-    np.testing.assert_array_equal(out, layers.upsample_nearest(x[..., :4]))
+    np.testing.assert_array_equal(out, resample2x.upsample_nearest(x[..., :4]))
 
 
 def test_discriminator_shortcuts_keep_what_is_there_and_add_channels():
     x = jax.random.normal(KEY, (2, 4, 4, 8))
     out, _ = silent(biggan_deep.DiscriminatorBlock(12, CONV, downsample=True), x)
-    np.testing.assert_allclose(out[..., :8], layers.avg_pool(x), atol=1e-6)
+    np.testing.assert_allclose(out[..., :8], resample2x.avg_pool(x), atol=1e-6)
     assert out.shape == (2, 2, 2, 12) and float(jnp.abs(out[..., 8:]).min()) > 0
     same, variables = silent(biggan_deep.DiscriminatorBlock(8, CONV, downsample=False), x)
     assert "shortcut" not in variables["params"]
     np.testing.assert_array_equal(same, x)
 
 
-def test_latent_and_breed_reach_the_first_layer_and_every_norm():
+def test_latent_and_label_reach_the_first_layer_and_every_norm():
     z, _, label = inputs(2, 32)
     net = generator(size=32, attention=())
     shapes = test_biggan.shapes(net, z, label)
@@ -238,7 +241,7 @@ def test_wrong_settings_name_their_choices():
     z, image, label = inputs(2)
     with pytest.raises(ValueError, match=r"BigGAN-deep at 96x96 is unknown; sizes: 32, 64, 128"):
         generator(size=96).init(KEY, z, label, True)
-    with pytest.raises(ValueError, match=r"no block ends at attention height 12; heights: 8, 16, 32, 64"):
+    with pytest.raises(ValueError, match=r"no feature map has attention height 12; heights: 8, 16, 32, 64"):
         generator(attention=(12,)).init(KEY, z, label, True)
-    with pytest.raises(ValueError, match=r"no block ends at attention height 64; heights: 32, 16, 8, 4"):
+    with pytest.raises(ValueError, match=r"no feature map has attention height 64; heights: 32, 16, 8, 4"):
         discriminator(attention=(64,)).init(KEY, image, label, True)

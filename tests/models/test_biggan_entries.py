@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 
 from jaxdog.config import build, registry
-from jaxdog.models import biggan, layers
+from jaxdog.models import biggan, norms, spectral_norm
 from tests.config import test_build
 
 KEY = jax.random.key(0)
 LATENT, CLASSES = 20, 7
-STATE = [layers.SPECTRAL, layers.BATCH_STATS]
+STATE = [spectral_norm.SPECTRAL, norms.BATCH_STATS]
 RALS_G = dict(
-    channels=2, embed_dim=8, attention=(32,), condition_joint=True, conv_bias=False, linear_bias=False
+    channels=2, shared_dim=8, attention=(32,), condition_joint=True, conv_bias=False, linear_bias=False
 )  # fmt: skip
 RALS_D = dict(
-    channels=8, attention=(32,), last_width=8, stddev_group=4, stddev_centred=True, head_bias=False,
-    breed_head="linear", conv_bias=False,
+    channels=8, attention=(32,), last_width=8, mbstd_group_size=4, mbstd_centered=True, head_bias=False,
+    class_head="linear", conv_bias=False,
 )  # fmt: skip
 LEAKY_G = dict(
-    channels=3, embed_dim=0, attention=(32,), shared_embedding=False, gain_offset=0.0,
+    channels=3, shared_dim=0, attention=(32,), shared_embedding=False, gain_offset=0.0,
     condition_spectral=False, condition_joint=True, condition_bias=True, condition_init="sliced",
     final_norm=False, activation="leaky_relu", slope=0.01, conv_bias=False,
 )  # fmt: skip
@@ -34,7 +34,7 @@ LEAKY_D = dict(
     conv_bias=False,
 )  # fmt: skip
 STYLE_G = dict(
-    channels=3, embed_dim=0, hierarchical=False, shared_embedding=False, condition_spectral=False,
+    channels=3, shared_dim=0, hierarchical=False, shared_embedding=False, condition_spectral=False,
     style_layers=2, blur=True, size=32,
 )  # fmt: skip
 
@@ -84,7 +84,7 @@ def drawn(net: Any, *arguments: Any) -> Any:
 
 def full_twins(name: str) -> Any:
     pytest.importorskip("torch", reason="torch is the oracle")
-    from tests import twin_biggan as twin
+    from tests.twins import biggan_entries as twin
 
     return {
         "rals_ac_biggan": lambda: (
@@ -102,6 +102,7 @@ def full_twins(name: str) -> Any:
     }[name]()
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     ("name", "g_count", "d_count"),
     [
@@ -114,11 +115,11 @@ def test_parameter_counts_of_the_entries(name, g_count, d_count):
     import torch
 
     config = build.check(test_build.load(test_build.ROOT / "configs" / f"{name}.py").get_config())
-    g, d = registry.networks(config, 120)
-    side = config.game.size
+    g, d = registry.generator(config, 120), registry.discriminator(config, 120)
+    side = config.system.resolution
     label = jnp.zeros(4, jnp.int32)
     ours = (
-        shapes(g, jnp.zeros((4, config.game.latent_dim)), label),
+        shapes(g, jnp.zeros((4, config.system.latent_dim)), label),
         shapes(d, jnp.zeros((4, side, side, 3)), label),
     )
     counts = tuple(sum(math.prod(x.shape) for x in jax.tree.leaves(net["params"])) for net in ours)
@@ -132,17 +133,17 @@ def test_parameter_counts_of_the_entries(name, g_count, d_count):
 
 
 def check_generator(net: Any, twin: Any, b: int, **named: Any) -> None:
-    """Same weights: same pictures, gradients and statistics in training mode, same pictures outside it.
+    """Same weights: same images, gradients and statistics in training mode, same images outside it.
 
     `named` is handed on to the net in training mode.
     """
     import torch
 
-    from tests import torch_twins
+    from tests.twins import transfer
 
     z, _, label = inputs(b)
     variables = drawn(net, z, label)
-    torch_twins.load(twin, variables)
+    transfer.load(twin, variables)
     target = jax.random.normal(jax.random.key(4), (b, net.size, net.size, 3))
 
     @jax.jit
@@ -158,20 +159,20 @@ def check_generator(net: Any, twin: Any, b: int, **named: Any) -> None:
     their_z, their_label = torch.tensor(np.asarray(z)), torch.tensor(np.asarray(label)).long()
     expected = twin(their_z, their_label)
     assert float(jnp.std(image)) > 0.05
-    np.testing.assert_allclose(image, torch_twins.last(expected), atol=1e-4)
-    (expected * torch_twins.first(target)).sum().backward()
-    torch_twins.close(gradients, torch_twins.gradients(twin), rtol=2e-4)
+    np.testing.assert_allclose(image, transfer.last(expected), atol=1e-4)
+    (expected * transfer.first(target)).sum().backward()
+    transfer.close(gradients, transfer.gradients(twin), rtol=2e-4)
     check_vectors(new, twin)
     twin.eval()
     image = jax.jit(lambda given: net.apply(given, z, label, False))({**variables, **new})
-    np.testing.assert_allclose(image, torch_twins.last(twin(their_z, their_label)), atol=2e-4)
+    np.testing.assert_allclose(image, transfer.last(twin(their_z, their_label)), atol=2e-4)
 
 
 def check_vectors(new: Any, twin: Any) -> None:
     """u of every spectral norm after one iteration."""
-    from tests import torch_twins
+    from tests.twins import transfer
 
-    found = torch_twins.spectral_vectors(twin)
+    found = transfer.spectral_vectors(twin)
     flat = jax.tree_util.tree_leaves_with_path(new["spectral"])
     ours = {
         jax.tree_util.keystr(path[:-1], simple=True, separator="."): u
@@ -184,69 +185,75 @@ def check_vectors(new: Any, twin: Any) -> None:
 
 
 def check_discriminator(net: Any, twin: Any, b: int, **named: Any) -> None:
-    """Same weights, same verdicts, gradients of weights and pictures, spectral norms; `named` as above."""
+    """Same weights, same verdicts, gradients of weights and images, spectral norms; `named` as above."""
     import torch
 
-    from tests import torch_twins
+    from tests.twins import transfer
 
     _, image, label = inputs(b, net.size)
     variables = drawn(net, image, label)
-    torch_twins.load(twin, variables)
+    transfer.load(twin, variables)
 
     @jax.jit
     def ours(params, image):
         def loss(params, image):
             given = {**variables, "params": params}
-            verdict, new = net.apply(given, image, label, True, mutable=[layers.SPECTRAL], **named)
+            verdict, new = net.apply(given, image, label, True, mutable=[spectral_norm.SPECTRAL], **named)
             total = jnp.sum(jnp.sin(verdict.logit))
-            total += 0.0 if verdict.breeds is None else jnp.sum(jnp.cos(verdict.breeds))
+            total += 0.0 if verdict.class_logits is None else jnp.sum(jnp.cos(verdict.class_logits))
             return total, (verdict, new)
 
         return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, image)
 
     (gradients, pull), (verdict, new) = ours(variables["params"], image)
-    picture = torch_twins.first(image).requires_grad_()
+    picture = transfer.first(image).requires_grad_()
     said = twin(picture, torch.tensor(np.asarray(label)).long())
-    logit, breeds = (said, torch.zeros(0)) if verdict.breeds is None else said
+    logit, breeds = (said, torch.zeros(0)) if verdict.class_logits is None else said
     (logit.sin().sum() + breeds.cos().sum()).backward()
     assert picture.grad is not None and float(jnp.std(verdict.logit)) > 0.01
     np.testing.assert_allclose(verdict.logit, logit.detach().numpy(), rtol=1e-4, atol=1e-4)
-    if verdict.breeds is not None:
-        np.testing.assert_allclose(verdict.breeds, breeds.detach().numpy(), rtol=1e-4, atol=1e-4)
-    torch_twins.close(gradients, torch_twins.gradients(twin), rtol=2e-4)
-    torch_twins.close(pull, torch_twins.last(picture.grad), rtol=2e-4)
+    if verdict.class_logits is not None:
+        np.testing.assert_allclose(verdict.class_logits, breeds.detach().numpy(), rtol=1e-4, atol=1e-4)
+    transfer.close(gradients, transfer.gradients(twin), rtol=2e-4)
+    transfer.close(pull, transfer.last(picture.grad), rtol=2e-4)
     check_vectors(new, twin)
 
 
 @pytest.fixture(scope="module")
 def twin():
     pytest.importorskip("torch", reason="torch is the oracle")
-    from tests import twin_biggan
+    from tests.twins import biggan_entries as twin_biggan
 
     return twin_biggan
 
 
+@pytest.mark.oracle
 def test_generator_with_one_spectral_normed_layer_per_norm(twin):
     check_generator(generator(**RALS_G), twin.RalsGenerator(4, LATENT, 8, CLASSES), 4)
 
 
-def test_discriminator_that_classifies_and_sees_centred_groups(twin):
+@pytest.mark.oracle
+def test_discriminator_with_class_logits_and_centered_minibatch_std(twin):
     check_discriminator(discriminator(**RALS_D), twin.RalsDiscriminator(8, CLASSES), 8)
 
 
+@pytest.mark.oracle
 def test_leaky_generator(twin):
     check_generator(generator(**LEAKY_G), twin.LeakyGenerator(3, LATENT, CLASSES), 4)
 
 
+@pytest.mark.oracle
 def test_leaky_discriminator(twin):
     check_discriminator(discriminator(**LEAKY_D), twin.PlainDiscriminator(9, CLASSES, leaky=True), 3)
 
 
+@pytest.mark.oracle
 def test_generator_with_style_and_blur(twin):
     g = twin.StyleGenerator(4, (12, 12, 12, 12), LATENT, CLASSES, 2)
     check_generator(generator(**STYLE_G), g, 4)
 
 
+@pytest.mark.oracle
 def test_narrow_discriminator_at_96(twin):
     check_discriminator(
         discriminator(channels=2, size=96), twin.PlainDiscriminator(2, CLASSES, leaky=False), 2
@@ -264,7 +271,7 @@ def test_sliced_start_cuts_along_the_conditions():
         assert kernel.shape == (k, 2 * c) and not kernel[used:].any()
 
 
-def test_breeds_beyond_the_width_have_no_effect_at_the_start():
+def test_classes_beyond_the_width_have_no_effect_at_initialization():
     """4 numbers of z, 7 breeds: those from the third on are beyond the 6 channels of the last norm."""
     z, _, label = inputs(2)
     net = generator(**{**LEAKY_G, "attention": ()})
@@ -292,14 +299,14 @@ def test_style_starts_with_gains_around_1_and_biases_around_0():
 
 def test_spread_is_of_groups_and_of_smaller_batches_as_a_whole():
     small = {**RALS_D, "size": 32, "attention": ()}
-    net, whole = discriminator(**small), discriminator(**{**small, "stddev_centred": False})
+    net, whole = discriminator(**small), discriminator(**{**small, "mbstd_centered": False})
     _, image, _ = inputs(8, 32)
     variables = drawn(net, image, jnp.zeros(8, jnp.int32))
 
     @partial(jax.jit, static_argnums=0)
     def judge(net, x):
         label = jnp.zeros(len(x), jnp.int32)
-        return net.apply(variables, x, label, True, mutable=[layers.SPECTRAL])[0].logit
+        return net.apply(variables, x, label, True, mutable=[spectral_norm.SPECTRAL])[0].logit
 
     plain = judge(net, image)
     moved = np.abs(judge(net, image.at[0].multiply(-1.0)) - plain) > 1e-4
@@ -307,7 +314,7 @@ def test_spread_is_of_groups_and_of_smaller_batches_as_a_whole():
     assert float(jnp.abs(plain - judge(whole, image)).max()) > 1e-3
     pair = judge(net, image[:2])  # a group of two
     np.testing.assert_allclose(judge(net, jnp.repeat(image[:2], 2, 0)), jnp.repeat(pair, 2), rtol=1e-4)
-    with pytest.raises(ValueError, match="a batch of 6 cannot be cut into groups of 4"):
+    with pytest.raises(ValueError, match="a batch of 6 cannot be split into groups of 4"):
         judge(net, image[:6])
 
 
@@ -316,15 +323,15 @@ def test_only_those_that_classify_name_breeds():
     plain = jax.eval_shape(
         lambda: discriminator(channels=4, size=32).init_with_output(KEY, image, label, True)[0]
     )
-    assert plain.breeds is None
-    net = discriminator(channels=4, size=32, breed_head="linear")
+    assert plain.class_logits is None
+    net = discriminator(channels=4, size=32, class_head="linear")
     said = jax.eval_shape(lambda: net.init_with_output(KEY, image, label, True)[0])
-    chex.assert_shape(said.breeds, (2, CLASSES))
+    chex.assert_shape(said.class_logits, (2, CLASSES))
 
 
 def test_wrong_starts_name_their_choices():
     z, _, label = inputs(2)
     with pytest.raises(ValueError, match="condition_init is 'orthogon'; choices: orthogonal, sliced"):
-        shapes(generator(channels=2, embed_dim=4, condition_init="orthogon"), z, label)
-    with pytest.raises(ValueError, match="'sliced' cuts a joint kernel, but condition_joint is False"):
-        shapes(generator(channels=2, embed_dim=4, condition_init="sliced"), z, label)
+        shapes(generator(channels=2, shared_dim=4, condition_init="orthogon"), z, label)
+    with pytest.raises(ValueError, match="'sliced' needs condition_joint, which is False"):
+        shapes(generator(channels=2, shared_dim=4, condition_init="sliced"), z, label)

@@ -28,23 +28,26 @@ D_WIDTHS, D_DROP = (8, 6, 5), (0.0, 0.1, 0.5)
 
 
 def generator(**fields: Any) -> csagan.Generator:
-    given = dict(widths=G_WIDTHS, latent_dim=LATENT, classes=CLASSES, size=16, drop=G_DROP, attention=(16,))
+    given = dict(
+        widths=G_WIDTHS, latent_dim=LATENT, classes=CLASSES, size=16, dropout=G_DROP, attention=(16,)
+    )
     return csagan.Generator(**{**given, **fields})
 
 
 def discriminator(**fields: Any) -> csagan.Discriminator:
-    given = dict(widths=D_WIDTHS, classes=CLASSES, size=32, drop=D_DROP, attention=(16,))
+    given = dict(widths=D_WIDTHS, classes=CLASSES, size=32, dropout=D_DROP, attention=(16,))
     return csagan.Discriminator(**{**given, **fields})
 
 
 @pytest.fixture(scope="module")
 def twin() -> Any:
     pytest.importorskip("torch", reason="torch is the oracle")
-    from tests import twin_sagan
+    from tests.twins import sagan as twin_sagan
 
     return twin_sagan
 
 
+@pytest.mark.oracle
 def test_generator_and_its_gradients_are_those_of_torch(twin: Any) -> None:
     import torch
 
@@ -59,6 +62,7 @@ def test_generator_and_its_gradients_are_those_of_torch(twin: Any) -> None:
     check_generator(generator(), other, 5, key=key)
 
 
+@pytest.mark.oracle
 def test_discriminator_and_its_gradients_are_those_of_torch(twin: Any) -> None:
     """Which features were dropped is read off the net itself; shares are near those asked for."""
     import torch
@@ -78,12 +82,13 @@ def test_discriminator_and_its_gradients_are_those_of_torch(twin: Any) -> None:
     check_discriminator(net, other, 6, rngs=rngs)
 
 
+@pytest.mark.oracle
 def test_config_has_as_many_parameters_as_torchs_networks(twin: Any) -> None:
     """The numbers are sums over the layers as the entry lists them, done by hand."""
     import torch
 
     config = build.check(test_build.load(test_build.ROOT / "configs" / "csagan.py").get_config())
-    g, d = registry.networks(config, 120)
+    g, d = registry.generator(config, 120), registry.discriminator(config, 120)
     label = jnp.zeros(2, jnp.int32)
     ours = (
         jax.eval_shape(lambda key: g.init(key, jnp.zeros((2, 128)), label, False), KEY),
@@ -102,10 +107,11 @@ def test_config_has_as_many_parameters_as_torchs_networks(twin: Any) -> None:
 # Starts and options -----------------------------------------------------------------------------------------
 
 
-def test_weights_start_as_torchs_and_breeds_as_normal_numbers(twin: Any) -> None:
-    torch_twins = pytest.importorskip("tests.torch_twins")
+@pytest.mark.oracle
+def test_weights_are_initialized_as_in_torch_and_class_embeddings_as_normals(twin: Any) -> None:
+    transfer = pytest.importorskip("tests.twins.transfer")
     z, image, label = inputs(2, 32)
-    net, judge = generator(drop=()), discriminator(drop=())
+    net, judge = generator(dropout=()), discriminator(dropout=())
     params = jax.jit(lambda key: net.init(key, z, label, False))(KEY)["params"]
     other = twin.ConvGenerator(G_WIDTHS, LATENT, CLASSES)
     norms = [x for x in params if "norm" in x]
@@ -114,16 +120,16 @@ def test_weights_start_as_torchs_and_breeds_as_normal_numbers(twin: Any) -> None
     assert abs(embed.std() - 1) < 0.2 and np.abs(embed).max() > 1.8
     for name in norms:
         params.pop(name)
-    assert torch_twins.starts_as_torch(params, other) == 3 + 7 + 2
+    assert transfer.starts_as_torch(params, other) == 3 + 7 + 2
     variables = jax.jit(lambda key: judge.init(key, image, label, False))(KEY)
     other = twin.ConvDiscriminator(D_WIDTHS, 32)
-    assert torch_twins.starts_as_torch(variables["params"], other) == 3 + 7 + 1
+    assert transfer.starts_as_torch(variables["params"], other) == 3 + 7 + 1
     planes = np.asarray(variables[csagan.PLANES]["sign"])
     assert set(np.unique(planes)) == {-1.0, 1.0} and abs(planes.mean()) < 0.05
     assert not np.array_equal(planes[0], planes[1])
 
 
-def test_dropped_channels_depend_on_the_picture_and_the_place_alone() -> None:
+def test_dropped_channels_depend_only_on_the_image_and_the_layer() -> None:
     key = jax.random.split(KEY, 300)
     kept = csagan.drop_channels(jnp.ones((300, 2, 2, 40)), key, 1, 0.25)
     assert set(np.unique(kept)) == {0.0, np.float32(1 / 0.75)}
@@ -135,12 +141,12 @@ def test_dropped_channels_depend_on_the_picture_and_the_place_alone() -> None:
 
 def test_nothing_is_dropped_outside_training() -> None:
     z, image, label = inputs(3, 32)
-    net, plain = generator(), generator(drop=())
+    net, plain = generator(), generator(dropout=())
     variables = drawn(plain, z, label)
     chex.assert_trees_all_equal(
         net.apply(variables, z, label, False), plain.apply(variables, z, label, False)
     )
-    judge, sober = discriminator(), discriminator(drop=())
+    judge, sober = discriminator(), discriminator(dropout=())
     variables = drawn(sober, image, label)
     chex.assert_trees_all_equal(
         judge.apply(variables, image, label, False), sober.apply(variables, image, label, False)
@@ -149,15 +155,15 @@ def test_nothing_is_dropped_outside_training() -> None:
 
 def test_wrong_settings_are_named() -> None:
     z, image, label = inputs(2, 32)
-    with pytest.raises(ValueError, match="3 widths need a size that is a multiple of 4, not 18"):
+    with pytest.raises(ValueError, match="size 18 is not a multiple of 4, which 2 doublings"):
         shapes(generator(size=18), z, label)
-    with pytest.raises(ValueError, match="drop has 2 shares for 3 widths; give one each, or none"):
-        shapes(generator(drop=(0.1, 0.2)), z, label)
-    with pytest.raises(ValueError, match="no map has attention height 64; heights: 4, 8, 16"):
+    with pytest.raises(ValueError, match="dropout has 2 rates for 3 widths; give one each, or none"):
+        shapes(generator(dropout=(0.1, 0.2)), z, label)
+    with pytest.raises(ValueError, match="no feature map has attention height 64; heights: 4, 8, 16"):
         shapes(generator(attention=(64,)), z, label)
-    with pytest.raises(ValueError, match="drops channels in training: it needs a key per picture"):
+    with pytest.raises(ValueError, match="has dropout and needs `key`, a random key per image"):
         shapes(generator(), z, label)
-    with pytest.raises(ValueError, match="drop has 1 shares for 3 widths; give one each, or none"):
-        shapes(discriminator(drop=(0.1,)), image, label)
-    with pytest.raises(ValueError, match="no map has attention height 32; heights: 16, 8, 4"):
+    with pytest.raises(ValueError, match="dropout has 1 rates for 3 widths; give one each, or none"):
+        shapes(discriminator(dropout=(0.1,)), image, label)
+    with pytest.raises(ValueError, match="no feature map has attention height 32; heights: 16, 8, 4"):
         shapes(discriminator(attention=(32,)), image, label)

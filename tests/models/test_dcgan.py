@@ -8,32 +8,34 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog.models import dcgan, layers
+from jaxdog.models import dcgan, norms, spectral_norm
 
 torch = pytest.importorskip("torch", reason="torch is the oracle (make oracles)")
-twins = pytest.importorskip("tests.torch_twins")
-dcgans = pytest.importorskip("tests.twin_dcgan")
+twins = pytest.importorskip("tests.twins.transfer")
+dcgans = pytest.importorskip("tests.twins.dcgan")
+
+pytestmark = pytest.mark.oracle
 
 KEY = jax.random.key(0)
 LATENT, CLASSES, B = 6, 3, 4
-STATE = [layers.SPECTRAL, layers.BATCH_STATS]
+STATE = [spectral_norm.SPECTRAL, norms.BATCH_STATS]
 G_WIDTHS, D_WIDTHS = (8, 6, 5, 4), (4, 5, 6, 7)
 
 # The two entries of 2019: what differs from the defaults, and the widths of the original.
 SPECTRAL_G: dict[str, Any] = dict(
     norm="pixel", spectral=True, rgb_bias=False, activation="leaky_relu", slope=0.01
 )
-SPECTRAL_D: dict[str, Any] = dict(normed=(1, 2), spectral=True, pool=True, minibatch_std=True)
+SPECTRAL_D: dict[str, Any] = dict(batch_norms=(1, 2), spectral=True, pool=True, minibatch_std=True)
 PLAIN_G: dict[str, Any] = dict()
-PLAIN_D: dict[str, Any] = dict(stem="none", normed=(2, 3))
+PLAIN_D: dict[str, Any] = dict(stem="none", batch_norms=(2, 3))
 # MeisterMorxrc's, of transposed and plain convolutions in turn.
-TURNS_G: dict[str, Any] = dict(repeated=(1, 2))
-TURNS_D: dict[str, Any] = dict(normed=(2, 3), repeated=(1, 2), head_bias=True)
+TURNS_G: dict[str, Any] = dict(extra_convs=(1, 2))
+TURNS_D: dict[str, Any] = dict(batch_norms=(2, 3), extra_convs=(1, 2), head_bias=True)
 # As a trial of hirune924's, which he found worse.
 NEAREST_G: dict[str, Any] = dict(upsampling="nearest")
 # The auxiliary classifier's, which knows breeds; what it drops is tested by itself.
-AC_G: dict[str, Any] = dict(embed_dim=2, rgb_up=True)
-AC_D: dict[str, Any] = dict(normed=(1, 2, 3), breed_head="linear")
+AC_G: dict[str, Any] = dict(embed_dim=2, rgb_upsample=True)
+AC_D: dict[str, Any] = dict(batch_norms=(1, 2, 3), class_head="linear")
 
 
 def generator(**fields: Any) -> Any:
@@ -83,15 +85,17 @@ def test_parameter_counts_of_the_entries() -> None:
     widths = (128, 1024, 512, 256, 128, 64)
     convs = sum(16 * a * b for a, b in zip(widths, widths[1:], strict=False))
     assert count(net, z, label) == convs + 2 * sum(widths[1:]) + 9 * 64 * 3 + 3 == 13_243_971
-    net = discriminator(widths=(64, 128, 256, 512, 1024), size=64, stem="none", normed=(2, 3, 4))
+    net = discriminator(widths=(64, 128, 256, 512, 1024), size=64, stem="none", batch_norms=(2, 3, 4))
     convs = 9 * 3 * 64 + 16 * (64 * 128 + 128 * 256 + 256 * 512 + 512 * 1024 + 1024)
     assert count(net, image, label) == convs + 2 * (256 + 512 + 1024) == 11_162_816
-    net = generator(widths=(1536, 768, 384, 192, 96), latent_dim=256, size=64, repeated=(2, 3))
+    net = generator(widths=(1536, 768, 384, 192, 96), latent_dim=256, size=64, extra_convs=(2, 3))
     widths = (256, 1536, 768, 384, 192, 96)
     convs = sum(16 * a * b for a, b in zip(widths, widths[1:], strict=False)) + 9 * (384**2 + 192**2)
     norms = 2 * (sum(widths[1:]) + 384 + 192)
     assert count(net, jnp.zeros((2, 256)), label) == convs + norms + 9 * 96 * 3 + 3 == 33_027_555
-    net = discriminator(widths=(96, 192, 384, 768), size=64, normed=(2, 3), repeated=(1, 2), head_bias=True)
+    net = discriminator(
+        widths=(96, 192, 384, 768), size=64, batch_norms=(2, 3), extra_convs=(1, 2), head_bias=True
+    )
     convs = 16 * (3 * 96 + 96 * 192 + 192 * 384 + 384 * 768 + 768) + 9 * (192**2 + 384**2)
     assert count(net, image, label) == convs + 2 * (192 + 384 + 384 + 768) + 1 == 7_872_385
 
@@ -156,7 +160,10 @@ def test_discriminator_and_its_gradients_are_those_of_torch(fields: dict[str, An
     def ours(params: Any, image: jax.Array) -> Any:
         def loss(params: Any, image: jax.Array) -> Any:
             verdict, new = net.apply({**variables, "params": params}, image, label, True, mutable=STATE)
-            logits = [verdict.logit[:, None], *([] if verdict.breeds is None else [verdict.breeds])]
+            logits = [
+                verdict.logit[:, None],
+                *([] if verdict.class_logits is None else [verdict.class_logits]),
+            ]
             return jnp.sum(jnp.sin(3.0 * jnp.concatenate(logits, 1))), (jnp.concatenate(logits, 1), new)
 
         return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, image)
@@ -178,7 +185,7 @@ def test_discriminator_and_its_gradients_are_those_of_torch(fields: dict[str, An
 # Options ----------------------------------------------------------------------------------------------------
 
 
-def test_breeds_and_keys_change_nothing() -> None:
+def test_labels_and_keys_have_no_effect() -> None:
     z, image, label = inputs()
     g, d = generator(), discriminator()
     variables = g.init(KEY, z, label, True)
@@ -189,10 +196,10 @@ def test_breeds_and_keys_change_nothing() -> None:
     variables = d.init(KEY, image, label, True)
     one, other = (d.apply(variables, image, x, False) for x in (label, label + 1))
     chex.assert_trees_all_equal(one, other)
-    assert one.breeds is None and one.logit.shape == (B,)
+    assert one.class_logits is None and one.logit.shape == (B,)
 
 
-def test_the_breed_stands_before_z_where_the_generator_knows_it() -> None:
+def test_a_conditional_generator_concatenates_the_class_embedding_and_z() -> None:
     z, _, label = inputs()
     net = generator(**AC_G)
     variables = jax.jit(lambda key: net.init(key, z, label, True))(KEY)
@@ -209,7 +216,7 @@ def test_the_breed_stands_before_z_where_the_generator_knows_it() -> None:
 def test_weights_may_start_as_the_paper_has_them() -> None:
     """Kernels N(0, 0.02), the last bias 0."""
     z, image, label = inputs()
-    wide: dict[str, Any] = dict(widths=(24, 24, 24), start="normal")
+    wide: dict[str, Any] = dict(widths=(24, 24, 24), initializer="normal")
     for net, argument in ((generator(**wide), z), (discriminator(**wide), image)):
         params = jax.jit(lambda key, net=net, x=argument: net.init(key, x, label, True))(KEY)["params"]
         kernels = jnp.concatenate([x["kernel"].ravel() for x in params.values() if "kernel" in x])
@@ -259,14 +266,12 @@ def test_wrong_settings_name_their_choices() -> None:
     z, image, label = inputs()
     with pytest.raises(ValueError, match="norm is 'layer'; choices: batch, pixel"):
         generator(norm="layer").init(KEY, z, label, True)
-    with pytest.raises(
-        ValueError, match="4 widths double the height 3 times, and size 36 is no multiple of 8"
-    ):
+    with pytest.raises(ValueError, match="size 36 is not a multiple of 8, which 3 doublings"):
         generator(size=36).init(KEY, z, label, True)
     for kind, argument in ((generator, z), (discriminator, image)):
-        with pytest.raises(ValueError, match="start is 'zeros'; choices: normal, torch"):
-            kind(start="zeros").init(KEY, argument, label, True)
+        with pytest.raises(ValueError, match="initializer is 'zeros'; choices: normal, torch"):
+            kind(initializer="zeros").init(KEY, argument, label, True)
     with pytest.raises(ValueError, match="stem is 'patch'; choices: strided, none"):
         discriminator(stem="patch").init(KEY, image, label, True)
-    with pytest.raises(ValueError, match="normed names convolution 4; there are 0 to 3"):
-        discriminator(normed=(1, 4)).init(KEY, image, label, True)
+    with pytest.raises(ValueError, match="batch_norms names convolution 4; there are 0 to 3"):
+        discriminator(batch_norms=(1, 4)).init(KEY, image, label, True)

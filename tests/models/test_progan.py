@@ -60,11 +60,11 @@ def test_parameter_counts_of_the_sixth_place(size: int, g_count: int, d_count: i
 
 
 def test_widths_halve_above_32() -> None:
-    assert [progan.width(256, size) for size in (4, 8, 16, 32, 64, 128)] == [256] * 4 + [128, 64]
+    assert list(progan.widths(256, 128).values()) == [256] * 4 + [128, 64]
     with pytest.raises(ValueError, match="1 channels are too few for 64x64"):
-        progan.width(1, 64)
-    with pytest.raises(ValueError, match="of 48x48 is unknown; sizes: 4, 8, 16"):
-        progan.sizes_to(48)
+        progan.widths(1, 64)
+    with pytest.raises(ValueError, match="size 48 is not among 4, 8, 16"):
+        progan.widths(256, 48)
 
 
 # The twin ---------------------------------------------------------------------------------------------------
@@ -79,10 +79,11 @@ def close(ours: Any, theirs: Any) -> None:
         assert worst <= 2e-5 * max(np.abs(b).max(), 1e-3), (jax.tree_util.keystr(path), worst)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(("size", "alpha"), FADES)
 def test_generator_and_its_gradients_are_those_of_torch(size: int, alpha: float | None) -> None:
     torch = pytest.importorskip("torch", reason="torch is the oracle")
-    from tests import twin_progan
+    from tests.twins import progan as twin_progan
 
     z, target, label = inputs(size)
     net = generator(size, alpha)
@@ -106,10 +107,11 @@ def test_generator_and_its_gradients_are_those_of_torch(size: int, alpha: float 
     close(gradients, twin_progan.arrays(params, {name: x.grad for name, x in theirs.items()}))
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(("size", "alpha"), FADES)
 def test_discriminator_and_its_gradients_are_those_of_torch(size: int, alpha: float | None) -> None:
     torch = pytest.importorskip("torch", reason="torch is the oracle")
-    from tests import twin_progan
+    from tests.twins import progan as twin_progan
 
     _, image, label = inputs(size)
     net = discriminator(size, alpha)
@@ -155,26 +157,26 @@ def test_equalised_kernels_keep_the_variance(
     x = jax.random.normal(KEY, (64, *shape, 32))
     fields: dict[str, Any] = dict(
         features=48,
-        size=size,
+        kernel_size=size,
         resample=resample,
-        bias=False,
+        use_bias=False,
         spectral=False,
         kernel_init=jax.nn.initializers.normal(1.0),
     )
-    equalised, plain = layers.Conv(**fields, equalised=True), layers.Conv(**fields)
-    variables = equalised.init(jax.random.key(1), x, True)
+    equalized_lr, plain = layers.Conv(**fields, equalized_lr=True), layers.Conv(**fields)
+    variables = equalized_lr.init(jax.random.key(1), x, True)
     kernel = variables["params"]["kernel"]
     np.testing.assert_allclose(np.std(kernel), 1.0, atol=0.05)
-    y = np.asarray(equalised.apply(variables, x, True))
+    y = np.asarray(equalized_lr.apply(variables, x, True))
     inner = y[:, 2:-2, 2:-2] if resample == "none" and size == 3 else y
-    if resample != "up":  # upsampled neighbours are alike
+    if resample != "up":  # upsampled neighbors are alike
         np.testing.assert_allclose(inner.var(), 2.0, rtol=0.1)
     scaled = {"params": {"kernel": kernel * np.sqrt(2 / inputs_of_one)}}
     np.testing.assert_allclose(y, plain.apply(scaled, x, True), rtol=1e-4, atol=1e-4)
 
 
-def test_breeds_start_within_length_1() -> None:
-    rows = progan.short_rows(KEY, (50, 4))
+def test_class_embeddings_start_within_norm_1() -> None:
+    rows = progan.clipped_normal_rows(KEY, (50, 4))
     raw = jax.random.normal(KEY, (50, 4))
     lengths = np.linalg.norm(raw, axis=1)
     assert lengths.min() < 1 < lengths.max()
@@ -184,18 +186,18 @@ def test_breeds_start_within_length_1() -> None:
 # Fading -----------------------------------------------------------------------------------------------------
 
 
-def test_generator_fades_from_the_enlarged_smaller_picture_to_its_own() -> None:
+def test_generator_fades_from_the_upscaled_smaller_image_to_its_own() -> None:
     z, _, label = inputs(8)
     low, plain = generator(4), generator(8)
     params = low.init(KEY, z, label, True)["params"]
-    grown = progressive.carried(params, generator(8, 0.5).init(jax.random.key(9), z, label, True)["params"])
+    grown = progressive.merge(params, generator(8, 0.5).init(jax.random.key(9), z, label, True)["params"])
 
     def picture(alpha: float | None) -> jax.Array:
         kept = {name: x for name, x in grown.items() if alpha is not None or name != "rgb4"}
         return generator(8, alpha).apply({"params": kept}, z, label, True)
 
     before = low.apply({"params": params}, z, label, True)
-    np.testing.assert_array_equal(picture(0.0), progressive.enlarged(before, 8))
+    np.testing.assert_array_equal(picture(0.0), progressive.upscale(before, 8))
     np.testing.assert_array_equal(picture(1.0), picture(None))
     assert "rgb4" not in plain.init(KEY, z, label, True)["params"]
     assert np.abs(picture(0.5) - picture(0.0)).max() > 0.01
@@ -204,10 +206,10 @@ def test_generator_fades_from_the_enlarged_smaller_picture_to_its_own() -> None:
 def test_discriminator_fades_from_the_smaller_one_to_its_own() -> None:
     _, image, label = inputs(8)
     low = discriminator(4)
-    small = progressive.pooled(image, 4)
+    small = progressive.downscale(image, 4)
     params = low.init(KEY, small, label, True)["params"]
     fresh = discriminator(8, 0.5).init(jax.random.key(9), image, label, True)["params"]
-    grown = progressive.carried(params, fresh)
+    grown = progressive.merge(params, fresh)
 
     def logit(alpha: float | None) -> jax.Array:
         kept = {name: x for name, x in grown.items() if alpha is not None or name != "rgb4"}

@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog.models import layers, resnet
+from jaxdog.models import norms, resnet, spectral_norm
 
 torch = pytest.importorskip("torch", reason="torch is the oracle (make oracles)")
-twins = pytest.importorskip("tests.torch_twins")
+twins = pytest.importorskip("tests.twins.transfer")
+
+pytestmark = pytest.mark.oracle
 
 KEY = jax.random.key(0)
 LATENT, CLASSES, B, SIZE = 6, 3, 4, 16
-STATE = [layers.SPECTRAL, layers.BATCH_STATS]
+STATE = [spectral_norm.SPECTRAL, norms.BATCH_STATS]
 G_WIDTHS, D_WIDTHS = (7, 5, 4), (4, 5, 6)
 
 # The two pairs: what differs from the defaults.
@@ -31,7 +33,7 @@ WGAN_D: dict[str, Any] = dict(
     head_bias=False,
     projection=False,
 )
-SNGAN_G: dict[str, Any] = dict(eps=2e-5)
+SNGAN_G: dict[str, Any] = dict(epsilon=2e-5)
 SNGAN_D: dict[str, Any] = dict()
 
 
@@ -295,8 +297,8 @@ def test_discriminator_and_its_gradients_are_those_of_torch(fields: dict[str, An
 # Options ----------------------------------------------------------------------------------------------------
 
 
-def test_a_logit_is_of_its_own_picture_alone() -> None:
-    """What a penalty on each picture's gradient needs: the layer norm looks at no other pictures."""
+def test_a_logit_depends_only_on_its_own_image() -> None:
+    """What a penalty on each image's gradient needs: the layer norm looks at no other images."""
     _, image, label = inputs()
     net = discriminator(**WGAN_D)
     variables = stirred(start(net, image, label))
@@ -307,7 +309,7 @@ def test_a_logit_is_of_its_own_picture_alone() -> None:
     assert float(jnp.abs(mixed[:2] - whole[:2]).min()) > 1e-3
 
 
-def test_breeds_count_in_one_pair_and_not_in_the_other() -> None:
+def test_labels_have_an_effect_in_one_pair_of_networks_only() -> None:
     z, image, label = inputs()
     keys = jax.random.split(KEY, B)
     for net, argument, counts in (
@@ -338,9 +340,7 @@ def test_bfloat16_is_near_and_gives_float32() -> None:
 
 def test_wrong_settings_name_their_choices() -> None:
     z, image, label = inputs()
-    with pytest.raises(
-        ValueError, match="3 widths double the height 2 times, and size 18 is no multiple of 4"
-    ):
+    with pytest.raises(ValueError, match="size 18 is not a multiple of 4, which 2 doublings"):
         generator(size=18).init(KEY, z, label, True)
     for field, choices in (("stem", "conv, block"), ("norm", "none, layer"), ("head", "sum, flat")):
         with pytest.raises(ValueError, match=f"{field} is 'x'; choices: {choices}"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdog.config import build, registry
-from jaxdog.models import layers, sagan
+from jaxdog.models import norms, sagan
 from tests.config import test_build
 from tests.models.test_biggan_entries import (
     CLASSES,
@@ -26,13 +26,13 @@ G_WIDTHS, D_WIDTHS = (10, 9, 8, 6), (8, 9, 10, 10)
 RESIDUAL = dict(attention_form="whole", attention_bias=True)
 G: dict[str, dict[str, Any]] = {
     "paper": dict(),
-    "residual": dict(RESIDUAL, unit_latent=True),
-    "hinge": dict(attention_bias=True, norm_own=True, last_norm=False),
+    "residual": dict(RESIDUAL, normalize_latent=True),
+    "hinge": dict(attention_bias=True, norm_base_affine=True, final_norm=False),
 }
 D: dict[str, dict[str, Any]] = {
     "paper": dict(halvings=3, attention=(16,)),
     "residual": dict(RESIDUAL, halvings=3, attention=(16,)),
-    "hinge": dict(attention_bias=True, single=True, head_bias=False, halvings=3, attention=(8,)),
+    "hinge": dict(attention_bias=True, single_conv=True, head_bias=False, halvings=3, attention=(8,)),
 }
 
 
@@ -48,22 +48,25 @@ def discriminator(**fields: Any) -> sagan.Discriminator:
 @pytest.fixture(scope="module")
 def twin() -> Any:
     pytest.importorskip("torch", reason="torch is the oracle")
-    from tests import twin_sagan
+    from tests.twins import sagan as twin_sagan
 
     return twin_sagan
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("entry", G)
 def test_generators_and_their_gradients_are_those_of_torch(entry: str, twin: Any) -> None:
     check_generator(generator(**G[entry]), twin.Generator(entry, G_WIDTHS, LATENT, CLASSES, 16), 4)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("entry", D)
 def test_discriminators_and_their_gradients_are_those_of_torch(entry: str, twin: Any) -> None:
     at = D[entry]["attention"][0]
     check_discriminator(discriminator(**D[entry]), twin.Discriminator(entry, D_WIDTHS, 3, CLASSES, 32, at), 3)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     ("name", "entry", "counts"),
     [
@@ -79,7 +82,7 @@ def test_configs_have_as_many_parameters_as_torchs_networks(
     import torch
 
     config = build.check(test_build.load(test_build.ROOT / "configs" / f"{name}.py").get_config())
-    g, d = registry.networks(config, 120)
+    g, d = registry.generator(config, 120), registry.discriminator(config, 120)
     label = jnp.zeros(2, jnp.int32)
     ours = shapes(g, jnp.zeros((2, 128)), label), shapes(d, jnp.zeros((2, 64, 64, 3)), label)
     with torch.device("meta"):
@@ -97,10 +100,10 @@ def test_configs_have_as_many_parameters_as_torchs_networks(
 # Starts and options -----------------------------------------------------------------------------------------
 
 
-def test_weights_start_as_glorots_and_breeds_alike() -> None:
+def test_weights_are_initialized_as_glorot_and_classes_equally() -> None:
     """Uniform within sqrt(6 / (fan_in + fan_out)); every gain is 1 and every bias 0."""
     z, image, label = inputs(2, 32)
-    net = generator(widths=(32, 32, 32, 32), norm_own=True)
+    net = generator(widths=(32, 32, 32, 32), norm_base_affine=True)
     params = jax.jit(lambda key: net.init(key, z, label, True))(KEY)["params"]
     judge = discriminator(widths=(32, 32, 32, 32), attention=(16,))
     params |= jax.jit(lambda key: judge.init(key, image, label, True))(KEY)["params"]
@@ -123,7 +126,7 @@ def test_weights_start_as_glorots_and_breeds_alike() -> None:
 
 def test_a_latent_of_length_1_is_a_direction() -> None:
     z, _, label = inputs(3)
-    net, plain = generator(unit_latent=True, attention=()), generator(attention=())
+    net, plain = generator(normalize_latent=True, attention=()), generator(attention=())
     variables = drawn(net, z, label)
 
     @jax.jit
@@ -137,15 +140,15 @@ def test_a_latent_of_length_1_is_a_direction() -> None:
     assert np.isfinite(images(jnp.zeros_like(z))[0]).all()
 
 
-def test_norms_remember_as_long_as_they_are_told() -> None:
+def test_norms_use_the_given_momentum() -> None:
     z, _, label = inputs(4)
     variables = drawn(generator(attention=()), z, label)
 
     def moved(momentum: float) -> Any:
         net = generator(attention=(), momentum=momentum)
-        return jax.jit(lambda: net.apply(variables, z, label, True, mutable=[layers.BATCH_STATS])[1])()
+        return jax.jit(lambda: net.apply(variables, z, label, True, mutable=[norms.BATCH_STATS])[1])()
 
-    trees = moved(0.9), moved(0.99), {layers.BATCH_STATS: variables[layers.BATCH_STATS]}
+    trees = moved(0.9), moved(0.99), {norms.BATCH_STATS: variables[norms.BATCH_STATS]}
     for old, new, start in zip(*map(jax.tree.leaves, trees), strict=True):
         np.testing.assert_allclose(0.1 * (old - start), new - start, rtol=1e-3, atol=1e-5)
 
@@ -154,13 +157,13 @@ def test_wrong_settings_are_named() -> None:
     z, image, label = inputs(2, 32)
     with pytest.raises(ValueError, match="attention_form is 'half'; choices: pooled, whole"):
         shapes(generator(attention_form="half"), z, label)
-    with pytest.raises(ValueError, match="no block ends at attention height 4; heights: 8, 16, 32"):
+    with pytest.raises(ValueError, match="no feature map has attention height 4; heights: 8, 16, 32"):
         shapes(generator(attention=(4,)), z, label)
-    with pytest.raises(ValueError, match="size 30 is no multiple of 8"):
+    with pytest.raises(ValueError, match="size 30 is not a multiple of 8, which 3 doublings"):
         shapes(generator(size=30), z, label)
-    with pytest.raises(ValueError, match="attention over 6 channels: key_ratio is 8"):
+    with pytest.raises(ValueError, match="attention over 6 channels with key_ratio 8 needs at least 8"):
         shapes(generator(attention=(32,), attention_form="whole"), z, label)
-    with pytest.raises(ValueError, match="no block ends at attention height 32; heights: 16, 8, 4"):
+    with pytest.raises(ValueError, match="no feature map has attention height 32; heights: 16, 8, 4"):
         shapes(discriminator(attention=(32,)), image, label)
-    with pytest.raises(ValueError, match="halvings is 5, and must lie in 1 to 4, a block per width"):
+    with pytest.raises(ValueError, match="halvings is 5: it must be in 1 to 4, a block per width"):
         shapes(discriminator(halvings=5), image, label)

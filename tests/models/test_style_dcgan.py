@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog.models import layers, style_dcgan
+from jaxdog.models import layers, norms, spectral_norm, style_dcgan
 
 torch = pytest.importorskip("torch", reason="torch is the oracle (make oracles)")
-twins = pytest.importorskip("tests.torch_twins")
+twins = pytest.importorskip("tests.twins.transfer")
+
+pytestmark = pytest.mark.oracle
 
 KEY = jax.random.key(0)
 LATENT, CLASSES, B, SIZE = 12, 3, 4, 16
-STATE = [layers.SPECTRAL, layers.BATCH_STATS]
+STATE = [spectral_norm.SPECTRAL, norms.BATCH_STATS]
 G_WIDTHS, D_WIDTHS = (8, 6, 5), (5, 6, 7)
 PLACES = range(2 * len(G_WIDTHS))
 LABEL = jnp.arange(B) % CLASSES
@@ -151,7 +153,7 @@ class Discriminator(torch.nn.Module):
 
 
 def noise_maps() -> list[jax.Array]:
-    """The map of each place, as the layer draws it: with weights of 1 and no picture to add it to."""
+    """The map of each place, as the layer draws it: with weights of 1 and no image to add it to."""
     maps = []
     for place in PLACES:
         side = SIZE // 2 ** (len(G_WIDTHS) - 1) * 2 ** (place // 2)
@@ -237,7 +239,7 @@ def test_the_trunk_starts_as_torch_and_the_modulation_by_kaiming() -> None:
 
 
 def test_the_gain_is_used_as_it_is() -> None:
-    """No 1 is added: without the last layers of the networks the picture is flat."""
+    """No 1 is added: without the last layers of the networks the image is flat."""
     x = pictures()
     layer: Any = style_dcgan.SelfModulatedBatchNorm()
     variables = layer.init(KEY, x, latents(), True)
@@ -246,7 +248,7 @@ def test_the_gain_is_used_as_it_is() -> None:
     np.testing.assert_allclose(y, jnp.broadcast_to(y[:, :1, :1], y.shape), atol=1e-6)
 
 
-def test_a_picture_depends_on_its_own_key() -> None:
+def test_an_image_depends_on_its_own_key() -> None:
     net = generator()
     variables = noisy(net.init(KEY, latents(), LABEL, True, KEYS))
     base = net.apply(variables, latents(), LABEL, False, KEYS)
@@ -258,9 +260,9 @@ def test_a_picture_depends_on_its_own_key() -> None:
 
 
 def test_wrong_settings_name_the_limit() -> None:
-    with pytest.raises(ValueError, match="noise maps: it needs a key for each picture"):
+    with pytest.raises(ValueError, match="noise maps and needs `key`, a random key per image"):
         generator().init(KEY, latents(), LABEL, True)
-    with pytest.raises(ValueError, match="3 widths need a size that is a multiple of 4, not 18"):
+    with pytest.raises(ValueError, match="size 18 is not a multiple of 4, which 2 doublings"):
         generator(size=18).init(KEY, latents(), LABEL, True, KEYS)
-    with pytest.raises(ValueError, match="3 widths need a size that is a multiple of 4, not 18"):
+    with pytest.raises(ValueError, match="size 18 is not a multiple of 4, which 2 doublings"):
         discriminator(size=18).init(KEY, pictures(), LABEL, True)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from jaxdog.ops import conv, winograd
+from jaxdog.ops import conv, conv_cpu, resample2x, winograd
 
 
 def normal(i: int, *shape: int) -> jax.Array:
@@ -27,20 +27,20 @@ def plain(x: jax.Array, kernel: jax.Array, resample: str) -> jax.Array:
 
 def test_resampling_of_one_cell():
     cell = jnp.array([[1.0, 2.0], [3.0, 6.0]])[None, :, :, None]
-    chex.assert_trees_all_close(conv.avg_pool(cell), jnp.full((1, 1, 1, 1), 3.0))
-    chex.assert_trees_all_close(conv.max_pool(cell), jnp.full((1, 1, 1, 1), 6.0))
+    chex.assert_trees_all_close(resample2x.avg_pool(cell), jnp.full((1, 1, 1, 1), 3.0))
+    chex.assert_trees_all_close(resample2x.max_pool(cell), jnp.full((1, 1, 1, 1), 6.0))
     rows = [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 6, 6], [3, 3, 6, 6]]
-    chex.assert_trees_all_close(conv.upsample_nearest(cell)[0, :, :, 0], jnp.array(rows, jnp.float32))
+    chex.assert_trees_all_close(resample2x.upsample_nearest(cell)[0, :, :, 0], jnp.array(rows, jnp.float32))
 
 
 def test_pooling_undoes_upsampling():
     x = normal(1, 2, 4, 6, 3)
-    chex.assert_trees_all_close(conv.avg_pool(conv.upsample_nearest(x)), x)
+    chex.assert_trees_all_close(resample2x.avg_pool(resample2x.upsample_nearest(x)), x)
 
 
 def test_blur_spreads_a_point_and_sees_zeros_outside():
     point = jnp.zeros((1, 5, 5, 2)).at[0, 2, 1].set(jnp.array([16.0, -16.0])).at[0, 0, 4].set(16.0)
-    got = conv.blur(point)
+    got = resample2x.blur(point)
     spread = jnp.array([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])
     chex.assert_trees_all_close(got[0, 1:4, 0:3], jnp.stack([spread, -spread], -1))
     chex.assert_trees_all_close(got[0, :2, 3:, 1], spread[1:, :2])
@@ -48,14 +48,14 @@ def test_blur_spreads_a_point_and_sees_zeros_outside():
 
 def test_max_pool_sends_the_gradient_to_the_maximum():
     x = normal(2, 1, 4, 4, 2)
-    gradient = jax.grad(lambda x: conv.max_pool(x).sum())(x)
+    gradient = jax.grad(lambda x: resample2x.max_pool(x).sum())(x)
     assert int((gradient != 0).sum()) == 2 * 2 * 2
-    chex.assert_trees_all_close((gradient * x).sum(), conv.max_pool(x).sum(), rtol=1e-6)
+    chex.assert_trees_all_close((gradient * x).sum(), resample2x.max_pool(x).sum(), rtol=1e-6)
 
 
 def test_odd_sides_cannot_be_halved():
     with pytest.raises(ValueError, match="even height and width, got 3x4"):
-        conv.avg_pool(jnp.zeros((1, 3, 4, 1)))
+        resample2x.avg_pool(jnp.zeros((1, 3, 4, 1)))
     with pytest.raises(ValueError, match="even height and width, got 4x5"):
         conv.conv2d(jnp.zeros((1, 4, 5, 1)), jnp.zeros((3, 3, 1, 1)), "down")
     with pytest.raises(ValueError, match="resample is 'twice'; choices: none, up, down"):
@@ -68,14 +68,15 @@ def maps(request, monkeypatch):
     if request.param == "maps on a GPU":
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     if request.param == "small deep maps":
-        monkeypatch.setattr(conv, "SMALL", 1000)
-        monkeypatch.setattr(conv, "DEEP", 1)
+        monkeypatch.setattr(conv_cpu, "PATCHES_MAX_PIXELS", 1000)
+        monkeypatch.setattr(conv_cpu, "PATCHES_MIN_CHANNEL_PRODUCT", 1)
     if request.param == "large maps":
-        monkeypatch.setattr(conv, "AT_ONCE", 1)
+        monkeypatch.setattr(conv_cpu, "WEIGHT_GRAD_CHUNK", 1)
         monkeypatch.setattr(jax, "device_count", lambda: 1)
     if request.param == "many channels":
-        for place, name in ((conv, "MANY"), (conv, "SEVERAL"), (winograd, "TILES")):
-            monkeypatch.setattr(place, name, 1)
+        monkeypatch.setattr(conv_cpu, "WINOGRAD_MIN_CHANNELS", 1)
+        monkeypatch.setattr(conv_cpu, "WINOGRAD_MIN_OUTPUTS", 1)
+        monkeypatch.setattr(winograd, "MIN_TILES", 1)
         monkeypatch.setattr(jax, "device_count", lambda: 1)
 
 
@@ -139,6 +140,7 @@ def test_stride_two_and_all_its_derivatives_are_those_of_lax(name, c, k):
     chex.assert_trees_all_close(results(ours), results(expected), rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.oracle
 def test_stride_two_is_torchs():
     torch = pytest.importorskip("torch", reason="torch is an oracle (make oracles)")
     x, kernel = normal(5, 2, 6, 4, 3), normal(6, 4, 4, 3, 5)
@@ -202,7 +204,7 @@ def test_conv_computes_in_the_dtype_it_is_given(c, k):
 
 
 @pytest.mark.parametrize(("c", "k"), [(16, 3), (3, 16), (3, 32)])
-def test_no_picture_is_left_to_xla_as_it_is(c, k):
+def test_no_shape_is_left_to_xla_unchanged(c, k):
     """Of three channels, XLA's convolutions for CPUs are slow."""
     if jax.default_backend() != "cpu":
         pytest.skip("a matter of the CPU backend")

@@ -40,7 +40,7 @@ def test_no_gradient_sums_over_the_rows_of_both_operands_of_a_batch(turned: bool
 
     def forms(product) -> list[str]:
         def loss(a, b):
-            return jnp.sum(jnp.sin(product(a, matmul.turned(b) if turned else b)))
+            return jnp.sum(jnp.sin(product(a, matmul.transpose_last(b) if turned else b)))
 
         program = jax.jit(jax.grad(loss, (0, 1))).lower(a, b).compile().as_text()
         return re.findall(r"lhs_contracting_dims=\{1\}.*?rhs_contracting_dims=\{1\}", program)

@@ -11,7 +11,7 @@ from jaxdog.ops import pooling
 @pytest.mark.parametrize("padding", ("SAME", "VALID"))
 @pytest.mark.parametrize("stride", (1, 2))
 def test_windows_count_what_is_in_the_picture(side: tuple[int, int], padding: str, stride: int) -> None:
-    """All of the picture below zero: a zero from the border would be seen by both pools."""
+    """All of the image below zero: a zero from the border would be seen by both pools."""
     x = np.random.default_rng(0).uniform(-2, -1, (2, *side, 3)).astype(np.float32)
     corners = []
     for n in side:

@@ -1,4 +1,4 @@
-"""What happens after the generator: levels as bytes, shrinking as Pillow does it."""
+"""Postprocessing: quantization to bytes, resizing as in Pillow."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,40 +15,40 @@ def values(n: int = 4001) -> np.ndarray:
     return np.linspace(-2, 2, n, dtype=np.float32)[None, None, :, None]
 
 
-def test_levels_256_are_the_bytes_of_a_product_with_256():
-    share = np.clip((values().astype(np.float64) + 1) / 2, 0, 1)
-    whole = np.floor(share * 256).astype(int)
-    wrapped = sampling.to_uint8(postprocess.quantise(values(), levels_256=True, wrap=True))
-    np.testing.assert_array_equal(wrapped, whole.astype(np.uint8))  # 256 as a byte is 0
+def test_levels_256_are_the_floor_of_256_x():
+    unit = np.clip((values().astype(np.float64) + 1) / 2, 0, 1)
+    level = np.floor(unit * 256).astype(int)
+    wrapped = sampling.to_uint8(postprocess.quantize(values(), levels_256=True, wrap=True))
+    np.testing.assert_array_equal(wrapped, level.astype(np.uint8))  # 256 as a byte is 0
     assert wrapped[0, 0, -1, 0] == 0
-    kept = sampling.to_uint8(postprocess.quantise(values(), levels_256=True))
-    np.testing.assert_array_equal(kept, np.minimum(whole, 255))
+    kept = sampling.to_uint8(postprocess.quantize(values(), levels_256=True))
+    np.testing.assert_array_equal(kept, np.minimum(level, 255))
 
 
 def test_nearest_levels_are_those_of_the_png():
-    got = postprocess.quantise(values())
+    got = postprocess.quantize(values())
     np.testing.assert_array_equal(sampling.to_uint8(got), sampling.to_uint8(jnp.asarray(values())))
-    np.testing.assert_array_equal(postprocess.quantise(got), got)
-    every = test_resample.picture(np.arange(256)[None, None, :, None])
-    np.testing.assert_array_equal(sampling.to_uint8(postprocess.quantise(every))[0, 0, :, 0], np.arange(256))
+    np.testing.assert_array_equal(postprocess.quantize(got), got)
+    every = test_resample.image_of(np.arange(256)[None, None, :, None])
+    np.testing.assert_array_equal(sampling.to_uint8(postprocess.quantize(every))[0, 0, :, 0], np.arange(256))
 
 
 def test_wrap_needs_256_levels():
     with pytest.raises(ValueError, match="wrap is True and levels_256 False"):
-        postprocess.quantise(values(), wrap=True)
+        postprocess.quantize(values(), wrap=True)
 
 
 @pytest.mark.parametrize("filter", ["lanczos", "bicubic", "box"])
 @pytest.mark.parametrize("size", [64, 40, 120])
-def test_shrinking_dogs_is_pillows_resize(real_data, filter, size):
+def test_resized_dogs_equal_pillow(real_data, filter, size):
     photos = test_resample.dogs(real_data, 3, 96)
-    got = sampling.to_uint8(postprocess.shrink(test_resample.picture(photos), size, filter))
+    got = sampling.to_uint8(postprocess.resize(test_resample.image_of(photos), size, filter))
     want = [Image.fromarray(p).resize((size, size), test_resample.PILLOW[filter]) for p in photos]
     apart = np.abs(np.asarray(got, int) - np.stack([np.asarray(one, int) for one in want]))
     assert apart.max() <= 1 and (apart > 0).mean() < 4e-3  # halves that are none in float32
 
 
-def test_shrinking_rounds_the_picture_first():
+def test_resizing_rounds_to_levels_first():
     levels = np.tile([10.6, 10.3], 4)[None, None, :, None] * np.ones((1, 8, 1, 3))  # as bytes 11 and 10
-    got = postprocess.shrink(test_resample.picture(levels), 4, "box")
+    got = postprocess.resize(test_resample.image_of(levels), 4, "box")
     np.testing.assert_array_equal(test_resample.levels(got), 11)  # of 10.5; without bytes 10, of 10.45

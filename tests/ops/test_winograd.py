@@ -28,7 +28,7 @@ def close(ours: jax.Array, expected: jax.Array) -> None:
 
 @pytest.fixture(params=(1, 10_000), ids=("a few", "all at once"))
 def tiles(request, monkeypatch):
-    monkeypatch.setattr(winograd, "TILES", request.param)
+    monkeypatch.setattr(winograd, "MIN_TILES", request.param)
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_stride_one_and_its_gradients_are_those_of_lax(size, pads):
     of_x, of_kernel = back(g)
     around = tuple((size - 1 - before, size - 1 - after) for before, after in pads)
     close(winograd.conv(x, kernel, pads), y)
-    close(winograd.returned(g, kernel, around), of_x)
-    close(winograd.kernel_sum(x, g, pads), of_kernel)
+    close(winograd.input_grad(g, kernel, around), of_x)
+    close(winograd.weight_grad(x, g, pads), of_kernel)
 
 
 @pytest.mark.usefixtures("tiles")
@@ -53,22 +53,22 @@ def test_stride_two_and_its_gradients_are_those_of_lax():
     g = normal(2, *y.shape)
     of_x, of_kernel = back(g)
     close(winograd.strided(x, kernel), y)
-    close(winograd.transposed(g, kernel), of_x)
-    close(winograd.tap_sums(x, g), of_kernel)
+    close(winograd.strided_input_grad(g, kernel), of_x)
+    close(winograd.strided_weight_grad(x, g), of_kernel)
 
 
 @pytest.mark.parametrize("axis", [0, 2])
 def test_sums_are_products_with_a_small_matrix(axis):
     matrix, parts = np.array([[0, -1, 0.5], [2, 0, 1]]), normal(0, 3, 4, 5)
     expected = jnp.moveaxis(jnp.einsum("ij,jbc->ibc", matrix, parts), 0, axis)
-    close(winograd.sums(matrix, list(parts), axis), expected)
+    close(winograd.combine(matrix, list(parts), axis), expected)
 
 
 @pytest.mark.parametrize(
     ("function", "kernel", "stride", "share"), [("conv", 3, 1, 4 / 9), ("strided", 4, 2, 9 / 16)]
 )
 def test_the_products_are_fewer(function, kernel, stride, share, monkeypatch):
-    monkeypatch.setattr(winograd, "TILES", 10_000)
+    monkeypatch.setattr(winograd, "MIN_TILES", 10_000)
     x, taps = jnp.zeros((4, 16, 16, 128)), jnp.zeros((kernel, kernel, 128, 128))
     pads = (ONE,) if function == "conv" else ()
     ours = jax.jit(lambda x, taps: getattr(winograd, function)(x, taps, *pads)).lower(x, taps)
@@ -77,11 +77,11 @@ def test_the_products_are_fewer(function, kernel, stride, share, monkeypatch):
     assert share < counted < 1.2 * share
 
 
-@pytest.mark.parametrize("name", ["conv", "strided", "transposed"])
+@pytest.mark.parametrize("name", ["conv2d", "strided", "transposed"])
 def test_many_channels_on_one_cpu_are_worth_it(name, monkeypatch):
     if jax.default_backend() != "cpu":
         pytest.skip("a matter of the CPU backend")
-    size = 3 if name == "conv" else 4
+    size = 3 if name == "conv2d" else 4
 
     def convolutions(devices: int, side: int, channels: int) -> int:
         monkeypatch.setattr(jax, "device_count", lambda: devices)

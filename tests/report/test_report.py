@@ -1,4 +1,4 @@
-"""The page shows what the workdir holds, needs nothing else, and is written from whatever is there."""
+"""The page shows the results in the workdir, is self-contained, and is also written for unfinished runs."""
 
 import html.parser
 import json
@@ -69,7 +69,7 @@ class Page(html.parser.HTMLParser):
 EXTRA = {
     "kid": 0.0625,
     "warnings": ["KID is made of few"],
-    "forensics": {
+    "copies": {
         "verdict": "copies",
         "reasons": ["30 of 100"],
         "copied_share": 0.3,
@@ -95,7 +95,7 @@ def workdir(tmp_path_factory):
             40, {**SCORE, "kimg": 1.28, "samples": 10_000, "fid768": 0.9375, "final": True, **EXTRA}
         )
         writer.image("final", 40, plots.grid(images[:8], 4))
-        writer.image("suspects", 40, plots.grid(images[:4], 4))
+        writer.image("copies", 40, plots.grid(images[:4], 4))
     (folder / "config.json").write_text(json.dumps({"name": "<script>alert(1)</script>", "seed": 7}))
     submission.write_zip(folder / "images.zip", [images], count=110)
     return folder
@@ -104,18 +104,18 @@ def workdir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(workdir) -> Page:
     path = report.write(workdir)
-    assert path == workdir / "report.html" and not list(workdir.glob("*.partial"))
+    assert path == workdir / "report.html" and not list(workdir.glob(".*"))
     return Page(path)
 
 
-def test_the_page_needs_nothing_else(page):
+def test_the_page_is_self_contained(page):
     sources = [image["src"] for image in page.all("img")]
     assert sources and all(source.startswith("data:image/") for source in sources)
     assert not page.all("script") and not page.all("link") and not page.all("iframe")
     assert "url(http" not in page.source and "@import" not in page.source
 
 
-def test_every_id_is_there_once(page):
+def test_ids_are_unique(page):
     ids = [attributes["id"] for _, attributes in page.found if "id" in attributes]
     assert ids and len(ids) == len(set(ids))
 
@@ -139,10 +139,10 @@ def test_the_table_has_every_evaluation_with_its_facts(page):
 
 
 def test_the_page_says_that_kernels_were_fitted(page):
-    assert "some kernels were fitted" in page.text and "not comparable" not in page.text
+    assert "some kernels were fitted" in page.text and "not with FID" not in page.text
 
 
-def test_curves_pictures_zip_and_config_are_there(page, workdir):
+def test_curves_grids_zip_and_config_are_there(page, workdir):
     captions = [
         "fid2048_approx",
         "fid768",
@@ -159,17 +159,17 @@ def test_curves_pictures_zip_and_config_are_there(page, workdir):
         "Final grid",
         "Curves",
         "Scores",
-        "The submitted pictures",
+        "Submitted images",
         "Over time: grid",
         "Submission",
         "Configuration",
     ]
     assert "final, step 40, 1.280 kimg" in page.text
     series = [image["alt"] for image in page.all("img") if image["alt"].startswith("grid, step")]
-    assert len(series) == report.TIMELINE
+    assert len(series) == report.MAX_GRIDS
     assert series[0].startswith("grid, step 10,") and series[-1].startswith("grid, step 100,")
     assert (
-        "images.zip: 110 pictures" in page.text
+        "images.zip: 110 images" in page.text
         and submission.check_zip(workdir / "images.zip", 110).sha256 in page.text
     )
     assert '"seed": 7' in page.text and "<script>alert(1)</script>" in page.text  # as text, see above
@@ -180,12 +180,14 @@ def test_the_final_grid_is_the_file_as_it_is(page, workdir):
     assert report.png_uri(workdir / "grids" / "final_00000040.png") == page.all("img")[0]["src"]
 
 
-def test_a_random_network_is_named(tmp_path):
+def test_a_random_network_has_a_note(tmp_path):
     with writers.Writer(tmp_path) as writer:
-        writer.scores(1, {"kimg": 1.0, "samples": 16, "rfid768": 3.0, "rfid2048": 2.0, "rmifid": 2.0})
+        writer.scores(
+            1, {"kimg": 1.0, "samples": 16, "random_fid768": 3.0, "random_fid2048": 2.0, "random_mifid": 2.0}
+        )
     page = Page(report.write(tmp_path))
-    assert "not comparable with any FID" in page.text and "fitted" not in page.text
-    assert "rfid2048 2.000 best so far, step 1, 16 samples" in page.text
+    assert "but not with FID" in page.text and "fitted" not in page.text
+    assert "random_fid2048 2.000 best so far, step 1, 16 samples" in page.text
 
 
 def test_before_the_end_the_best_score_is_the_headline(tmp_path):
@@ -206,7 +208,7 @@ def test_an_empty_folder_has_a_report(tmp_path):
     assert "Nothing has been logged yet" in page.text and page.headings == []
 
 
-def test_a_run_that_has_just_begun_has_a_report(tmp_path):
+def test_a_run_that_has_just_started_has_a_report(tmp_path):
     (tmp_path / "log.jsonl").write_text(
         '{"step": 1, "kimg": 0.1, "loss/d": null, "seconds": 3.0}\n{"step": 2, "ki'
     )
@@ -222,9 +224,9 @@ def test_scores_that_are_not_numbers_are_dashes(tmp_path):
     assert Page(report.write(tmp_path)).rows[1][4] == "–"
 
 
-def test_an_evaluation_that_was_done_again_is_shown_once():
+def test_a_repeated_evaluation_is_shown_once():
     again = {**SCORE, "step": 5, "fid768": 2.0}
-    assert report.unique([{**SCORE, "step": 5}, again, {**again, "samples": 50}]) == [
+    assert report.drop_repeated([{**SCORE, "step": 5}, again, {**again, "samples": 50}]) == [
         {**again, "samples": 50},
         again,
     ]
@@ -234,12 +236,12 @@ def test_a_damaged_zip_is_reported_not_fatal(tmp_path):
     (tmp_path / "images.zip").write_bytes(b"half a zip")
     assert "images.zip cannot be read" in Page(report.write(tmp_path)).text
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
-        archive.writestr("00000.png", b"no picture")
+        archive.writestr("00000.png", b"not an image")
     assert "images.zip cannot be read" in Page(report.write(tmp_path)).text
 
 
 def test_a_missing_folder_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist; the report needs the workdir"):
         report.write(tmp_path / "nowhere")
 
 
@@ -255,30 +257,28 @@ def test_a_missing_folder_is_an_error(tmp_path):
     ],
 )
 def test_numbers_are_short(value, text):
-    assert report.number(value) == text
+    assert report.format_number(value) == text
 
 
-def test_the_submitted_pictures_have_every_score_and_each_breed_best_first(page):
+def test_the_submitted_images_have_every_score_and_each_class_best_first(page):
     assert "kid 0.0625" in page.text and "KID is made of few" in page.text
-    assert (
-        "Copies. 30 of 100. 30.00 % of the pictures" in page.text and "photos 1.250 % resemble" in page.text
-    )
-    assert "Suspects" in [image.get("alt") for image in page.all("img")]
-    assert "Over time: suspects" not in page.headings
-    breeds = page.text[page.text.index("Each breed alone") :]
-    assert "collie 70.25 pug 80.50 boxer –" in breeds
+    assert "Copies. 30 of 100. 30.00 % of the images" in page.text and "photos, 1.250 % resemble" in page.text
+    assert "Copies" in [image.get("alt") for image in page.all("img")]
+    assert "Over time: copies" not in page.headings
+    classes = page.text[page.text.index("Each class alone") :]
+    assert "collie 70.25 pug 80.50 boxer –" in classes
 
 
-def test_ways_to_draw_are_shown_best_first(tmp_path):
+def test_sampling_options_are_shown_best_first(tmp_path):
     rows = [
-        {"setting": {"truncation": t, "track": k}, "samples": 5000, "fid2048": fid}
+        {"setting": {"truncation": t, "ema_index": k}, "samples": 5000, "fid2048": fid}
         for t, k, fid in ((0.0, 0, 31.5), (0.0, 1, 29.25), (1.0, 0, 30.75))
     ]
-    table = {"step": 4000, "metric": "fid2048", "best": rows[1]["setting"], "ways": rows}
+    table = {"step": 4000, "metric": "fid2048", "best": rows[1]["setting"], "options": rows}
     (tmp_path / writers.SWEEP).write_text(json.dumps(table))
     page = Page(report.write(tmp_path))
-    assert "Ways to draw" in page.headings and "Tried on step 4,000, with 5,000 pictures" in page.text
-    at = page.rows.index(["truncation", "track", "fid2048"])
+    assert "Sampling options" in page.headings and "Compared on step 4,000, with 5,000 images" in page.text
+    at = page.rows.index(["truncation", "ema_index", "fid2048"])
     assert page.rows[at + 1 : at + 4] == [
         ["0.0000", "1", "29.25"],
         ["1.000", "0", "30.75"],

@@ -22,7 +22,7 @@ def test_keys_depend_on_the_index_only():
     assert len(np.unique(np.asarray(jax.random.key_data(keys)), axis=0)) == 6
 
 
-@pytest.mark.parametrize("method", sampling.METHODS)
+@pytest.mark.parametrize("method", sampling.TRUNCATION_METHODS)
 def test_a_latent_is_the_same_at_any_batch_size(method):
     together = draw(12, 5, 0.6, method)
     keys = sampling.image_keys(KEY, jnp.arange(7, 10))
@@ -43,7 +43,7 @@ def test_resampling_and_truncnorm_are_the_truncated_normal(method, t):
     assert scipy.stats.kstest(z, scipy.stats.truncnorm(-t, t).cdf).pvalue > 1e-3
 
 
-def test_resampling_keeps_what_was_inside():
+def test_resampling_keeps_values_in_range():
     z, plain = draw(50, 40, 0.8, "resample"), draw(50, 40, 0.0, "resample")
     inside = np.abs(plain) <= 0.8
     assert 0.3 < inside.mean() < 0.9
@@ -57,7 +57,7 @@ def test_threshold_clamps():
     assert np.mean(np.abs(z) == np.float32(0.8)) == pytest.approx(0.4237, abs=0.05)  # P(|z| > 0.8)
 
 
-def test_latents_inside_jit_are_those_outside():
+def test_latents_are_the_same_inside_jit():
     keys = sampling.image_keys(KEY, 3)
     inside = jax.jit(lambda keys: sampling.latent(keys, 4, 0.5, "resample"))(keys)
     np.testing.assert_allclose(inside, sampling.latent(keys, 4, 0.5, "resample"), rtol=1e-6)
@@ -80,10 +80,10 @@ def test_balanced_labels_differ_by_at_most_one(n):
     assert label.dtype == np.int32 and label.shape == (n,)
     counts = np.bincount(label, minlength=120)
     assert counts.max() - counts.min() <= 1 and len(counts) == 120
-    np.testing.assert_array_equal(label[: min(n, 120)], np.arange(min(n, 120)))  # breeds interleave
+    np.testing.assert_array_equal(label[: min(n, 120)], np.arange(min(n, 120)))  # one class after the other
 
 
-def test_uniform_labels_are_uniform_and_do_not_depend_on_how_many():
+def test_uniform_labels_are_uniform_and_do_not_depend_on_their_number():
     label = np.asarray(sampling.labels(6000, 12, "uniform", KEY))
     assert label.dtype == np.int32
     counts = np.bincount(label, minlength=12)
@@ -115,26 +115,26 @@ def test_to_uint8_rounds_and_clips():
     np.testing.assert_array_equal(sampling.to_uint8(image), [0, 0, 0, 1, 255, 255, 255])
 
 
-@pytest.mark.parametrize("policy", sampling.POLICIES)
-def test_breeds_can_be_left_out(policy):
-    drawn = np.asarray(sampling.labels(300, 5, policy, KEY, without=(1, 4)))
+@pytest.mark.parametrize("policy", sampling.LABEL_POLICIES)
+def test_classes_can_be_excluded(policy):
+    drawn = np.asarray(sampling.labels(300, 5, policy, KEY, exclude_classes=(1, 4)))
     np.testing.assert_array_equal(np.unique(drawn), [0, 2, 3])
     assert np.bincount(drawn).max() < 2 * 100
-    for without in ((5,), (0, 1, 2, 3, 4)):
-        with pytest.raises(ValueError, match="there are breeds 0 to 4, and one must stay"):
-            sampling.labels(3, 5, policy, KEY, without)
+    for excluded in ((5,), (0, 1, 2, 3, 4)):
+        with pytest.raises(ValueError, match="there are classes 0 to 4, and one must remain"):
+            sampling.labels(3, 5, policy, KEY, excluded)
 
 
-def test_spread_is_that_of_neighbouring_pictures() -> None:
-    """Of 6 pictures 5 differences, each summed over channels and averaged over pixels, divided by 6."""
+def test_diversity_is_of_consecutive_images() -> None:
+    """5 differences of 6 images, each summed over channels and averaged over pixels, divided by 6."""
     image = np.random.default_rng(0).uniform(-1, 1, (3, 6, 4, 5, 3)).astype(np.float32)
     expected = [
-        sum(np.sum((row[k] - row[k + 1]) ** 2) / (4 * 5) for k in range(5)) / sampling.PICTURES
+        sum(np.sum((row[k] - row[k + 1]) ** 2) / (4 * 5) for k in range(5)) / sampling.IMAGES_PER_CLASS
         for row in image
     ]
-    np.testing.assert_allclose(sampling.spread(jnp.asarray(image)), expected, rtol=1e-5)
+    np.testing.assert_allclose(sampling.diversity(jnp.asarray(image)), expected, rtol=1e-5)
 
 
-def test_varied_labels_are_uniform_over_what_is_left() -> None:
-    found = sampling.labels(500, 5, "varied", KEY, (1, 3))
+def test_skip_collapsed_is_uniform_over_the_other_classes() -> None:
+    found = sampling.labels(500, 5, "skip_collapsed", KEY, (1, 3))
     np.testing.assert_array_equal(found, sampling.labels(500, 5, "uniform", KEY, (1, 3)))

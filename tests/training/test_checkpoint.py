@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, what comes back, and what happens when the disk or the files fail."""
+"""Checkpoints: which are kept, exact round trips, full disks and damaged files."""
 
 import os
 import pathlib
@@ -15,8 +15,8 @@ from jax.sharding import SingleDeviceSharding
 from jaxdog.training import checkpoint
 
 
-def here(tree: Any) -> Any:
-    """Where each of its arrays is restored to."""
+def on_first_device(tree: Any) -> Any:
+    """Shardings of a restored tree."""
     return jax.tree.map(lambda _: SingleDeviceSharding(jax.devices()[0]), tree)
 
 
@@ -32,78 +32,79 @@ def shapes() -> dict[str, jax.ShapeDtypeStruct]:
     return jax.eval_shape(state)
 
 
-def test_round_trip_is_exact_and_keeps_the_record(tmp_path: pathlib.Path) -> None:
-    kept = open_at(tmp_path)
-    kept.save(3, state(0.1), {"seconds": 12.5})
-    kept.close()
-    restored, record = open_at(tmp_path).restore(3, shapes(), here(shapes()))
+def test_round_trip_is_exact_and_includes_the_record(tmp_path: pathlib.Path) -> None:
+    checkpoints = open_at(tmp_path)
+    checkpoints.save(3, state(0.1), {"seconds": 12.5})
+    checkpoints.close()
+    restored, record = open_at(tmp_path).restore(3, shapes(), on_first_device(shapes()))
     chex.assert_trees_all_equal(restored, state(0.1))
     assert record == {"seconds": 12.5}
 
 
 def test_keeps_the_last_few_and_the_best(tmp_path: pathlib.Path) -> None:
-    kept = open_at(tmp_path)
+    checkpoints = open_at(tmp_path)
     scores = {1: None, 2: 5.0, 3: 9.0, 4: None, 5: 7.0, 6: None, 7: 8.0}
     for step, score in scores.items():
-        kept.save(step, state(step), {}, score)
-    kept.wait()
-    assert kept.best() == 2 and kept.latest() == 7
+        checkpoints.save(step, state(step), {}, score)
+    checkpoints.wait()
+    assert checkpoints.best() == 2 and checkpoints.latest() == 7
     assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [2, 6, 7]
-    kept.close()
+    checkpoints.close()
     again = open_at(tmp_path)
     assert (again.best(), again.latest()) == (2, 7)
 
 
-def test_best_is_the_latest_where_nothing_was_scored(tmp_path: pathlib.Path) -> None:
-    kept = open_at(tmp_path)
-    assert kept.best() is None and kept.latest() is None
-    kept.save(1, state(), {})
-    kept.save(2, state(), {})
-    kept.wait()
-    assert kept.best() == 2
+def test_best_is_the_latest_without_scores(tmp_path: pathlib.Path) -> None:
+    checkpoints = open_at(tmp_path)
+    assert checkpoints.best() is None and checkpoints.latest() is None
+    checkpoints.save(1, state(), {})
+    checkpoints.save(2, state(), {})
+    checkpoints.wait()
+    assert checkpoints.best() == 2
 
 
-def test_truncated_checkpoint_names_the_one_to_go_on_from(tmp_path: pathlib.Path) -> None:
-    kept = open_at(tmp_path)
-    kept.save(1, state(1), {})
-    kept.save(2, state(2), {})
-    kept.close()
+def test_truncated_checkpoint_names_the_one_to_resume_from(tmp_path: pathlib.Path) -> None:
+    checkpoints = open_at(tmp_path)
+    checkpoints.save(1, state(1), {})
+    checkpoints.save(2, state(2), {})
+    checkpoints.close()
     files = [path for path in (tmp_path / "2" / "state").rglob("*") if path.is_file()]
     for path in files:
         os.truncate(path, path.stat().st_size // 2)
     damaged = open_at(tmp_path)
-    with pytest.raises(checkpoint.CheckpointError, match=r"step 2 .* damaged.*go on from step 1 instead"):
-        damaged.restore(2, shapes(), here(shapes()))
-    restored, _ = damaged.restore(1, shapes(), here(shapes()))
+    with pytest.raises(checkpoint.CheckpointError, match=r"step 2 .* damaged.*resume from step 1 instead"):
+        damaged.restore(2, shapes(), on_first_device(shapes()))
+    restored, _ = damaged.restore(1, shapes(), on_first_device(shapes()))
     chex.assert_trees_all_equal(restored, state(1))
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path: pathlib.Path) -> None:
-    kept = open_at(tmp_path)
-    kept.save(1, state(), {})
-    kept.wait()
+    checkpoints = open_at(tmp_path)
+    checkpoints.save(1, state(), {})
+    checkpoints.wait()
     other = {"v": jax.ShapeDtypeStruct((3,), jnp.float32)}
-    with pytest.raises(checkpoint.CheckpointError, match="of another model.*There is no other checkpoint"):
-        kept.restore(1, other, here(other))
+    message = "belongs to another model.*There is no other checkpoint"
+    with pytest.raises(checkpoint.CheckpointError, match=message):
+        checkpoints.restore(1, other, on_first_device(other))
 
 
-def test_full_disk_is_said_before_anything_is_written(
+def test_full_disk_is_an_error_before_anything_is_written(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = open_at(tmp_path)
-    kept.save(1, state(), {})
-    kept.wait()
+    checkpoints = open_at(tmp_path)
+    checkpoints.save(1, state(), {})
+    checkpoints.wait()
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(checkpoint.CheckpointError, match=r"0.0 MB are free.*step 1 is whole"):
-        kept.save(2, state(), {})
-    assert kept.latest() == 1
+    with pytest.raises(checkpoint.CheckpointError, match=r"0.0 MB are free.*step 1 is complete"):
+        checkpoints.save(2, state(), {})
+    assert checkpoints.latest() == 1
 
 
 def test_disk_that_fills_up_while_writing_loses_nothing(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real, tiny file system: the second checkpoint does not fit and the first one stays whole."""
+    """A real, tiny file system: the second checkpoint does not fit and the first one stays complete."""
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", tmp_path], capture_output=True
     )
@@ -111,16 +112,16 @@ def test_disk_that_fills_up_while_writing_loses_nothing(
         pytest.skip("mounting a small file system needs root on Linux")
     try:
         roomy = shutil.disk_usage("/")
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: roomy)  # the check before is tested above
-        kept = open_at(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: roomy)  # the check is tested above
+        checkpoints = open_at(tmp_path)
         small = {"w": jax.random.normal(jax.random.key(0), (64, 64))}
         large = {"w": jax.random.normal(jax.random.key(0), (512, 512))}
-        kept.save(1, small, {})
-        kept.wait()
+        checkpoints.save(1, small, {})
+        checkpoints.wait()
         with pytest.raises(checkpoint.CheckpointError, match="could not be written.*Nothing else is lost"):
-            kept.save(2, large, {})
-            kept.wait()
-        restored, _ = open_at(tmp_path).restore(1, jax.eval_shape(lambda: small), here(small))
+            checkpoints.save(2, large, {})
+            checkpoints.wait()
+        restored, _ = open_at(tmp_path).restore(1, jax.eval_shape(lambda: small), on_first_device(small))
         chex.assert_trees_all_equal(restored, small)
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)

@@ -1,4 +1,4 @@
-"""The loop on a system that only counts: resume, stopping, phases, what is written and when."""
+"""The training loop on a counting system: resuming, stopping, phases, hooks, rollback."""
 
 import logging
 import os
@@ -17,29 +17,29 @@ from flax import struct
 from jaxdog import sharding, types
 from jaxdog.config import schema
 from jaxdog.data import batches
-from jaxdog.optim import optimizers
-from jaxdog.training import checkpoint, loop, train_step, writers
+from jaxdog.optim import schedules
+from jaxdog.training import checkpoint, loop, progress, rollback, train_step, writers
 
 
 @struct.dataclass
 class State:
     step: jax.Array
-    total: jax.Array  # sums what it saw, so that a lost or repeated step shows
+    total: jax.Array  # a sum over all batches, so that a lost or repeated step shows
     size: jax.Array
 
 
 def counter(bad_at: int = -1, signal_at: int = -1) -> types.System:
-    """Adds up the pictures of its batches; NaN, or a signal, at a given step."""
+    """A system that sums the images of its batches, with NaN or a signal at a given step."""
 
     def init(key: jax.Array, batch: types.Batch) -> State:
         return State(jnp.int32(0), jnp.zeros(()), jnp.float32(batch.image.shape[0]))
 
-    def kick(step: Any) -> None:
+    def send_signal(step: Any) -> None:
         if step == signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def step(state: State, batch: types.Batch, key: jax.Array) -> tuple[State, types.Scalars]:
-        jax.debug.callback(kick, state.step)
+        jax.debug.callback(send_signal, state.step)
         noise = jax.random.uniform(jax.random.fold_in(key, state.step))
         total = state.total * 0.9 + jnp.mean(batch.image) + noise
         loss = jnp.where(state.step == bad_at, jnp.nan, total)
@@ -52,15 +52,15 @@ def counter(bad_at: int = -1, signal_at: int = -1) -> types.System:
     return types.System(init, step, sample)
 
 
-LOOP = schema.Loop(
+LOOP = schema.Train(
     steps=12,
     max_hours=0.0,
     memory_gb=0.0,
-    steps_per_dispatch=2,
+    steps_per_execution=2,
     log_every=4,
     grid_every=6,
     grid_images=4,
-    collapse=0.0,
+    rollback_ratio=0.0,
 )
 
 
@@ -68,48 +68,48 @@ def phase(steps: int = 12, **options: Any) -> types.Phase:
     return types.Phase("count", counter(**options), steps, batch_size=4)
 
 
-OPEN: list[loop.Run] = []
+OPEN: list[loop.TrainSetup] = []
 
 
 @pytest.fixture(autouse=True)
 def close() -> Iterator[None]:
-    """Every run that a test makes is closed after it."""
+    """Closes every setup of a test after it."""
     yield
     while OPEN:
-        run = OPEN.pop()
-        run.writer.close()
-        run.checkpoints.close()
+        setup = OPEN.pop()
+        setup.writer.close()
+        setup.checkpoints.close()
 
 
-def make(folder: pathlib.Path, phases: Any = None, **changes: Any) -> loop.Run:
-    over = sharding.mesh()
+def make(folder: pathlib.Path, phases: Any = None, **changes: Any) -> loop.TrainSetup:
+    mesh = sharding.make_mesh()
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints", keep_last=2, keep_best=1, metric="fid768")
-    run = loop.Run(
+    setup = loop.TrainSetup(
         phases=phases or [phase()],
         settings=LOOP,
         checkpoint_every=4,
         seed=0,
         classes=2,
-        data=sharding.put(batches.resident(images, np.zeros(20, np.int32)), sharding.everywhere(over)),
-        over=over,
+        data=sharding.put(batches.make_data(images, np.zeros(20, np.int32)), sharding.replicated(mesh)),
+        mesh=mesh,
         writer=writers.Writer(folder, step=checkpoints.latest() or 0),
         checkpoints=checkpoints,
         evaluate=None,
         evaluate_every=0,
     )
-    OPEN.append(run)
-    return run._replace(**changes)
+    OPEN.append(setup)
+    return setup._replace(**changes)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[loop.Outcome, pathlib.Path]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[loop.TrainResult, pathlib.Path]:
     folder = tmp_path_factory.mktemp("whole")
-    run = make(folder)
-    return loop.train(run), folder
+    setup = make(folder)
+    return loop.train(setup), folder
 
 
-def test_runs_all_steps_and_writes_what_was_asked(whole: tuple[loop.Outcome, pathlib.Path]) -> None:
+def test_runs_all_steps_and_writes_logs_and_grids(whole: tuple[loop.TrainResult, pathlib.Path]) -> None:
     outcome, folder = whole
     assert (outcome.step, outcome.reason, int(outcome.state.step)) == (12, "steps", 12)
     log = writers.read_jsonl(folder / "log.jsonl")
@@ -122,24 +122,24 @@ def test_runs_all_steps_and_writes_what_was_asked(whole: tuple[loop.Outcome, pat
 
 
 def test_log_lines_are_means_over_their_window(tmp_path: pathlib.Path) -> None:
-    every_step = make(tmp_path / "a", settings=LOOP._replace(steps_per_dispatch=1, log_every=1))
+    every_step = make(tmp_path / "a", settings=LOOP._replace(steps_per_execution=1, log_every=1))
     by_four = make(tmp_path / "b")
-    for run in (every_step, by_four):
-        loop.train(run)
-        run.writer.close()
+    for setup in (every_step, by_four):
+        loop.train(setup)
+        setup.writer.close()
     fine = [x["loss/d"] for x in writers.read_jsonl(tmp_path / "a" / "log.jsonl")]
     coarse = [x["loss/d"] for x in writers.read_jsonl(tmp_path / "b" / "log.jsonl")]
     np.testing.assert_allclose(coarse, np.reshape(fine, (3, 4)).mean(1), rtol=1e-5)
 
 
 def test_stopped_by_a_signal_and_resumed_equals_uninterrupted(
-    whole: tuple[loop.Outcome, pathlib.Path], tmp_path: pathlib.Path
+    whole: tuple[loop.TrainResult, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
-    run = make(tmp_path, [phase(signal_at=5)])
-    first = loop.train(run)
-    run.writer.close()
+    setup = make(tmp_path, [phase(signal_at=5)])
+    first = loop.train(setup)
+    setup.writer.close()
     assert first.reason == "signal" and 5 < first.step < 12
-    assert run.checkpoints.latest() == first.step
+    assert setup.checkpoints.latest() == first.step
     again = make(tmp_path)
     second = loop.train(again)
     again.writer.close()
@@ -150,26 +150,26 @@ def test_stopped_by_a_signal_and_resumed_equals_uninterrupted(
 
 
 def test_hours_stop_a_run_and_count_across_sessions(tmp_path: pathlib.Path) -> None:
-    run = make(tmp_path, settings=LOOP._replace(max_hours=1e-9))
-    assert loop.train(run).reason == "hours"
+    setup = make(tmp_path, settings=LOOP._replace(max_hours=1e-9))
+    assert loop.train(setup).reason == "hours"
     again = make(tmp_path, settings=LOOP._replace(max_hours=1e-9))
-    step, _, seconds = loop._begin(again)
+    step, _, seconds = loop._resume(again)
     assert step == 2 and seconds > 0.0
 
 
-def test_a_run_that_takes_too_much_memory_stops_with_the_numbers(tmp_path: pathlib.Path) -> None:
-    run = make(tmp_path / "a", settings=LOOP._replace(memory_gb=0.01))
+def test_a_run_above_the_memory_limit_stops(tmp_path: pathlib.Path) -> None:
+    setup = make(tmp_path / "a", settings=LOOP._replace(memory_gb=0.01))
     with pytest.raises(
-        loop.TrainingError, match=r"has taken \d+\.\d\d GB by step 4, .*memory_gb = 0.01; .*smaller"
+        progress.TrainingError, match=r"has used \d+\.\d\d GB by step 4, .*memory_gb = 0.01; .*smaller"
     ):
-        loop.train(run)
+        loop.train(setup)
     crops = make(tmp_path / "b", settings=LOOP._replace(memory_gb=1e-6))
     with pytest.raises(ValueError, match=r"the crops alone take 0.00 GB, more than train.memory_gb = 1e-06"):
         loop.train(crops)
 
 
-def test_steps_see_the_hours_trained_in_this_session_and_those_before(tmp_path: pathlib.Path) -> None:
-    """Rates that follow the clock read it from the batch; here a step just keeps it."""
+def test_steps_get_the_training_hours_of_all_sessions(tmp_path: pathlib.Path) -> None:
+    """Wall-clock schedules read the hours from the batch; here the step stores them."""
     played = counter()
 
     def step(state: State, batch: types.Batch, key: jax.Array) -> tuple[State, types.Scalars]:
@@ -177,35 +177,35 @@ def test_steps_see_the_hours_trained_in_this_session_and_those_before(tmp_path: 
         return state.replace(total=batch.hours[0]), scalars
 
     phases = [types.Phase("clock", played._replace(step=step), 12, batch_size=4)]
-    begun = time.monotonic()
+    start = time.monotonic()
     first = loop.train(make(tmp_path, phases, settings=LOOP._replace(max_hours=1e-9)))
     assert first.step == 2 and 0.0 <= first.state.total < first.seconds / 3600
     again = loop.train(make(tmp_path, phases))
-    assert first.seconds / 3600 <= again.state.total <= (time.monotonic() - begun) / 3600
+    assert first.seconds / 3600 <= again.state.total <= (time.monotonic() - start) / 3600
 
 
 def test_nan_stops_with_the_step_and_the_last_good_checkpoint(tmp_path: pathlib.Path) -> None:
-    run = make(tmp_path, [phase(bad_at=9)])
-    with pytest.raises(loop.TrainingError, match=r"loss/d became NaN .* steps 9 and 10; .* step 8 "):
-        loop.train(run)
-    run.checkpoints.wait()
-    assert run.checkpoints.latest() == 8
+    setup = make(tmp_path, [phase(bad_at=9)])
+    with pytest.raises(progress.TrainingError, match=r"loss/d became NaN .* steps 9 and 10; .* step 8 "):
+        loop.train(setup)
+    setup.checkpoints.wait()
+    assert setup.checkpoints.latest() == 8
 
 
 def test_one_compilation_of_the_step(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    compiled = train_step.compiled
-    monkeypatch.setattr(train_step, "compiled", lambda *args: made.append(compiled(*args)) or made[-1])
+    compiled = train_step.CompiledPhase
+    monkeypatch.setattr(train_step, "CompiledPhase", lambda *args: made.append(compiled(*args)) or made[-1])
     loop.train(make(tmp_path))
-    assert len(made) == 1 and made[0].dispatch._cache_size() == 1
+    assert len(made) == 1 and made[0].train_steps._cache_size() == 1
 
 
 def test_phases_follow_each_other_and_resume_inside_the_second(tmp_path: pathlib.Path) -> None:
-    def enter(state: State) -> State:
+    def transition(state: State) -> State:
         return state.replace(total=state.total + 1000.0, size=jnp.float32(8))
 
     def phases(signal_at: int = -1) -> list[types.Phase]:
-        second = types.Phase("second", counter(signal_at=signal_at), 8, batch_size=8, enter=enter)
+        second = types.Phase("second", counter(signal_at=signal_at), 8, batch_size=8, transition=transition)
         return [phase(steps=4), second]
 
     straight = make(tmp_path / "a", phases())
@@ -220,23 +220,23 @@ def test_phases_follow_each_other_and_resume_inside_the_second(tmp_path: pathlib
     assert np.array_equal(one.state.total, two.state.total)
 
 
-def test_a_checkpoint_at_the_border_belongs_to_the_phase_before() -> None:
+def test_a_checkpoint_between_phases_belongs_to_the_first() -> None:
     phases = [phase(steps=4), phase(steps=8)]
     assert [train_step.phase_at(phases, step) for step in (0, 1, 4, 5, 12)] == [0, 0, 0, 1, 1]
 
 
 def test_evaluations_pick_the_best_checkpoint(tmp_path: pathlib.Path) -> None:
     scores = {4: 3.0, 8: 1.0, 12: 2.0}
-    run = make(tmp_path, evaluate=lambda phase, state, step: scores[step], evaluate_every=4)
-    loop.train(run)
-    assert run.checkpoints.best() == 8 and run.checkpoints.latest() == 12
+    setup = make(tmp_path, evaluate=lambda phase, state, step: scores[step], evaluate_every=4)
+    loop.train(setup)
+    assert setup.checkpoints.best() == 8 and setup.checkpoints.latest() == 12
 
 
-def test_the_end_is_scored_though_nothing_is_due_there(tmp_path: pathlib.Path) -> None:
+def test_the_end_is_evaluated_whatever_the_interval(tmp_path: pathlib.Path) -> None:
     scores = {8: 3.0, 12: 2.0}
-    run = make(tmp_path, evaluate=lambda phase, state, step: scores.pop(step), evaluate_every=8)
-    loop.train(run)
-    assert run.checkpoints.best() == 12 and not scores
+    setup = make(tmp_path, evaluate=lambda phase, state, step: scores.pop(step), evaluate_every=8)
+    loop.train(setup)
+    assert setup.checkpoints.best() == 12 and not scores
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_the_end_is_scored_though_nothing_is_due_there(tmp_path: pathlib.Path) -
             "train.log_every is 3 steps.* = 2; the nearest are 2 and 4",
         ),
         ({"checkpoint_every": 5}, "checkpoint.every is 5 steps.* the nearest are 4 and 6"),
-        ({"settings": LOOP._replace(steps_per_dispatch=0)}, "steps_per_dispatch is 0"),
+        ({"settings": LOOP._replace(steps_per_execution=0)}, "steps_per_execution is 0"),
         ({"phases": [phase(steps=7)]}, "steps of phase count is 7"),
         ({"checkpoint_every": 0}, "must be at least 1"),
     ],
@@ -257,27 +257,27 @@ def test_contradictions_are_refused(tmp_path: pathlib.Path, changes: dict[str, A
         loop.train(make(tmp_path, **changes))
 
 
-def test_batch_that_cannot_be_shared_out_is_refused() -> None:
+def test_batch_that_devices_do_not_divide_is_refused() -> None:
     odd = types.Phase("count", counter(), 4, batch_size=6)
-    with pytest.raises(ValueError, match="6 pictures cannot be shared out over 4 devices; .* multiple of 4"):
-        train_step.compiled(odd, 0, 1, sharding.mesh())
+    with pytest.raises(ValueError, match="6 images cannot be split over 4 devices; .* multiple of 4"):
+        train_step.CompiledPhase(odd, 0, 1, sharding.make_mesh())
 
 
-# Back to the best ------------------------------------------------------------------------------------------
+# Rollback ---------------------------------------------------------------------------------------------------
 
 
 @struct.dataclass
 class Rated:
     step: jax.Array
     total: jax.Array
-    opt: optimizers.RateState
+    opt: schedules.LearningRateState
 
 
 def rated(bad_at: int = -1) -> types.Phase:
-    """Counts its own updates and sums their share of the rate; NaN once, at a given step."""
+    """A system that counts updates and sums their learning-rate factors, with NaN once at a given step."""
 
     def init(key: jax.Array, batch: types.Batch) -> Rated:
-        return Rated(jnp.int32(0), jnp.zeros(()), optimizers.RateState(jnp.int32(0), jnp.ones(())))
+        return Rated(jnp.int32(0), jnp.zeros(()), schedules.LearningRateState(jnp.int32(0), jnp.ones(())))
 
     def step(state: Rated, batch: types.Batch, key: jax.Array) -> tuple[Rated, types.Scalars]:
         opt = state.opt._replace(count=state.opt.count + 1)
@@ -287,65 +287,66 @@ def rated(bad_at: int = -1) -> types.Phase:
     return types.Phase("count", types.System(init, step, counter().sample), 12, batch_size=4)
 
 
-def test_pictures_that_got_worse_send_the_run_back_to_its_best_at_half_the_rates(
+def test_a_collapsed_score_rolls_back_to_the_best_at_half_the_learning_rates(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """4 steps of 1, then 4 that are undone, then 4 of 1/2; the clocks go on."""
+    """4 steps at factor 1, then 4 that are rolled back, then 4 at factor 1/2; the step count continues."""
     scores = {4: 1.0, 8: 2.5, 12: 1.5}
-    settings = LOOP._replace(collapse=2.0)
-    run = make(
+    settings = LOOP._replace(rollback_ratio=2.0)
+    setup = make(
         tmp_path, [rated()], evaluate=lambda *given: scores[given[2]], evaluate_every=4, settings=settings
     )
     logger = logging.getLogger("jaxdog")
     logger.addHandler(caplog.handler)
-    state = loop.train(run).state
+    state = loop.train(setup).state
     logger.removeHandler(caplog.handler)
     assert (float(state.total), float(state.opt.factor)) == (4 * 1.0 + 4 * 0.5, 0.5)
     assert int(state.step) == int(state.opt.count) == 12
-    assert "the score of step 8, 2.500, is more than" in caplog.text and "back to step 4" in caplog.text
-    assert run.checkpoints.best() == 4
+    assert "the score of step 8, 2.500, is more than" in caplog.text
+    assert "rolling back to step 4" in caplog.text
+    assert setup.checkpoints.best() == 4
 
 
-def test_a_run_without_that_limit_goes_on(tmp_path: pathlib.Path) -> None:
+def test_without_a_ratio_there_is_no_rollback(tmp_path: pathlib.Path) -> None:
     scores = {4: 1.0, 8: 9.0, 12: 9.0}
-    run = make(tmp_path, [rated()], evaluate=lambda *given: scores[given[2]], evaluate_every=4)
-    assert float(loop.train(run).state.total) == 12.0
+    setup = make(tmp_path, [rated()], evaluate=lambda *given: scores[given[2]], evaluate_every=4)
+    assert float(loop.train(setup).state.total) == 12.0
 
 
-def test_nan_sends_the_run_back_where_there_is_a_best(tmp_path: pathlib.Path) -> None:
-    settings = LOOP._replace(collapse=2.0)
-    run = make(tmp_path, [rated(6)], evaluate=lambda *given: 1.0, evaluate_every=4, settings=settings)
-    state = loop.train(run).state
+def test_nan_rolls_back_if_there_is_a_best(tmp_path: pathlib.Path) -> None:
+    settings = LOOP._replace(rollback_ratio=2.0)
+    setup = make(tmp_path, [rated(6)], evaluate=lambda *given: 1.0, evaluate_every=4, settings=settings)
+    state = loop.train(setup).state
     assert np.isfinite(state.total) and float(state.opt.factor) == 0.5 and int(state.step) == 12
 
 
 def test_nan_before_any_score_stops_the_run(tmp_path: pathlib.Path) -> None:
-    settings = LOOP._replace(collapse=2.0)
-    run = make(tmp_path, [rated(1)], evaluate=lambda *given: 1.0, evaluate_every=4, settings=settings)
-    with pytest.raises(loop.TrainingError, match="total became NaN or infinite between steps 1 and 2"):
-        loop.train(run)
+    settings = LOOP._replace(rollback_ratio=2.0)
+    setup = make(tmp_path, [rated(1)], evaluate=lambda *given: 1.0, evaluate_every=4, settings=settings)
+    with pytest.raises(progress.TrainingError, match="total became NaN or infinite between steps 1 and 2"):
+        loop.train(setup)
 
 
-def test_a_run_goes_back_a_few_times_only(tmp_path: pathlib.Path) -> None:
-    settings = LOOP._replace(collapse=2.0, log_every=2, grid_every=2)
+def test_rollbacks_are_limited(tmp_path: pathlib.Path) -> None:
+    settings = LOOP._replace(rollback_ratio=2.0, log_every=2, grid_every=2)
     worse = lambda phase, state, step: 1.0 if step == 2 else 5.0  # noqa: E731
-    run = make(tmp_path, [rated()], evaluate=worse, evaluate_every=2, checkpoint_every=2, settings=settings)
-    assert float(loop.train(run).state.opt.factor) == 0.5**loop.BACKS
+    setup = make(tmp_path, [rated()], evaluate=worse, evaluate_every=2, checkpoint_every=2, settings=settings)
+    assert float(loop.train(setup).state.opt.factor) == 0.5**rollback.MAX_ROLLBACKS
 
 
 def test_steps_are_compiled_once_while_the_first_state_is_made(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = make(tmp_path)
-    functions = train_step.compiled(run.phases[0], 0, 2, run.over)
+    setup = make(tmp_path)
+    functions = train_step.CompiledPhase(setup.phases[0], 0, 2, setup.mesh)
     hours = np.float32(0.0)
     jax.config.update("jax_log_compiles", True)
     try:
         with caplog.at_level(logging.WARNING):
-            state = train_step.begun(functions, run.data, hours, run.over)
+            state = train_step.init_state(functions, setup.data, hours)
             assert _compiled(caplog) == 1
             for _ in range(2):
-                state, _ = functions.dispatch(state, run.data, hours)
+                state, _ = functions.train_steps(state, setup.data, hours)
             assert _compiled(caplog) == 1
     finally:
         jax.config.update("jax_log_compiles", False)
@@ -353,17 +354,18 @@ def test_steps_are_compiled_once_while_the_first_state_is_made(
 
 
 def _compiled(caplog: pytest.LogCaptureFixture) -> int:
-    """How often the steps were."""
-    return sum("Finished XLA compilation of jit(dispatch)" in record.message for record in caplog.records)
+    """The number of compilations of the training steps."""
+    return sum("Finished XLA compilation of jit(_train_steps)" in record.message for record in caplog.records)
 
 
-def test_what_fails_to_compile_fails_the_start(tmp_path: pathlib.Path) -> None:
-    run = make(tmp_path)
-    functions = train_step.compiled(run.phases[0], 0, 2, run.over)
+def test_a_failed_compilation_fails_the_start(tmp_path: pathlib.Path) -> None:
+    setup = make(tmp_path)
+    functions = train_step.CompiledPhase(setup.phases[0], 0, 2, setup.mesh)
 
     class Broken:
         def lower(self, *_: Any) -> Any:
             raise RuntimeError("no memory")
 
+    functions.train_steps = Broken()
     with pytest.raises(RuntimeError, match="no memory"):
-        train_step.begun(functions._replace(dispatch=Broken()), run.data, np.float32(0.0), run.over)
+        train_step.init_state(functions, setup.data, np.float32(0.0))

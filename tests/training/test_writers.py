@@ -1,4 +1,4 @@
-"""The run's files: valid JSON at every moment, no step twice after a crash, nothing from other processes."""
+"""A run's files: always valid JSON, no repeated steps after a crash, written by one process only."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def test_every_line_is_on_disk_at_once(tmp_path):
     assert text == '{"step": 10, "kimg": 0.5, "loss/d": 1.5, "loss/g": 2.0}\n'
 
 
-def test_what_is_not_finite_becomes_null(tmp_path):
+def test_nan_and_infinity_become_null(tmp_path):
     with writers.Writer(tmp_path) as writer:
         writer.log(1, {"a": math.nan, "b": np.inf, "c": jnp.array([1.0, -jnp.inf]), "d": 3, "e": True})
     line = (tmp_path / "log.jsonl").read_text()
@@ -41,7 +41,7 @@ def test_what_is_not_finite_becomes_null(tmp_path):
     }  # fmt: skip
 
 
-def test_what_is_no_json_is_refused(tmp_path):
+def test_what_is_not_json_is_refused(tmp_path):
     with (
         writers.Writer(tmp_path) as writer,
         pytest.raises(TypeError, match="a set cannot be written as JSON"),
@@ -68,7 +68,7 @@ def test_a_resumed_run_writes_no_step_twice(tmp_path):
     assert [r["step"] for r in writers.read_jsonl(tmp_path / "scores.jsonl")] == [10, 20]
 
 
-def test_a_torn_last_line_is_dropped(tmp_path):
+def test_a_truncated_last_line_is_dropped(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 10, "x": 1}\n{"step": 20, "x')
     assert writers.read_jsonl(path) == [{"step": 10, "x": 1}]
@@ -77,7 +77,7 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     assert path.read_text() == '{"step": 10, "x": 1}\n{"step": 20, "x": 2}\n'
 
 
-def test_a_last_line_torn_inside_a_letter_is_dropped(tmp_path):
+def test_a_last_line_truncated_inside_a_character_is_dropped(tmp_path):
     (tmp_path / "log.jsonl").write_bytes(b'{"step": 1}\n{"name": "\xc3')
     assert writers.read_jsonl(tmp_path / "log.jsonl") == [{"step": 1}]
 
@@ -132,7 +132,7 @@ def test_tensorboard_gets_scalars_scores_and_grids(tmp_path):
     assert [v.tag for _, v in values if v.WhichOneof("value") == "image"] == ["samples"]
 
 
-def test_tensorboard_forgets_what_a_killed_run_wrote_later(tmp_path):
+def test_tensorboard_purges_later_steps_of_a_killed_run(tmp_path):
     with writers.Writer(tmp_path, step=20) as writer:
         writer.log(21, {"x": 1.0})
     starts = [event.step for event in events(tmp_path) if event.HasField("session_log")]

@@ -1,4 +1,4 @@
-"""Figures hold the curves that they should, as SVG that can share a page; sheets lie row by row."""
+"""Figures show the right curves, as SVG that can be embedded in a page; grids are filled row by row."""
 
 import math
 import re
@@ -38,7 +38,10 @@ def test_a_grid_needs_columns():
 
 def test_losses_come_first_among_the_groups():
     log = [{"step": 1, "grad_norm/d": 1.0, "loss/g": 1.0}, {"step": 2, "loss/d": 1.0, "kimg": 2.0}]
-    assert list(plots.groups(log).items()) == [("loss", ["loss/d", "loss/g"]), ("grad_norm", ["grad_norm/d"])]
+    assert list(plots.scalar_groups(log).items()) == [
+        ("loss", ["loss/d", "loss/g"]),
+        ("grad_norm", ["grad_norm/d"]),
+    ]
 
 
 def test_a_figure_names_its_curves():
@@ -89,17 +92,19 @@ def test_every_metric_has_a_figure_and_every_sample_count_a_curve():
     assert "10,000 samples" not in letters(figures["mifid_approx"])
 
 
-@pytest.mark.parametrize("name", ["fid2048", "mifid", "fid768", "fid2048_approx", "rfid2048", "rmifid"])
+@pytest.mark.parametrize(
+    "name", ["fid2048", "mifid", "fid768", "fid2048_approx", "random_fid2048", "random_mifid"]
+)
 def test_metrics_are_known_by_name(name):
     assert plots.is_metric(name) and not plots.is_metric("memorization_distance")
 
 
-def test_thinning_keeps_means_and_short_curves():
+def test_downsampling_keeps_means_and_short_curves():
     x, y = np.arange(1000.0), np.random.default_rng(0).normal(size=1000)
-    thin_x, thin_y = plots.thin(x, y, points=100)
+    thin_x, thin_y = plots.downsample(x, y, points=100)
     np.testing.assert_allclose(thin_x, x.reshape(100, 10).mean(axis=1))
     np.testing.assert_allclose(thin_y, y.reshape(100, 10).mean(axis=1))
-    odd_x, _ = plots.thin(x[:157], y[:157], points=100)
+    odd_x, _ = plots.downsample(x[:157], y[:157], points=100)
     assert len(odd_x) == 100 and (np.diff(odd_x) > 0).all()
-    np.testing.assert_allclose(plots.thin(x[:157], np.full(157, 3.0), points=100)[1], 3.0)
-    np.testing.assert_array_equal(plots.thin(x[:100], y[:100], points=100)[1], y[:100])
+    np.testing.assert_allclose(plots.downsample(x[:157], np.full(157, 3.0), points=100)[1], 3.0)
+    np.testing.assert_array_equal(plots.downsample(x[:100], y[:100], points=100)[1], y[:100])

@@ -1,8 +1,8 @@
-"""The Inception network of 2015-12-05, the eye of FID and MiFID, with batch norm folded into its kernels.
+"""The Inception network of 2015-12-05, of FID and MiFID, with batch norm folded into its kernels.
 
-Every module carries the name it has in the published TensorFlow graph, so the path of a parameter joined
-with "/" is that name: `mixed_9/tower_1/mixed/conv_1/kernel` [kh, kw, in, out], `.../bias` [out]. The network
-runs in float32 with matrix products at the highest precision: a score must not depend on the machine.
+Modules have the names of the published TensorFlow graph. The path of a parameter, joined with "/", is its
+name there, such as `mixed_9/tower_1/mixed/conv_1/kernel` [kh, kw, in, out] and `.../bias` [out]. The network
+runs in float32 with matrix products at the highest precision, so that scores do not depend on the machine.
 """
 
 from collections.abc import Iterator
@@ -22,12 +22,13 @@ Array = jax.Array
 SIZE = 299  # px, height and width of the network's input
 CLASSES = 1008  # of the softmax head, of which 1,000 are ImageNet's
 POOLS = {"max": pooling.max_pool, "avg": pooling.avg_pool}
-WIDTH = {"mixed_7": 768, "mixed_8": 1280, "pool_3": 2048}  # channels of the features
+WIDTH = {"mixed_7": 768, "mixed_8": 1280, "pool_3": 2048}  # layer -> channels
 
-# The whole network. A unit is KHxKW:CHANNELS, a convolution + relu, of stride 1 and padding SAME; a trailing
-# "v" makes the padding VALID, a trailing "/2" stride 2 and VALID. "max/2", "max", "avg" are 3x3 pools of
-# stride 2 (VALID) or 1 (SAME, the padding counts in neither). Units of a branch follow each other; those in a
-# last pair of brackets work side by side, under the name "mixed". Branches are joined in the order written.
+# The whole network. A unit KHxKW:CHANNELS is a convolution + ReLU of stride 1 and padding SAME; a trailing
+# "v" means padding VALID, a trailing "/2" stride 2 and VALID. "max/2", "max" and "avg" are 3x3 pools of
+# stride 2 (VALID) or 1 (SAME, padding excluded). The units of a branch are applied in order. Units
+# in brackets share their input, have the scope "mixed", and are concatenated. Branches are
+# concatenated in the order written.
 STEM = "3x3:32/2 3x3:32v 3x3:64 max/2 1x1:80 3x3:192v max/2"
 
 
@@ -80,21 +81,21 @@ BLOCKS = {
 class Unit(NamedTuple):
     """One word of a specification: a convolution (features > 0) or a pool."""
 
-    name: str  # full name in the graph; "" for a pool, which has no parameters
+    name: str  # full name in the graph; "" for a pool
     kind: str  # "conv", "max" or "avg"
     kernel: tuple[int, int]
     features: int
     stride: int
     padding: str
-    fan: bool  # shares its input with the other units of the fan
+    parallel: bool  # shares its input with the other units in brackets
 
 
 def _units(prefix: str, spec: str) -> Iterator[Unit]:
     """The units of one branch; convolutions are numbered conv, conv_1, ... within their scope."""
-    fan, count = False, 0
+    parallel, count = False, 0
     for word in spec.split():
         if word.startswith("["):
-            fan, count = True, 0
+            parallel, count = True, 0
         body = word.strip("[]")
         valid = body.endswith(("/2", "v"))
         stride, padding = (2 if body.endswith("/2") else 1), ("VALID" if valid else "SAME")
@@ -105,13 +106,13 @@ def _units(prefix: str, spec: str) -> Iterator[Unit]:
         shape, features = body.split(":")
         kh, kw = (int(side) for side in shape.split("x"))
         scope = [prefix] if prefix else []
-        parts = [*scope, *(["mixed"] if fan else []), f"conv_{count}" if count else "conv"]
-        yield Unit("/".join(parts), "conv", (kh, kw), int(features), stride, padding, fan)
+        parts = [*scope, *(["mixed"] if parallel else []), f"conv_{count}" if count else "conv"]
+        yield Unit("/".join(parts), "conv", (kh, kw), int(features), stride, padding, parallel)
         count += 1
 
 
 def branches() -> Iterator[tuple[str, tuple[Unit, ...]]]:
-    """The network from the input on: (block, units of one branch); the stem's block is ""."""
+    """(block, units of one branch), starting at the input; the block of the stem is ""."""
     yield "", tuple(_units("", STEM))
     for block, towers in BLOCKS.items():
         for tower, spec in towers.items():
@@ -120,23 +121,23 @@ def branches() -> Iterator[tuple[str, tuple[Unit, ...]]]:
 
 
 def shapes(head: bool = False) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of each parameter, in the order of the graph; with the softmax head if `head`."""
-    found: dict[str, tuple[int, ...]] = {}
-    c_in, block_out, now = 3, 0, ""
+    """Name -> shape of each parameter, in the order of the graph; with `head` also the classifier's."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    c_in, block_out, current = 3, 0, ""
     for block, units in branches():
-        if block != now:
-            c_in, block_out, now = (block_out, 0, block)
+        if block != current:
+            c_in, block_out, current = (block_out, 0, block)
         c = c_in
         for unit in units:
             if unit.kind == "conv":
-                found[f"{unit.name}/kernel"] = (*unit.kernel, c, unit.features)
-                found[f"{unit.name}/bias"] = (unit.features,)
-                c = c if unit.fan else unit.features
-        fan = sum(unit.features for unit in units if unit.fan)
-        block_out += fan or c
+                shapes[f"{unit.name}/kernel"] = (*unit.kernel, c, unit.features)
+                shapes[f"{unit.name}/bias"] = (unit.features,)
+                c = c if unit.parallel else unit.features
+        parallel = sum(unit.features for unit in units if unit.parallel)
+        block_out += parallel or c
     if head:
-        found |= {"softmax/weights": (WIDTH["pool_3"], CLASSES), "softmax/biases": (CLASSES,)}
-    return found
+        shapes |= {"softmax/weights": (WIDTH["pool_3"], CLASSES), "softmax/biases": (CLASSES,)}
+    return shapes
 
 
 def _convolve(x: Array, kernel: Array, stride: int, padding: str) -> Array:
@@ -155,10 +156,10 @@ def _convolve_plain(x: Array, kernel: Array, stride: int, padding: str) -> Array
 
 
 def _convolve_on_cpu(x: Array, kernel: Array, stride: int, padding: str) -> Array:
-    """The same sums, asked for in the ways that XLA's CPU backend computes fast: 1.5 times in all.
+    """The same convolution in forms that XLA's CPU backend runs faster: 1.5 times for the network.
 
-    1x1 kernels as a matrix product, strided ones as a product with gathered patches, VALID as SAME's middle,
-    and pictures with a fourth channel, of zeros.
+    1x1 convolutions are matrix products, strided ones are products with gathered patches, VALID is a crop of
+    SAME, and RGB images get a fourth channel of zeros.
     """
     kh, kw, c_in, c_out = kernel.shape
     if c_in == 3:
@@ -199,9 +200,10 @@ class Conv(nn.Module):
 class Inception(nn.Module):
     """[b, 299, 299, 3] in [-1, 1) -> "mixed_7" [b, 768], "mixed_8" [b, 1280], "pool_3" [b, 2048].
 
-    All are means over space. With `head`, also "logits" [b, 1008] of the softmax layer and "logits_no_bias",
-    which the original Inception Score takes. Source: Szegedy et al. 2015, arXiv:1512.00567, as published in
-    the graph: unlike the paper's text the last block pools by maximum, and averages leave the padding out.
+    All are spatial means. With `head`, also "logits" [b, 1008] of the softmax layer and "logits_no_bias",
+    the input of the original Inception Score. Source: Szegedy et al. 2015, arXiv:1512.00567, as in the
+    published graph. Unlike the paper's text, the last block has a max pool, and average pools exclude the
+    padding.
     """
 
     head: bool = False
@@ -222,7 +224,7 @@ class Inception(nn.Module):
 
 
 class Softmax(nn.Module):
-    """The head's parameters under their names in the graph."""
+    """The parameters of the head, with their names in the graph."""
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
@@ -232,22 +234,22 @@ class Softmax(nn.Module):
 
 
 def _run(units: tuple[Unit, ...], x: Array) -> Array:
-    """One branch; its fan, if any, is concatenated."""
-    fan: list[Array] = []
+    """One branch; parallel units are concatenated."""
+    parallel: list[Array] = []
     for unit in units:
         if unit.kind == "conv":
             y = Conv(unit, name=unit.name)(x)
-            fan, x = ([*fan, y], x) if unit.fan else (fan, y)
+            parallel, x = ([*parallel, y], x) if unit.parallel else (parallel, y)
         else:
             x = POOLS[unit.kind](x, unit.stride, unit.padding)
-    return jnp.concatenate(fan, axis=-1) if fan else x
+    return jnp.concatenate(parallel, axis=-1) if parallel else x
 
 
 def resize_matrix(size_in: int, size_out: int) -> np.ndarray:
-    """[size_out, size_in] float32: row i mixes the two pixels around i * in/out, as TensorFlow 1 did it.
+    """[size_out, size_in] float32: TensorFlow 1's bilinear resize, row i interpolates around i * in / out.
 
-    No half pixel offset and no antialiasing: source = i * float32(in / out), in float32 as the kernel
-    computes it, the upper neighbour clamped to the last pixel.
+    There is no half-pixel offset and no antialiasing. The source coordinate is i * float32(in / out) in
+    float32, as in TensorFlow's kernel, and the upper neighbor is clamped to the last pixel.
     """
     scale = np.float32(size_in) / np.float32(size_out)
     source = np.arange(size_out, dtype=np.float32) * scale
@@ -262,9 +264,9 @@ def resize_matrix(size_in: int, size_out: int) -> np.ndarray:
 
 
 def legacy_resize(image: Array, size: int | tuple[int, int] = SIZE) -> Array:
-    """[b, h, w, c] in 0..255 -> [b, size, size, c] float32 in 0..255, TensorFlow 1's legacy bilinear.
+    """[b, h, w, c] in 0..255 -> [b, size, size, c] float32 in 0..255, TensorFlow 1's legacy bilinear resize.
 
-    Two matrix products, along w and then along h; `size` may be (height, width).
+    Two matrix products, along w and then along h. `size` may be (height, width).
     """
     height, width = (size, size) if isinstance(size, int) else size
     b, h, w, c = image.shape

@@ -1,18 +1,15 @@
-"""Weights of the Inception network: from the published files, from folded kernels, or random.
+"""Weights of the Inception network: published files, kernels with batch norm folded in, or random.
 
-What a score may be called depends on where the weights came from, so each set knows its kind:
+Scores are named by the kind of the weights (`features.metric_name`):
 
-  "published"  a file whose sha256 is that of a published one: the official network
-  "fitted"     folded kernels, some of them fitted, which a file tells by "fitted" in its name: pool_3 is
-               approximate
-  "other"      complete, but not a published file byte for byte: perhaps the official network, perhaps not
-  "random"     no weights at all, a fixed random network
+  "published"  a file with the sha256 of a published one: the official network
+  "fitted"     folded kernels, some of them fitted (files with "fitted" in their name): pool_3 is approximate
+  "other"      complete, but not a published file: it may or may not be the official network
+  "random"     a fixed random network
 """
 
 import hashlib
-import os
 import pathlib
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -23,7 +20,7 @@ import numpy as np
 import tqdm
 
 from jaxdog.metrics.backbones import inception, weight_files
-from jaxdog.utils import files
+from jaxdog.utils import errors, files
 
 BATCH_NORM_EPSILON = 1e-3
 GRAPH_NAME = "classify_image_graph_def.pb"
@@ -53,7 +50,7 @@ ACCEPTED = (
     "(3, 3, 3, 32) and 'conv/bias' (32,)."
 )
 
-# The state dict's names of the units, in the order of the graph.
+# Names of the units in the state dict, in the order of the graph.
 _TORCH_35 = "branch1x1 branch5x5_1 branch5x5_2 branch3x3dbl_1 branch3x3dbl_2 branch3x3dbl_3 branch_pool"
 _TORCH_17 = (
     "branch1x1 branch7x7_1 branch7x7_2 branch7x7_3 "
@@ -74,47 +71,46 @@ _TORCH_BLOCKS = {
 
 
 class Weights(NamedTuple):
-    """A network's parameters and what is known of their origin."""
+    """A network's parameters and their origin."""
 
     params: dict[str, Any]  # unit's name in the graph -> {"kernel": [kh, kw, in, out], "bias": [out]} float32
     kind: str  # "published" | "fitted" | "other" | "random"
-    sha256: str  # of the file; of the files' hashes, sorted by file name, where there are several
-    source: str  # where they came from, for people
+    sha256: str  # hash of the file; for several files, of their hashes in order of file name
+    source: str  # description
 
 
-class DownloadError(RuntimeError):
-    """The published weights could not be had."""
+class DownloadError(errors.UserError):
+    """The published weights could not be downloaded."""
 
 
 def load(path: str | pathlib.Path) -> Weights:
-    """Weights from a file, or from a folder of .npz files (else of one .pth or .pb), recognised by content.
+    """Loads a file, or a folder with .npz files or one .pth or .pb; the format is detected from the content.
 
-    A file laid out like a published one, but with another sha256, loads as kind "other".
+    A file in the layout of a published one, but with another sha256, is of kind "other".
 
-    Raises FileNotFoundError, or ValueError naming the first missing or wrong tensor and what is accepted.
+    Raises UserError naming the missing file, or the first missing or wrong tensor, and what is accepted.
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise FileNotFoundError(
+        raise errors.MissingFileError(
             f"No Inception weights at {path}: there is no such file or folder. {ACCEPTED}"
         )
-    files = _files(path) if path.is_dir() else [path]
+    paths = _weight_paths(path) if path.is_dir() else [path]
     try:
-        params = _params([_read(file) for file in files])
+        params = _params([_read(file) for file in paths])
     except weight_files.ArchiveError as error:
-        raise ValueError(f"{path} cannot be used as Inception weights: {error}. {ACCEPTED}") from error
-    hashes = [file_sha256(file) for file in files]
+        raise errors.UserError(f"{path} cannot be used as Inception weights: {error}. {ACCEPTED}") from error
+    hashes = [file_sha256(file) for file in paths]
     sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
     kind = "published" if sha256 in (PUBLISHED.sha256, GRAPH_SHA256) else "other"
-    kind = "fitted" if any("fitted" in file.stem for file in files if file.suffix == ".npz") else kind
+    kind = "fitted" if any("fitted" in file.stem for file in paths if file.suffix == ".npz") else kind
     return Weights(params, kind, sha256, str(path))
 
 
 def random(seed: int = 20151205) -> Weights:
     """The same random network everywhere: He-normal kernels from numpy's PCG64, biases 0, no head.
 
-    Features of a random network tell pictures apart, so their Frechet distance orders generators, but it is
-    no FID and is never called so.
+    The Frechet distance of its features ranks generators, but it is not FID; its name starts with "random_".
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     digest, flat = hashlib.sha256(), {}
@@ -124,35 +120,31 @@ def random(seed: int = 20151205) -> Weights:
             scale = np.sqrt(2 / np.prod(shape[:-1]), dtype=np.float32)
             flat[name] = generator.standard_normal(shape, np.float32) * scale
         digest.update(flat[name].tobytes())
-    return Weights(nested(flat), "random", digest.hexdigest(), f"random network, seed {seed}")
+    return Weights(nest(flat), "random", digest.hexdigest(), f"random network, seed {seed}")
 
 
 def download(cache_dir: str | pathlib.Path, remote: Remote = PUBLISHED) -> pathlib.Path:
-    """The path of the published state dict, fetched into `cache_dir` unless it is there, and checked.
+    """The path of the published state dict, downloaded to `cache_dir` unless it is there, and checked.
 
-    Raises DownloadError when it cannot be fetched or has another size or sha256; nothing half stays behind.
+    Raises DownloadError if it cannot be downloaded or has another size or sha256. The write is atomic.
     """
     target = pathlib.Path(cache_dir) / remote.name
     if target.is_file() and target.stat().st_size == remote.size and file_sha256(target) == remote.sha256:
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{remote.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
-            size, sha256 = _fetch(remote, file)
-        if (size, sha256) != (remote.size, remote.sha256):
-            problem = f"what came has {size} bytes and sha256 {sha256}, so it is not the published file"
-            raise DownloadError(_undownloaded(remote, problem))
-        os.replace(temporary, target)
+        with files.atomic_path(target) as temporary:
+            with temporary.open("wb") as file:
+                size, sha256 = _fetch(remote, file)
+            if (size, sha256) != (remote.size, remote.sha256):
+                problem = f"it has {size} bytes and sha256 {sha256}, so it is not the published file"
+                raise DownloadError(_download_problem(remote, problem))
     except (urllib.error.URLError, OSError) as error:
-        raise DownloadError(_undownloaded(remote, str(getattr(error, "reason", error)))) from error
-    finally:
-        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise DownloadError(_download_problem(remote, str(getattr(error, "reason", error)))) from error
     return target
 
 
 def _fetch(remote: Remote, file: Any) -> tuple[int, str]:
-    """Copies the remote file under a progress bar; its size and sha256."""
+    """Copies the remote file, with a progress bar, and returns its size and sha256."""
     digest, size = hashlib.sha256(), 0
     with (
         urllib.request.urlopen(remote.url, timeout=30) as response,
@@ -168,23 +160,25 @@ def _fetch(remote: Remote, file: Any) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def _undownloaded(remote: Remote, problem: str) -> str:
+def _download_problem(remote: Remote, problem: str) -> str:
     return (
         f"The published Inception weights could not be downloaded from {remote.url}: {problem}. Without "
-        f"network, fetch that file elsewhere ({remote.size:,} bytes, sha256 {remote.sha256}) and name its "
-        "path as config.eval.weights, or name there a folder of .npz files of folded kernels and biases."
+        f"network, download that file elsewhere ({remote.size:,} bytes, sha256 {remote.sha256}) and name "
+        "its path as config.eval.weights, or name a folder of .npz files of folded kernels and biases there."
     )
 
 
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The files of weights in a folder; other .npz files may lie beside them."""
+def _weight_paths(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The weight files in a folder, which may also hold other .npz files."""
     known = inception.shapes(head=True)
     npz = [file for file in sorted(folder.glob("*.npz")) if any(name in known for name in _npz_names(file))]
     published = sorted([*folder.glob("*.pth"), *folder.glob("*.pb")])
     if not npz and len(published) != 1:
         held = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
         problem = f"it should hold .npz files of kernels and biases, or one .pth or .pb, and holds {held}"
-        raise ValueError(f"The folder {folder} cannot be used as Inception weights: {problem}. {ACCEPTED}")
+        raise errors.UserError(
+            f"The folder {folder} cannot be used as Inception weights: {problem}. {ACCEPTED}"
+        )
     return npz or published
 
 
@@ -193,16 +187,17 @@ def _npz_names(path: pathlib.Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     except files.DAMAGED:
-        return []  # no zip archive at all, mostly
+        return []  # usually because it is not a zip archive
 
 
 def file_sha256(path: pathlib.Path) -> str:
+    """Hexadecimal sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: pathlib.Path) -> weight_files.Tensors:
-    """The parameters in one file, by name, batch norm folded; all of them, except from .npz."""
+    """The parameters in one file by name, with batch norm folded in; a .npz file may hold a part of them."""
     with path.open("rb") as file:
         start = file.read(2)
     if _npz_names(path):
@@ -235,8 +230,8 @@ def torch_names() -> dict[str, str]:
     return {unit: prefix for (unit, _), prefix in zip(_units(), prefixes, strict=True)}
 
 
-def _from_torch(found: weight_files.Tensors) -> weight_files.Tensors:
-    """A state dict's tensors under the graph's names and layout."""
+def _from_torch(tensors: weight_files.Tensors) -> weight_files.Tensors:
+    """A state dict's tensors with the graph's names and layout."""
     leaves = {
         "weight": "gamma",
         "bias": "beta",
@@ -247,65 +242,69 @@ def _from_torch(found: weight_files.Tensors) -> weight_files.Tensors:
     named: weight_files.Tensors = {}
     for unit, prefix in torch_names().items():
         kh, kw, c_in, c_out = kernels[unit]
-        kernel = checked(found, f"{prefix}.conv.weight", (c_out, c_in, kh, kw))
+        kernel = get_tensor(tensors, f"{prefix}.conv.weight", (c_out, c_in, kh, kw))
         named[f"{unit}/conv2d_params"] = kernel.transpose(2, 3, 1, 0)
         for leaf, node in leaves.items():
-            named[f"{unit}/batchnorm/{node}"] = checked(found, f"{prefix}.bn.{leaf}", (c_out,))
-    named["softmax/weights"] = checked(found, "fc.weight", (inception.CLASSES, inception.WIDTH["pool_3"])).T
-    named["softmax/biases"] = checked(found, "fc.bias", (inception.CLASSES,))
+            named[f"{unit}/batchnorm/{node}"] = get_tensor(tensors, f"{prefix}.bn.{leaf}", (c_out,))
+    named["softmax/weights"] = get_tensor(
+        tensors, "fc.weight", (inception.CLASSES, inception.WIDTH["pool_3"])
+    ).T
+    named["softmax/biases"] = get_tensor(tensors, "fc.bias", (inception.CLASSES,))
     return named
 
 
-def _fold(found: weight_files.Tensors) -> weight_files.Tensors:
-    """The graph's constants -> kernels and biases with batch norm in them, and the head.
+def _fold(tensors: weight_files.Tensors) -> weight_files.Tensors:
+    """The graph's constants -> kernels and biases with batch norm folded in, and the head.
 
-    gamma always counts: both published converters apply it, whatever the graph's node flag says.
+    gamma is always applied, as in both published converters; the graph's `scale_after_normalization` is
+    ignored.
     """
     flat: weight_files.Tensors = {}
     for unit, shape in _units():
-        kernel = checked(found, f"{unit}/conv2d_params", shape)
-        scale, bias = batch_norm(found, f"{unit}/batchnorm", shape[-1])
+        kernel = get_tensor(tensors, f"{unit}/conv2d_params", shape)
+        scale, bias = batch_norm(tensors, f"{unit}/batchnorm", shape[-1])
         flat[f"{unit}/kernel"] = (kernel * scale[None, None, None, :]).astype(np.float32)
         flat[f"{unit}/bias"] = bias.astype(np.float32)
     for name in ("softmax/weights", "softmax/biases"):
-        flat[name] = checked(found, name, inception.shapes(head=True)[name]).astype(np.float32)
+        flat[name] = get_tensor(tensors, name, inception.shapes(head=True)[name]).astype(np.float32)
     return flat
 
 
-def batch_norm(found: weight_files.Tensors, name: str, c: int) -> tuple[np.ndarray, np.ndarray]:
-    """The scale [c] and the bias [c] that a batch norm of c channels comes to at inference, as float64."""
+def batch_norm(tensors: weight_files.Tensors, name: str, c: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale [c] and bias [c], float64, of a batch norm of c channels at inference."""
     leaves = ("gamma", "beta", "moving_mean", "moving_variance")
-    gamma, beta, mean, variance = (checked(found, f"{name}/{leaf}", (c,)) for leaf in leaves)
+    gamma, beta, mean, variance = (get_tensor(tensors, f"{name}/{leaf}", (c,)) for leaf in leaves)
     if variance.min() < 0:
         raise weight_files.ArchiveError(f"its tensor {f'{name}/moving_variance'!r} has negative variances")
     scale = gamma / np.sqrt(variance + BATCH_NORM_EPSILON)
     return scale, beta - mean * scale
 
 
-def checked(found: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor as float64, in which folding loses nothing; what has another shape is not even read."""
-    if name not in found:
+def get_tensor(tensors: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor as float64. Raises ArchiveError unless it has this shape and is finite."""
+    if name not in tensors:
         raise weight_files.ArchiveError(
-            f"it has no tensor {name!r} of shape {shape}, and holds {len(found)} tensors"
+            f"it has no tensor {name!r} of shape {shape}, and holds {len(tensors)} tensors"
         )
-    if found[name].shape != shape:
+    if tensors[name].shape != shape:
         raise weight_files.ArchiveError(
-            f"its tensor {name!r} has shape {found[name].shape}, expected {shape}"
+            f"its tensor {name!r} has shape {tensors[name].shape}, expected {shape}"
         )
-    values = np.asarray(found[name])
+    values = np.asarray(tensors[name])
     if values.dtype.kind != "f" or not np.isfinite(values).all():
-        raise weight_files.ArchiveError(f"its tensor {name!r} holds something else than finite floats")
+        raise weight_files.ArchiveError(f"its tensor {name!r} has values other than finite floats")
     return values.astype(np.float64)
 
 
 def _params(parts: list[weight_files.Tensors]) -> dict[str, Any]:
-    """The parameters of all files together, checked one by one against the network."""
-    found = {name: tensor for part in parts for name, tensor in part.items()}
-    wanted = inception.shapes(head="softmax/weights" in found or "softmax/biases" in found)
-    return nested({name: checked(found, name, shape).astype(np.float32) for name, shape in wanted.items()})
+    """The parameters of all files together, checked against the network."""
+    tensors = {name: tensor for part in parts for name, tensor in part.items()}
+    wanted = inception.shapes(head="softmax/weights" in tensors or "softmax/biases" in tensors)
+    return nest({name: get_tensor(tensors, name, shape).astype(np.float32) for name, shape in wanted.items()})
 
 
-def nested(flat: weight_files.Tensors) -> dict[str, Any]:
+def nest(flat: weight_files.Tensors) -> dict[str, Any]:
+    """{"unit/leaf": tensor} -> {"unit": {"leaf": tensor}}."""
     params: dict[str, Any] = {}
     for name, tensor in flat.items():
         unit, leaf = name.rsplit("/", 1)

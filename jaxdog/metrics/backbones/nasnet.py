@@ -1,13 +1,13 @@
-"""NASNet-A-Large, the eye of the private leaderboard, with batch norm folded into its kernels.
+"""NASNet-A-Large, the network of the private leaderboard's MiFID, with batch norm folded into its kernels.
 
-Every module carries the name it has in the published TF-slim graph, so the path of a parameter joined with
-"/" is that name: `conv0/weights` [kh, kw, in, out], `cell_0/comb_iter_0/left/separable_5x5_1/...` with
-`depthwise_weights` [kh, kw, in, 1] and `pointwise_weights` [1, 1, in, out]; `.../biases` [out] are what is
-left of batch norm. The network runs in float32 with matrix products at the highest precision: a score must
-not depend on the machine.
+Modules have the names of the published TF-slim graph. The path of a parameter, joined with "/", is its name
+there, such as `conv0/weights` [kh, kw, in, out], or `cell_0/comb_iter_0/left/separable_5x5_1/...` with
+`depthwise_weights` [kh, kw, in, 1] and `pointwise_weights` [1, 1, in, out]. `.../biases` [out] come from
+batch norm. The network runs in float32 with matrix products at the highest precision, so that scores do not
+depend on the machine.
 
-Source: Zoph et al. 2018, arXiv:1707.07012, figure 4, as published in the graph: unlike the figure's, a normal
-cell joins its second input to its five sums.
+Source: Zoph et al. 2018, arXiv:1707.07012, figure 4, as in the published graph. Unlike the figure, a
+normal cell concatenates its second input with its five sums.
 """
 
 from collections.abc import Iterator
@@ -25,35 +25,34 @@ from jaxdog.ops import pooling
 Array = jax.Array
 
 SIZE = 331  # px, height and width of the network's input
-WIDTH = {"final_mean": 4032}  # channels of the features
+WIDTH = {"final_mean": 4032}  # layer -> channels
 
 
 class Plan(NamedTuple):
-    """How large a NASNet-A is."""
+    """The size of a NASNet-A."""
 
     cells: int = 6  # normal cells in each of the three blocks
-    filters: int = (
-        168  # of the first block's cells; a reduction doubles them, the features are 24 times these
-    )
+    filters: int = 168  # in the first block's cells; reductions double them; there are 24 * filters features
     stem: int = 96  # channels of conv0
-    skip: bool = True  # after a reduction the second input comes from before the reduction's own input
+    skip: bool = True  # after a reduction, the second input is from before the reduction's own input
 
 
 LARGE = Plan()
 
-# What a cell adds to its states, OP:STATE + OP:STATE each time. State 0 is the cell's input after a 1x1
-# convolution, 1 the output of the cell before it, fitted; every sum becomes the next state. KxK is twice
-# relu, depthwise and pointwise convolution; avg and max are 3x3 pools, where the padding counts in neither.
+# The five sums of a cell, OP:STATE + OP:STATE each. State 0 is the cell's input after a 1x1 convolution,
+# state 1 the output of the cell before that, projected to the same shape; each sum becomes the next
+# state. KxK is ReLU, depthwise and pointwise convolution, twice; avg and max are 3x3 pools that exclude the
+# padding.
 NORMAL = "5x5:0+3x3:1 5x5:1+3x3:1 avg:0+same:1 avg:1+avg:1 3x3:0+same:0"
 REDUCTION = "5x5:0+7x7:1 max:0+7x7:1 avg:0+5x5:1 same:3+avg:2 3x3:2+max:0"  # stride 2 from states 0 and 1
-NORMAL_KEEPS, REDUCTION_KEEPS = 1, 3  # the first of the states that are the cell's output, joined
+NORMAL_OUTPUT, REDUCTION_OUTPUT = 1, 3  # the first of the states that are concatenated as the output
 
 
 class Unit(NamedTuple):
     """A convolution and its batch norm: plain, or `separable` into a depthwise and a pointwise one."""
 
     name: str  # full name in the graph
-    norm: str  # that of its batch norm; two convolutions that share one are joined before it
+    norm: str  # name of its batch norm; two convolutions that share one are concatenated before it
     c_in: int
     c_out: int
     kernel: int = 1
@@ -70,7 +69,7 @@ class Unit(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """One side of a sum."""
+    """One term of a sum."""
 
     op: str
     state: int
@@ -79,18 +78,18 @@ class Branch(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Five sums; the first input is always the latest output."""
+    """Five sums; the first input is the output of the previous cell."""
 
     name: str
-    previous: int  # which output is the second input: 0 is conv0's, then come the cells'
-    fit: tuple[Unit, ...]  # make it state 1: nothing, a 1x1, or two of stride 2 whose outputs are joined
-    entry: Unit  # makes the first input state 0
+    previous: int  # index of the output that is the second input: 0 is conv0's, followed by the cells'
+    projection: tuple[Unit, ...]  # second input -> state 1: none, a 1x1, or two of stride 2, concatenated
+    entry: Unit  # first input -> state 0
     sums: tuple[tuple[Branch, Branch], ...]
-    keeps: int
+    first_output: int  # the output concatenates the states from this one on
 
 
 def _schedule(plan: Plan) -> Iterator[tuple[str, bool, int, int]]:
-    """(name, whether it reduces, filters, index of the second input's output) of each cell."""
+    """(name, whether it is a reduction, filters, index of the second input) of each cell."""
     yield "cell_stem_0", True, plan.filters // 4, 0
     yield "cell_stem_1", True, plan.filters // 2, 0
     latest = 2
@@ -105,7 +104,7 @@ def _schedule(plan: Plan) -> Iterator[tuple[str, bool, int, int]]:
         latest += 1
 
 
-def _fit(name: str, c_in: int, filters: int, halve: bool) -> tuple[Unit, ...]:
+def _projection(name: str, c_in: int, filters: int, halve: bool) -> tuple[Unit, ...]:
     if halve:
         paths = (f"{name}/path1_conv", f"{name}/path2_conv")
         return tuple(Unit(path, f"{name}/final_path_bn", c_in, filters // 2, stride=2) for path in paths)
@@ -113,7 +112,7 @@ def _fit(name: str, c_in: int, filters: int, halve: bool) -> tuple[Unit, ...]:
 
 
 def _branch(scope: str, word: str, c_in: int, filters: int, stride: int) -> Branch:
-    """`c_in` is that of state 1, and `stride` that of states 0 and 1; the others are filters and 1."""
+    """A term of a sum. State 1 has `c_in` channels, the others `filters`; `stride` is for states 0 and 1."""
     op, state = word.split(":")
     c, stride = (c_in if state == "1" else filters), (stride if int(state) < 2 else 1)
     branch = Branch(op, int(state), stride, ())
@@ -129,14 +128,14 @@ def _branch(scope: str, word: str, c_in: int, filters: int, stride: int) -> Bran
 
 def cells(plan: Plan = LARGE) -> list[Cell]:
     """The network after conv0, cell by cell."""
-    outputs = [(plan.stem, 0)]  # channels, and how often the image was halved
-    found: list[Cell] = []
+    outputs = [(plan.stem, 0)]  # channels, and number of times the image was halved
+    built: list[Cell] = []
     for name, reduces, filters, previous in _schedule(plan):
         (c, halved), (c_previous, halved_previous) = outputs[-1], outputs[previous]
-        fit = _fit(name, c_previous, filters, halved != halved_previous)
-        if not found:
-            fit = ()  # the first cell has no second input and takes its first, as it is
-        c_state = filters if fit else c_previous
+        projection = _projection(name, c_previous, filters, halved != halved_previous)
+        if not built:
+            projection = ()  # the first cell has no second input and uses the first one
+        c_state = filters if projection else c_previous
         sums = []
         for i, pair in enumerate((REDUCTION if reduces else NORMAL).split()):
             sides = zip(("left", "right"), pair.split("+"), strict=True)
@@ -146,17 +145,17 @@ def cells(plan: Plan = LARGE) -> list[Cell]:
             )
             sums.append((left, right))
         entry = Unit(f"{name}/1x1", f"{name}/beginning_bn", c, filters)
-        keeps = REDUCTION_KEEPS if reduces else NORMAL_KEEPS
-        found.append(Cell(name, previous, fit, entry, tuple(sums), keeps))
-        outputs.append(((2 + len(sums) - keeps) * filters, halved + reduces))
-    return found
+        first_output = REDUCTION_OUTPUT if reduces else NORMAL_OUTPUT
+        built.append(Cell(name, previous, projection, entry, tuple(sums), first_output))
+        outputs.append(((2 + len(sums) - first_output) * filters, halved + reduces))
+    return built
 
 
 def units(plan: Plan = LARGE) -> Iterator[Unit]:
     """Every convolution, in the order of the graph."""
     yield Unit("conv0", "conv0_bn", 3, plan.stem, kernel=3, stride=2)
     for cell in cells(plan):
-        yield from (*cell.fit, cell.entry)
+        yield from (*cell.projection, cell.entry)
         for sides in cell.sums:
             yield from (unit for branch in sides for unit in branch.units)
 
@@ -167,7 +166,7 @@ def shapes(plan: Plan = LARGE) -> dict[str, tuple[int, ...]]:
 
 
 def _depthwise(x: Array, kernel: Array, stride: int) -> Array:
-    """Each channel of [b, h, w, c] with its own [kh, kw] of `kernel` [kh, kw, c, 1], padding SAME."""
+    """Depthwise convolution of [b, h, w, c] with [kh, kw, c, 1], padding SAME."""
     cpu, default = partial(_depthwise_on_cpu, stride=stride), partial(_depthwise_plain, stride=stride)
     return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
@@ -185,7 +184,7 @@ def _depthwise_plain(x: Array, kernel: Array, stride: int) -> Array:
 
 
 def _depthwise_on_cpu(x: Array, kernel: Array, stride: int) -> Array:
-    """The same sums as shifted copies times weights, which XLA's CPU backend fuses: 15 to 50 times faster."""
+    """The same as a sum of shifted, weighted copies, which XLA's CPU backend fuses: 15 to 50 times faster."""
     b, h, w, c = x.shape
     k = kernel.shape[0]
     x = jnp.pad(x, ((0, 0), *lax.padtype_to_pads((h, w), (k, k), (stride, stride), "SAME"), (0, 0)))
@@ -230,47 +229,50 @@ class Layer(nn.Module):
 
 
 class NASNet(nn.Module):
-    """[b, 331, 331, 3] in [-1, 1] -> "final_mean" [b, 4032], the mean over space of the last cell's relu.
+    """[b, 331, 331, 3] in [-1, 1] -> "final_mean" [b, 4032], the spatial mean of the last cell after ReLU.
 
-    Where a pool of a reduction cell reaches over the border the graph leaves the padding out. Keras' port
-    pools over zeros that count there, so its features differ at every border, at 331 px too; all else is the
-    same, strided convolutions included. With `zeros_count` the network is Keras' port to the last border.
+    The pools of reduction cells exclude the padding, as in the graph. Keras' port includes zero
+    padding in them, so its features differ at the borders, also at 331 px; the rest is the same.
+    `include_padding` gives Keras' network.
     """
 
     plan: Plan = LARGE
-    zeros_count: bool = False
+    include_padding: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> dict[str, Array]:
         conv0 = next(units(self.plan))
         outputs = [Layer(conv0, name=conv0.name)(x)]
         for cell in cells(self.plan):
-            outputs.append(_run(cell, outputs[-1], outputs[cell.previous], self.zeros_count))
+            outputs.append(_run(cell, outputs[-1], outputs[cell.previous], self.include_padding))
             self.sow("intermediates", cell.name, outputs[-1])
         return {"final_mean": jnp.mean(nn.relu(outputs[-1]), axis=(1, 2))}
 
 
-def _run(cell: Cell, x: Array, previous: Array, zeros_count: bool) -> Array:
+def _run(cell: Cell, x: Array, previous: Array, include_padding: bool) -> Array:
     """One cell's output from its two inputs."""
-    # The two halves of a fit see every other pixel, the second from (1, 1) on, with zeros past the end.
+    # The two halves of a strided projection read every other pixel, the second from (1, 1) on, zero-padded.
     views = (previous, jnp.pad(previous, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1:, 1:])
-    fitted = [Layer(unit, name=unit.name)(nn.relu(view)) for unit, view in zip(cell.fit, views, strict=False)]
+    projected = [
+        Layer(unit, name=unit.name)(nn.relu(view)) for unit, view in zip(cell.projection, views, strict=False)
+    ]
     states = [Layer(cell.entry, name=cell.entry.name)(nn.relu(x))]
-    states.append(jnp.concatenate(fitted, axis=-1) if fitted else previous)
+    states.append(jnp.concatenate(projected, axis=-1) if projected else previous)
     for left, right in cell.sums:
         states.append(
-            _side(left, states[left.state], zeros_count) + _side(right, states[right.state], zeros_count)
+            _side(left, states[left.state], include_padding)
+            + _side(right, states[right.state], include_padding)
         )
-    return jnp.concatenate(states[cell.keeps :], axis=-1)
+    return jnp.concatenate(states[cell.first_output :], axis=-1)
 
 
-def _side(branch: Branch, x: Array, zeros_count: bool) -> Array:
+def _side(branch: Branch, x: Array, include_padding: bool) -> Array:
     for unit in branch.units:
         x = Layer(unit, name=unit.name)(nn.relu(x))
     if branch.op not in ("avg", "max"):
         return x
     stride, padding = branch.stride, "SAME"
-    if zeros_count and stride > 1:
+    if include_padding and stride > 1:
         border = lax.padtype_to_pads(x.shape[1:3], (pooling.WINDOW,) * 2, (stride, stride), padding)
         x, padding = jnp.pad(x, ((0, 0), *border, (0, 0))), "VALID"
     return (pooling.max_pool if branch.op == "max" else pooling.avg_pool)(x, stride, padding)

@@ -1,7 +1,7 @@
 """Weights of NASNet-A-Large: from the published frozen graph, from Keras' file, or random.
 
-Kinds are those of `metrics.weights`, "fitted" excepted: a file is "published" when its md5 is one of those by
-which Keras itself checks what it downloads. No hash of a frozen graph was published: such a file is "other".
+Kinds are those of `inception_weights` except for "fitted". A file is "published" if its md5 is one that Keras
+checks its downloads against. No hash of the frozen graph was published, so it is of kind "other".
 """
 
 import hashlib
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from jaxdog.metrics.backbones import inception_weights, nasnet, weight_files
+from jaxdog.utils import errors
 
 # From keras/src/applications/nasnet.py, Keras 3.15: NASNet-large-no-top.h5 and NASNet-large.h5 below
-# https://storage.googleapis.com/tensorflow/keras-applications/nasnet/. By their maker's account they are
+# https://storage.googleapis.com/tensorflow/keras-applications/nasnet/. According to their author, they were
 # converted from TF-slim's checkpoint (titu1994/Keras-NASNet, weight_translation; keras pull request 10209).
 PUBLISHED_MD5 = {
     "d81d89dc07e6e56530c4e77faddd61b5": "NASNet-large-no-top.h5",
@@ -37,7 +38,7 @@ KERAS_LEAVES = {
     "depthwise_weights": "depthwise_kernel",
     "pointwise_weights": "pointwise_kernel",
 }
-# Names in .weights.h5 files are numbers; how many a layer has tells which layer it is.
+# Tensors in .weights.h5 files are numbered; their number per layer identifies the type of the layer.
 KERAS_NUMBERED = {1: ("kernel",), 2: ("depthwise_kernel", "pointwise_kernel"), 4: NORM_LEAVES}
 # Part of a cell -> its layer in Keras, where "{}" is "normal" or "reduction".
 KERAS_PARTS = {
@@ -52,14 +53,14 @@ KERAS_PARTS = {
 
 
 def load(path: str | pathlib.Path, plan: nasnet.Plan = nasnet.LARGE) -> inception_weights.Weights:
-    """Weights from a frozen graph or from Keras' HDF5 file, recognised by content, batch norm folded in.
+    """Loads a frozen graph or Keras' HDF5 file, detected from the content, and folds batch norm in.
 
-    Raises FileNotFoundError, ImportError for HDF5 without h5py, or ValueError naming the first missing or
-    wrong tensor and what is accepted.
+    Raises ImportError for HDF5 without h5py, or UserError naming the missing file, or the first missing or
+    wrong tensor, and what is accepted.
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"No NASNet weights at {path}: there is no such file. {ACCEPTED}")
+        raise errors.MissingFileError(f"No NASNet weights at {path}: there is no such file. {ACCEPTED}")
     with path.open("rb") as file:
         hdf5 = file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE
         file.seek(0)
@@ -67,7 +68,7 @@ def load(path: str | pathlib.Path, plan: nasnet.Plan = nasnet.LARGE) -> inceptio
     try:
         params = _fold(_read_keras(path, plan) if hdf5 else weight_files.read_graph(path), plan)
     except weight_files.ArchiveError as error:
-        raise ValueError(f"{path} cannot be used as NASNet weights: {error}. {ACCEPTED}") from error
+        raise errors.UserError(f"{path} cannot be used as NASNet weights: {error}. {ACCEPTED}") from error
     kind = "published" if md5 is not None and md5.hexdigest() in PUBLISHED_MD5 else "other"
     return inception_weights.Weights(params, kind, inception_weights.file_sha256(path), str(path))
 
@@ -75,8 +76,8 @@ def load(path: str | pathlib.Path, plan: nasnet.Plan = nasnet.LARGE) -> inceptio
 def random(seed: int = 20171004, plan: nasnet.Plan = nasnet.LARGE) -> inception_weights.Weights:
     """The same random network everywhere: normal kernels from numpy's PCG64, biases 0.
 
-    Variances are those of He et al. where a relu comes before, and half that where none does and two
-    branches are about to be summed, so that the features neither vanish nor explode.
+    Variances are those of He et al. (2015) after a ReLU and half of that otherwise, where two branches are
+    summed, so that features neither vanish nor explode.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     digest, flat = hashlib.sha256(), {}
@@ -89,22 +90,22 @@ def random(seed: int = 20171004, plan: nasnet.Plan = nasnet.LARGE) -> inception_
             flat[name] = generator.standard_normal(shape, np.float32) * scale
         digest.update(flat[name].tobytes())
     return inception_weights.Weights(
-        inception_weights.nested(flat), "random", digest.hexdigest(), f"random NASNet, seed {seed}"
+        inception_weights.nest(flat), "random", digest.hexdigest(), f"random NASNet, seed {seed}"
     )
 
 
 def _normed(plan: nasnet.Plan) -> Iterator[tuple[str, int, list[nasnet.Unit]]]:
-    """(name of a batch norm, its channels, the convolutions joined before it), in the order of the graph."""
+    """(name of a batch norm, channels, the convolutions concatenated before it), in the graph's order."""
     for norm, group in itertools.groupby(nasnet.units(plan), key=lambda unit: unit.norm):
         units = list(group)
         yield norm, sum(unit.c_out for unit in units), units
 
 
-def _fold(found: weight_files.Tensors, plan: nasnet.Plan) -> dict[str, Any]:
-    """The graph's constants -> the parameters, with batch norm in them."""
+def _fold(tensors: weight_files.Tensors, plan: nasnet.Plan) -> dict[str, Any]:
+    """The graph's constants -> the parameters, with batch norm folded in."""
     flat: weight_files.Tensors = {}
     for norm, c, units in _normed(plan):
-        scale, bias = inception_weights.batch_norm(found, norm, c)
+        scale, bias = inception_weights.batch_norm(tensors, norm, c)
         at = 0
         for unit in units:
             part = slice(at, at := at + unit.c_out)
@@ -113,10 +114,10 @@ def _fold(found: weight_files.Tensors, plan: nasnet.Plan) -> dict[str, Any]:
                 if leaf == "biases":
                     flat[name] = bias[part].astype(np.float32)
                     continue
-                kernel = inception_weights.checked(found, name, shape)
+                kernel = inception_weights.get_tensor(tensors, name, shape)
                 scaled = kernel if leaf == "depthwise_weights" else kernel * scale[part]
                 flat[name] = scaled.astype(np.float32)
-    return inception_weights.nested(flat)
+    return inception_weights.nest(flat)
 
 
 # --- Keras -----------------------------------------------------------------------------------------------
@@ -132,19 +133,19 @@ def keras_layer(name: str, plan: nasnet.Plan = nasnet.LARGE) -> str:
     block = {
         "cell_stem": f"stem_{int(number) + 1}",
         "reduction_cell": f"reduce_{plan.cells * (int(number) + 1)}",
-        "cell": str(int(number) + (int(number) >= plan.cells)),  # the first reduction takes a number too
+        "cell": str(int(number) + (int(number) >= plan.cells)),  # the first reduction also takes a number
     }[stem]
     if part in KERAS_PARTS:
         return f"{KERAS_PARTS[part].format(kind)}_{block}"
     combination, side, operation = part.split("/")
     row = int(combination.removeprefix("comb_iter_")) + 1
-    row = 4 if (kind, row) == ("reduction", 5) else row  # as Keras counts them
+    row = 4 if (kind, row) == ("reduction", 5) else row  # Keras numbers both 4
     bn = "bn_" if operation.startswith("bn_") else ""
     return f"separable_conv_{operation[-1]}_{bn}{kind}_{side}{row}_{block}"
 
 
 def _read_keras(path: pathlib.Path, plan: nasnet.Plan) -> weight_files.Tensors:
-    """The tensors of Keras' file under the graph's names."""
+    """The tensors of Keras' file with the graph's names."""
     try:
         import h5py
     except ImportError as error:
@@ -158,42 +159,43 @@ def _read_keras(path: pathlib.Path, plan: nasnet.Plan) -> weight_files.Tensors:
         raise
     except Exception as error:  # a damaged file makes h5py raise almost anything
         raise weight_files.ArchiveError(
-            f"its HDF5 is damaged or cut off ({type(error).__name__}: {error})"
+            f"its HDF5 is damaged or truncated ({type(error).__name__}: {error})"
         ) from error
 
 
 def _datasets(file: Any, dataset: type) -> dict[str, Any]:
-    """Layer/tensor -> what holds it, for all float32 tensors; nothing is read.
+    """ "layer/tensor" -> its HDF5 dataset, for all float32 tensors; no data is read.
 
-    A visit follows no links out of the file; tensors that refer to other files are left out.
+    `visititems` follows no links to other files, and datasets stored in other files are left out.
     """
-    found: dict[str, Any] = {}
+    datasets: dict[str, Any] = {}
 
     def visit(name: str, item: Any) -> None:
         if not isinstance(item, dataset) or item.dtype != np.float32 or item.is_virtual or item.external:
             return
         parts = name.removeprefix("model_weights/").split("/")
         if parts[0] != "layers":
-            found[f"{parts[0]}/{parts[-1].split(':')[0]}"] = item
+            datasets[f"{parts[0]}/{parts[-1].split(':')[0]}"] = item
             return
         leaves = KERAS_NUMBERED.get(len(item.parent), ())
         if parts[-1].isdigit() and int(parts[-1]) < len(leaves) and "name" in item.parent.attrs:
-            found[f"{item.parent.attrs['name']}/{leaves[int(parts[-1])]}"] = item
+            datasets[f"{item.parent.attrs['name']}/{leaves[int(parts[-1])]}"] = item
 
     file.visititems(visit)
-    return found
+    return datasets
 
 
 def _from_keras(stored: Mapping[str, Any], plan: nasnet.Plan) -> weight_files.Tensors:
-    found: weight_files.Tensors = {}
+    """Keras' datasets -> tensors with the graph's names."""
+    tensors: weight_files.Tensors = {}
     for norm, c, units in _normed(plan):
         for unit in units:
             for leaf, shape in unit.shapes().items():
                 if leaf in KERAS_LEAVES:
                     theirs = f"{keras_layer(unit.name, plan)}/{KERAS_LEAVES[leaf]}"
-                    found[f"{unit.name}/{leaf}"] = inception_weights.checked(stored, theirs, shape)
+                    tensors[f"{unit.name}/{leaf}"] = inception_weights.get_tensor(stored, theirs, shape)
         for leaf in NORM_LEAVES:
-            found[f"{norm}/{leaf}"] = inception_weights.checked(
+            tensors[f"{norm}/{leaf}"] = inception_weights.get_tensor(
                 stored, f"{keras_layer(norm, plan)}/{leaf}", (c,)
             )
-    return found
+    return tensors

@@ -1,7 +1,7 @@
-"""Reads tensors out of PyTorch state dicts and frozen TensorFlow graphs, without torch, TensorFlow or trust.
+"""Reads tensors from PyTorch state dicts and TensorFlow graphs, safely and without torch or TensorFlow.
 
-A pickle can run any code while it is read. The reader here knows ordered dictionaries, tensors and storages;
-whatever else a file asks for is refused before it is imported.
+Unpickling can run arbitrary code. The reader here accepts ordered dictionaries, tensors and storages, and
+rejects everything else before importing it.
 """
 
 import collections
@@ -15,15 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdog.utils import files
+from jaxdog.utils import errors, files
 
 Tensors = dict[str, np.ndarray]
 
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch's format before 1.6, which is no zip archive
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch's format before 1.6, which is not a zip archive
 LEGACY_PROTOCOL = 1001
-LARGEST = 1 << 26  # numbers in one tensor; the network's largest has 2 million
-DT_FLOAT = 1  # TensorFlow's number for float32
-
+MAX_ELEMENTS = 1 << 26  # in one tensor; the network's largest has 2 million
+DT_FLOAT = 1  # TensorFlow's enum value of float32
 
 STORAGES = {
     "FloatStorage": "<f4",
@@ -38,15 +37,15 @@ STORAGES = {
 }
 
 
-class ArchiveError(ValueError):
-    """The file cannot be read, is damaged, or asks for code that is not tensors."""
+class ArchiveError(errors.UserError):
+    """The file cannot be read, is damaged, or refers to something other than tensors."""
 
 
 # --- PyTorch ---------------------------------------------------------------------------------------------
 
 
 class _Storage(NamedTuple):
-    """A block of numbers that tensors look into; its bytes come later."""
+    """A flat array on which tensors are views; its bytes are read later."""
 
     dtype: str
     key: str
@@ -54,7 +53,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """A view of a storage, not yet filled."""
+    """A view of a storage, without data."""
 
     storage: _Storage
     offset: int
@@ -67,21 +66,21 @@ class _StorageType(NamedTuple):
 
 
 class _Rebuild:
-    """Stands in for torch._utils._rebuild_tensor_v2; it has no attributes that a pickle could change."""
+    """Replaces torch._utils._rebuild_tensor_v2; has no attributes that a pickle could change."""
 
     __slots__ = ()
 
     def __call__(self, storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _Tensor:
-        numbers = (offset, *shape, *stride)
-        if not isinstance(storage, _Storage) or any(type(n) is not int or n < 0 for n in numbers):
-            raise ArchiveError("a tensor in it is not described by a storage and whole numbers")
+        integers = (offset, *shape, *stride)
+        if not isinstance(storage, _Storage) or any(type(n) is not int or n < 0 for n in integers):
+            raise ArchiveError("a tensor in it is not described by a storage and integers")
         return _Tensor(storage, offset, tuple(shape), tuple(stride))
 
 
 class _TensorsOnly(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
-    """Reads dictionaries of tensors and refuses every other class or function.
+    """Reads dictionaries of tensors and rejects every other class or function.
 
-    Made of pickle's Python twin: one damaged byte can make the one in C ask for all memory.
+    Based on pickle's Python implementation: in the C implementation, a damaged byte can allocate all memory.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -92,7 +91,7 @@ class _TensorsOnly(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessI
         if module == "torch" and name in STORAGES:
             return _StorageType(STORAGES[name])
         raise ArchiveError(
-            f"it asks for {module}.{name}, which is not a tensor; it is refused, nothing was run"
+            f"it asks for {module}.{name}, which is not a tensor; it was rejected, and no code was run"
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -115,10 +114,10 @@ def _unpickle(stream: Any) -> Any:
         raise ArchiveError(f"its pickle is damaged ({type(error).__name__}: {error})") from error
 
 
-def _fill(found: Any, bytes_of: dict[_Storage, bytes]) -> Tensors:
+def _fill(state_dict: Any, bytes_of: dict[_Storage, bytes]) -> Tensors:
     """Name -> array, for every tensor of a state dict."""
     tensors: Tensors = {}
-    for name, tensor in found.items():
+    for name, tensor in state_dict.items():
         if not isinstance(tensor, _Tensor):
             continue
         storage, raw = tensor.storage, bytes_of[tensor.storage]
@@ -126,7 +125,7 @@ def _fill(found: Any, bytes_of: dict[_Storage, bytes]) -> Tensors:
         reach = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride, strict=True))
         count = math.prod(tensor.shape)
         if len(values) != storage.count or count > len(values) or (count and reach >= len(values)):
-            raise ArchiveError(f"tensor {name!r} reaches beyond its {len(values)} stored numbers")
+            raise ArchiveError(f"tensor {name!r} reaches beyond its {len(values)} stored values")
         strides = [step * values.itemsize for step in tensor.stride]
         view = np.lib.stride_tricks.as_strided(
             values[tensor.offset :], tensor.shape, strides, writeable=False
@@ -135,16 +134,18 @@ def _fill(found: Any, bytes_of: dict[_Storage, bytes]) -> Tensors:
     return tensors
 
 
-def _storages(found: Any) -> list[_Storage]:
-    if not isinstance(found, dict):
-        raise ArchiveError(f"it holds a {type(found).__name__}, not a dictionary of tensors")
-    return list(dict.fromkeys(tensor.storage for tensor in found.values() if isinstance(tensor, _Tensor)))
+def _storages(state_dict: Any) -> list[_Storage]:
+    if not isinstance(state_dict, dict):
+        raise ArchiveError(f"it holds a {type(state_dict).__name__}, not a dictionary of tensors")
+    return list(
+        dict.fromkeys(tensor.storage for tensor in state_dict.values() if isinstance(tensor, _Tensor))
+    )
 
 
 def read_torch(path: pathlib.Path) -> Tensors:
-    """The tensors of a state dict written by torch.save, in the zip format or the one before it.
+    """The tensors of a state dict written by torch.save, in the zip format or the format before 1.6.
 
-    Raises ArchiveError where it is neither, is damaged, or asks for anything but tensors.
+    Raises ArchiveError if it is neither, is damaged, or refers to something other than tensors.
     """
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
@@ -160,33 +161,33 @@ def _read_torch_zip(path: pathlib.Path) -> Tensors:
             root = pickled[0].removesuffix("data.pkl")
             if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
                 raise ArchiveError("it was written on a big-endian machine")
-            found = _unpickle(io.BytesIO(archive.read(pickled[0])))
-            raw = {storage: archive.read(f"{root}data/{storage.key}") for storage in _storages(found)}
+            state_dict = _unpickle(io.BytesIO(archive.read(pickled[0])))
+            raw = {storage: archive.read(f"{root}data/{storage.key}") for storage in _storages(state_dict)}
     except files.DAMAGED as error:
         raise ArchiveError(f"it is a damaged zip archive ({error})") from error
-    return _fill(found, raw)
+    return _fill(state_dict, raw)
 
 
 def _read_torch_legacy(path: pathlib.Path) -> Tensors:
     with path.open("rb") as file:
         if _unpickle(file) != LEGACY_MAGIC:
             raise ArchiveError("it is a pickle, but not one of torch.save")
-        protocol, machine, found = (_unpickle(file) for _ in range(3))
+        protocol, machine, state_dict = (_unpickle(file) for _ in range(3))
         if protocol != LEGACY_PROTOCOL or not isinstance(machine, dict) or not machine.get("little_endian"):
-            raise ArchiveError(f"torch's format {protocol!r} of this file is not known, or is big-endian")
-        wanted = {storage.key: storage for storage in _storages(found)}
+            raise ArchiveError(f"its torch format {protocol!r} is unknown, or it is big-endian")
+        wanted = {storage.key: storage for storage in _storages(state_dict)}
         raw: dict[_Storage, bytes] = {}
         for key in map(str, _unpickle(file)):
             count = int.from_bytes(file.read(8), "little", signed=True)
             if key not in wanted or count != wanted[key].count:
-                raise ArchiveError(f"storage {key!r} of {count} numbers is damaged or cut off")
+                raise ArchiveError(f"storage {key!r} of {count} elements is damaged or truncated")
             size = count * np.dtype(wanted[key].dtype).itemsize
             if not 0 <= size <= path.stat().st_size - file.tell():
-                raise ArchiveError(f"it was cut off: it ends inside storage {key!r}")
+                raise ArchiveError(f"it is truncated: it ends inside storage {key!r}")
             raw[wanted[key]] = file.read(size)
     if len(raw) != len(wanted):
         raise ArchiveError(f"{len(wanted) - len(raw)} of its {len(wanted)} storages are missing")
-    return _fill(found, raw)
+    return _fill(state_dict, raw)
 
 
 # --- TensorFlow ------------------------------------------------------------------------------------------
@@ -198,7 +199,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value, shift = 0, 0
     while True:
         if at >= len(data) or shift > 63:
-            raise ArchiveError("it is not a protocol buffer, or was cut off")
+            raise ArchiveError("it is not a protocol buffer, or is truncated")
         byte = data[at]
         value, at, shift = value | (byte & 0x7F) << shift, at + 1, shift + 7
         if byte < 0x80:
@@ -222,7 +223,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
         else:
             raise ArchiveError("it is not a protocol buffer")
         if at + size > len(data):
-            raise ArchiveError("it is not a protocol buffer, or was cut off")
+            raise ArchiveError("it is not a protocol buffer, or is truncated")
         yield number, data[at : at + size]
         at += size
 
@@ -243,16 +244,16 @@ def _float_tensor(data: Any) -> np.ndarray | None:
             shape = [dict(_message(dim)).get(1, 0) for field, dim in _message(value) if field == 2]
         elif number == 4:
             content = bytes(value)
-        elif number == 5:  # packed or one by one
+        elif number == 5:  # packed or not
             values.append(bytes(value))
     if dtype != DT_FLOAT:
         return None
     count = math.prod(shape)
-    if not 0 <= count <= LARGEST:
+    if not 0 <= count <= MAX_ELEMENTS:
         raise ArchiveError(f"a constant in it has shape {shape}")
     try:
         flat = np.frombuffer(content or b"".join(values), "<f4")
-        if not content and 0 < len(flat) < count:  # the last value stands for all that follow
+        if not content and 0 < len(flat) < count:  # the last value is repeated
             flat = np.concatenate([flat, np.full(count - len(flat), flat[-1], np.float32)])
         return flat.reshape(shape).astype(np.float32)
     except (ValueError, TypeError, MemoryError) as error:
@@ -262,7 +263,7 @@ def _float_tensor(data: Any) -> np.ndarray | None:
 def read_graph(path: pathlib.Path) -> Tensors:
     """Name -> array, for every float32 constant of a frozen TensorFlow graph (GraphDef).
 
-    Raises ArchiveError where it is not one, or was cut off.
+    Raises ArchiveError if it is not one, or is truncated.
     """
     tensors: Tensors = {}
     for field, node in _fields(memoryview(path.read_bytes())):

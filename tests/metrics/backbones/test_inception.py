@@ -131,7 +131,7 @@ def test_real_dogs(real_data, fitted, apply):
 
 
 def elefant(real_data: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    """A picture as the network's input, 256x256 and not resized, and the published network's pool_3."""
+    """A image as the network's input, 256x256 and not resized, and the published network's pool_3."""
     image = np.asarray(Image.open(real_data / "golden" / "elefant.jpg").convert("RGB"), np.float32)
     expected = np.load(real_data / "golden" / "elefant_inception_output.npy")
     return (2 * image / 255 - 1)[None], expected.reshape(-1)

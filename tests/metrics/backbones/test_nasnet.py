@@ -1,4 +1,4 @@
-"""NASNet-A: its table of layers, its two ways to convolve, what pools do at borders, its input."""
+"""NASNet-A: its layers, both depthwise convolutions, pools at the borders, its input."""
 
 from typing import Any
 
@@ -64,16 +64,16 @@ def test_depthwise_for_cpu_is_the_plain_one(size, kernel, stride):
 
 @pytest.mark.parametrize("size, first", [(7, -1), (8, 0)])
 def test_pools_at_the_border(size, first):
-    """What of a 3x3 window lies outside neither counts nor wins, but as Keras pads; even sizes pad last."""
+    """Pixels outside are excluded, unlike in Keras; even sizes are padded at the end."""
     x = -jnp.arange(1.0, size + 1)[None, :, None, None] * jnp.ones((1, 1, size, 2))
     starts = range(first, size, 2)
     inside = [[-float(i + 1) for i in range(start, start + 3) if 0 <= i < size] for start in starts][
         : -(-size // 2)
     ]
 
-    def rows(op, zeros_count):
+    def rows(op, include_padding):
         branch = nasnet.Branch(op, 0, 2, ())
-        return np.asarray(nasnet._side(branch, x, zeros_count)[0, :, 1, 0])  # column 1 touches no border
+        return np.asarray(nasnet._side(branch, x, include_padding)[0, :, 1, 0])  # column 1 touches no border
 
     np.testing.assert_allclose(rows("avg", False), [np.mean(row) for row in inside], rtol=1e-6)
     np.testing.assert_allclose(rows("avg", True), [np.sum(row) / 3 for row in inside], rtol=1e-6)
@@ -90,6 +90,7 @@ def test_input_range():
     np.testing.assert_allclose(out[1], 1, atol=1e-6)
 
 
+@pytest.mark.oracle
 def test_input_against_tensorflow():
     tf = pytest.importorskip("tensorflow", reason="its legacy resize is the reference")
     image = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3)).astype(np.float32)

@@ -17,10 +17,13 @@ keras_nasnet = pytest.importorskip("keras.src.applications.nasnet", reason="Kera
 
 import keras  # noqa: E402
 
-from tests import twin_nasnet  # noqa: E402  (imports tensorflow)
+from tests.twins import nasnet as twin_nasnet  # noqa: E402  (imports tensorflow)
 
 # Keras turns its variables into arrays in a way that numpy 2 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+pytestmark = [
+    pytest.mark.oracle,
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning"),
+]
 
 PLAN = nasnet.Plan(cells=2, filters=8, stem=6)
 SIZE = 75  # px: then 37, 19, 10, 5, 3: odd and even as Large has them
@@ -88,9 +91,9 @@ def image():
     return np.random.default_rng(1).uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)
 
 
-def ours(plan: nasnet.Plan, zeros_count: bool, params, image: np.ndarray) -> dict[str, np.ndarray]:
+def ours(plan: nasnet.Plan, include_padding: bool, params, image: np.ndarray) -> dict[str, np.ndarray]:
     """Name -> value of all convolutions and cells, and the features; what shares a batch norm is joined."""
-    net = nasnet.NASNet(plan, zeros_count)
+    net = nasnet.NASNet(plan, include_padding)
     out, state = jax.jit(lambda p, x: net.apply({"params": p}, x, capture_intermediates=True))(params, image)
     seen = state["intermediates"]
     found = {"final_mean": np.asarray(out["final_mean"])}
@@ -130,7 +133,7 @@ def test_layer_by_layer_against_a_frozen_graph(twin, loaded, image):
 
 
 def test_layer_by_layer_against_keras(model, loaded, image):
-    """Keras' own network, which lets zeros past the border count where reductions pool."""
+    """Keras' own network, which includes zero padding in the pools of reductions."""
     expected = keras_outputs(PLAN, model, image)
     assert largest_difference(ours(PLAN, True, loaded["net.h5"].params, image), expected) < 1e-5
 
@@ -217,7 +220,7 @@ NOT_WEIGHTS = {
 
 
 @pytest.mark.parametrize("case", NOT_WEIGHTS)
-def test_files_that_are_no_weights(tmp_path, case):
+def test_files_that_are_not_weights(tmp_path, case):
     (tmp_path / "file").write_bytes(NOT_WEIGHTS[case])
     with pytest.raises(ValueError, match="cannot be used as NASNet weights.*Accepted are"):
         nasnet_weights.load(tmp_path / "file", PLAN)
@@ -233,7 +236,7 @@ def change(path: pathlib.Path, name: str, value) -> None:
 CHANGES = {
     "missing": (None, r"no tensor 'stem_conv1/kernel' of shape \(3, 3, 3, 6\)"),
     "shape": (np.zeros((3, 3, 3, 5), "f4"), r"'stem_conv1/kernel' has shape \(3, 3, 3, 5\), expected"),
-    "nan": (np.full((3, 3, 3, 6), np.nan, "f4"), "'stem_conv1/kernel' holds something else than finite"),
+    "nan": (np.full((3, 3, 3, 6), np.nan, "f4"), "'stem_conv1/kernel' has values other than finite"),
     "whole numbers": (np.zeros((3, 3, 3, 6), "i4"), "no tensor 'stem_conv1/kernel'"),
     "link": (h5py.ExternalLink("other.h5", "/stem_conv1/kernel"), "no tensor 'stem_conv1/kernel'"),
 }

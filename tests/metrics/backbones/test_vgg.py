@@ -1,4 +1,4 @@
-"""VGG16 against torchvision's, with the same random weights out of the same file."""
+"""VGG16 against torchvision's, with the same random weights from the same file."""
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ def theirs(tmp_path_factory):
     return torch, net, path
 
 
+@pytest.mark.oracle
 def test_features_are_torchvisions(theirs):
     torch, net, path = theirs
     x = np.random.default_rng(0).normal(size=(2, 64, 96, 3)).astype(np.float32)
@@ -35,6 +36,7 @@ def test_features_are_torchvisions(theirs):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.oracle
 def test_it_has_the_papers_parameters(theirs):
     """13 convolutions, 14,714,688 numbers: the 138,357,544 of column D without its three dense layers."""
     params = vgg.load(theirs[2])
@@ -43,7 +45,8 @@ def test_it_has_the_papers_parameters(theirs):
     assert sum(x.size for x in jax.tree.leaves(params)) == 138_357_544 - dense == 14_714_688
 
 
-def test_pictures_are_brought_to_the_range_of_the_weights():
+@pytest.mark.oracle
+def test_images_are_brought_to_the_range_of_the_weights():
     torch, _ = oracles.torch_fidelity("utils")
     transforms = pytest.importorskip("torchvision.transforms.functional", reason="torchvision is an oracle")
     image = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), np.uint8)
@@ -55,6 +58,7 @@ def test_pictures_are_brought_to_the_range_of_the_weights():
     np.testing.assert_allclose(flat[0, 0, 0], (1 - np.array(vgg.MEAN)) / np.array(vgg.STD), rtol=1e-6)
 
 
+@pytest.mark.oracle
 def test_files_of_something_else_are_refused(theirs, tmp_path):
     torch, net, path = theirs
     with pytest.raises(FileNotFoundError, match="No VGG16 weights at .*vgg16-397923af.pth"):

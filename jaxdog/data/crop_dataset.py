@@ -1,0 +1,217 @@
+"""All crops of a source in one uint8 array, made in threads and cached in one file."""
+
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import re
+import zipfile
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdog.data import photos
+from jaxdog.utils import errors, files
+
+log = logging.getLogger(__name__)
+
+MAX_BROKEN = 0.01  # fraction of a source's photos that may be unreadable
+ARRAYS = (
+    "image",
+    "label",
+    "photo",
+    "original_size",
+    "crop_type",
+    "box",
+)  # fields of CropDataset in a cache file
+FORMAT = 4  # version of cache files; older versions are not read
+
+
+class CropDataset(NamedTuple):
+    """The crops that a recipe made of a source, n of them from p photos."""
+
+    image: np.ndarray  # uint8 [n, s, s, 3]
+    label: np.ndarray  # int32 [n], index into class_names
+    photo: np.ndarray  # int32 [n], index into names
+    original_size: np.ndarray  # int32 [n, 2], height and width before the crop was squashed to s x s
+    crop_type: np.ndarray  # int32 [n], see photos.Crop
+    names: tuple[str, ...]  # [p] file names of all photos of the source
+    class_names: tuple[str, ...]
+    broken: tuple[str, ...]  # "name: reason" of each photo that could not be read
+    box: np.ndarray | None = None  # int32 [n, 4], the box in the photo that the crop shows; None: unknown
+
+
+def subset(crops: CropDataset, rows: np.ndarray) -> CropDataset:
+    """The crops at `rows`, int [k] or bool [n]; names, class_names and photo indices are unchanged."""
+    arrays = {name: getattr(crops, name) for name in ARRAYS}
+    return crops._replace(**{name: None if x is None else x[rows] for name, x in arrays.items()})
+
+
+def load(
+    source: photos.Source,
+    recipe: photos.Recipe,
+    recipe_key: str,
+    cache_dir: str | os.PathLike | None,
+    workers: int | None = None,
+) -> CropDataset:
+    """All crops that `recipe` makes of `source`, from the cache if present.
+
+    The cache file is written atomically: an interrupted run leaves no partial file, and several processes may
+    make the same crops at the same time.
+
+    Args:
+      source: the photos.
+      recipe: see `crop_recipes`; all of its crops must have the same size.
+      recipe_key: identifies the recipe with its settings (`crop_recipes.cache_key`); together with
+        `source.key` it is the cache key.
+      cache_dir: folder of the cache, created if missing; None: no cache.
+      workers: number of threads; None or 0: one per core.
+
+    Raises:
+      errors.UserError: more than 1 % of the photos are broken, or the recipe makes no crops, or crops of
+        different sizes.
+    """
+    path = None if cache_dir is None else cache_path(source.key, recipe_key, cache_dir)
+    if path is not None and path.exists():
+        try:
+            return _read(path, source.key, recipe_key)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("The crop cache %s is damaged (%s) and will be recreated.", path, error)
+    crops = _make(source, recipe, workers)
+    for line in crops.broken:
+        log.warning("Skipped a broken photo, %s", line)
+    try:
+        if path is not None:
+            _write(path, crops, source.key, recipe_key)
+    except OSError as error:
+        log.warning("The crops could not be cached in %s (%s); continuing without a cache.", path, error)
+    return crops
+
+
+def cache_path(source_key: str, recipe_key: str, cache_dir: str | os.PathLike) -> pathlib.Path:
+    """The cache file of this source and recipe."""
+    digest = hashlib.sha256(f"{source_key}\n{recipe_key}".encode()).hexdigest()[:16]
+    readable = re.sub(r"[^A-Za-z0-9_]+", "-", f"{source_key[:24]}-{recipe_key.split('(')[0][:24]}")
+    return pathlib.Path(cache_dir) / f"{readable}-{digest}.npz"
+
+
+# ------------------------------------------------------------------------------------- cropping
+
+
+class _PhotoCrops(NamedTuple):
+    """The crops of one photo."""
+
+    name: str
+    label: int
+    crops: list[photos.Crop]
+    error: str  # why the photo could not be read; "" if it could
+
+
+def _make(source: photos.Source, recipe: photos.Recipe, workers: int | None) -> CropDataset:
+    """Decodes and crops every photo in threads."""
+    n = len(source.photos)
+    if n == 0:
+        raise errors.UserError(f"The source {source.key} has no photos.")
+    crops: list[photos.Crop] = []
+    names, labels, photo_indices, broken = [], [], [], []
+    crop_photo = lambda i: _crop_photo(source, recipe, i)  # noqa: E731
+    with photos.thread_map(crop_photo, range(n), "cropping photos", workers) as results:
+        for i, result in enumerate(results):
+            names.append(result.name)
+            crops += result.crops
+            labels += [result.label] * len(result.crops)
+            photo_indices += [i] * len(result.crops)
+            if result.error:
+                broken.append(f"{result.name}: {result.error}")
+                _check_broken(broken, n, source.key)
+    _check_crops(crops, source)
+    return CropDataset(
+        np.stack([crop.image for crop in crops]),
+        np.asarray(labels, np.int32),
+        np.asarray(photo_indices, np.int32),
+        np.asarray([crop.original_size for crop in crops], np.int32),
+        np.asarray([crop.crop_type for crop in crops], np.int32),
+        tuple(names),
+        source.class_names,
+        tuple(broken),
+        np.asarray([crop.box for crop in crops], np.int32),
+    )
+
+
+def _crop_photo(source: photos.Source, recipe: photos.Recipe, i: int) -> _PhotoCrops:
+    """The crops of photo i, with the defaults of `photos.Crop` filled in."""
+    name, label = f"photo {i}", 0
+    try:
+        photo = source.photos[i]
+        name, label = photo.name, photo.label
+        image = photo.read()
+    except OSError as error:
+        return _PhotoCrops(name, label, [], str(error) or type(error).__name__)
+    h, w, _ = image.shape
+    default_box = [*photo.boxes, (0, 0, w, h)][0]
+    crops = [
+        crop._replace(
+            original_size=crop.image.shape[:2] if crop.original_size is None else crop.original_size,
+            box=default_box if crop.box is None else crop.box,
+        )
+        for crop in recipe(image, photo.boxes)
+    ]
+    return _PhotoCrops(name, label, crops, "")
+
+
+def _check_broken(broken: list[str], n: int, key: str) -> None:
+    if len(broken) <= MAX_BROKEN * n:
+        return
+    raise errors.UserError(
+        f"At least {len(broken)} of the {n} photos of {key} are broken, more than {MAX_BROKEN:.0%}; the "
+        f"first: {'; '.join(broken[:5])}. A few broken photos are skipped, but so many indicate that the "
+        "data is damaged or incomplete: copy or download it again."
+    )
+
+
+def _check_crops(crops: list[photos.Crop], source: photos.Source) -> None:
+    if not crops:
+        raise errors.UserError(
+            f"The recipe made no crops of the {len(source.photos)} photos of {source.key}: its filters "
+            "(smallest side, aspect) drop every box. Loosen them."
+        )
+    sizes = sorted({crop.image.shape[:2] for crop in crops})
+    if len(sizes) > 1:
+        (h, w), (h2, w2) = sizes[0], sizes[-1]
+        raise errors.UserError(
+            f"The images of {source.key} have {len(sizes)} sizes, from {h}x{w} to {h2}x{w2}, but must all "
+            "have the same size."
+        )
+
+
+# ------------------------------------------------------------------------------------- the cache file
+
+
+def _write(path: pathlib.Path, crops: CropDataset, source_key: str, recipe_key: str) -> None:
+    metadata = dict(
+        format=FORMAT,
+        source=source_key,
+        recipe=recipe_key,
+        names=crops.names,
+        class_names=crops.class_names,
+        broken=crops.broken,
+    )
+    encoded = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
+    arrays = {name: getattr(crops, name) for name in ARRAYS}
+    with files.atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, metadata=encoded, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: pathlib.Path, source_key: str, recipe_key: str) -> CropDataset:
+    """Reads a cache file; the zip's checksums detect damage."""
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        metadata = json.loads(file["metadata"].tobytes())
+        stored = (metadata["format"], metadata["source"], metadata["recipe"])
+        if stored != (FORMAT, source_key, recipe_key):
+            raise ValueError(f"it has the key {stored}, not {(FORMAT, source_key, recipe_key)}")
+        arrays = {name: file[name] for name in ARRAYS}
+    names, class_names, broken = (tuple(metadata[name]) for name in ("names", "class_names", "broken"))
+    return CropDataset(**arrays, names=names, class_names=class_names, broken=broken)

@@ -1,0 +1,49 @@
+"""Padded batches of a fixed size, so that each function is compiled once."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+
+def padded_batches(n: int, batch_size: int) -> Iterator[np.ndarray]:
+    """Row indices 0 .. n-1, [batch_size] int32 each; the last batch is padded with row n-1."""
+    for start in range(0, n, batch_size):
+        yield np.minimum(np.arange(start, start + batch_size, dtype=np.int32), n - 1)
+
+
+def map_batches(
+    function: Callable[..., Any], arrays: tuple[np.ndarray, ...], batch_size: int, progress: str = ""
+) -> Any:
+    """Applies `function` to padded batches of rows and concatenates the results.
+
+    Args:
+      function: arrays [batch_size, ...] -> a tree of arrays [batch_size, ...]; each output row
+        depends on one input row.
+      arrays: [n, ...] each, on the host.
+      batch_size: rows per call.
+      progress: title of the progress bar; "": no bar.
+
+    Returns the tree with arrays [n, ...] on the host.
+    """
+    n = len(arrays[0])
+    parts = (function(*(x[rows] for x in arrays)) for rows in padded_batches(n, batch_size))
+    return collect(parts, n, progress)
+
+
+def collect(parts: Iterator[Any], n: int, progress: str = "") -> Any:
+    """The first n rows of `parts`, trees of arrays [b, ...] on the devices, as arrays on the host."""
+    host_parts = []
+    with progress_bar(n, progress) as bar:
+        for part in parts:
+            host_parts.append(jax.tree.map(np.asarray, part))
+            bar.update(min(len(jax.tree.leaves(host_parts[-1])[0]), n - bar.n))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:n], *host_parts)
+
+
+def progress_bar(n: int, title: str) -> tqdm.tqdm:
+    """A progress bar over n images, shown by process 0 only; hidden without a title."""
+    visible = bool(title) and jax.process_index() == 0
+    return tqdm.tqdm(total=n, desc=title, unit="img", leave=False, disable=None if visible else True)

@@ -1,0 +1,113 @@
+"""Computes features of images on all devices; features of the real side are cached on disk."""
+
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxdog import sharding, types
+from jaxdog.data import crop_dataset
+from jaxdog.evaluation import batching, generation
+from jaxdog.metrics import features
+from jaxdog.metrics.backbones import inception_weights
+
+PAD_MULTIPLE = 8  # fewer images than a batch are padded to a multiple of this, so that few sizes are compiled
+CPU_BATCH_SIZE = 8  # images per forward pass on CPUs, so that activations fit in their caches
+
+
+class FeatureExtractor:
+    """A feature network with its weights.
+
+    Args:
+      network: a name in features.NETWORKS.
+      weights: its weights.
+      mesh: the mesh of all devices.
+      batch_size: images per forward pass, rounded up to a multiple of the number of devices.
+    """
+
+    def __init__(self, network: str, weights: inception_weights.Weights, mesh: Mesh, batch_size: int = 128):
+        self.network, self.weights, self.mesh = network, weights, mesh
+        self.batch_size = sharding.round_up(batch_size, mesh)
+        forward_size = min(batch_size, CPU_BATCH_SIZE) if jax.default_backend() == "cpu" else batch_size
+        self._forward_size = sharding.round_up(forward_size, mesh)
+        self._layers = (*features.frechet_layers(network), features.LOGITS)
+        self._params = sharding.put(weights.params, sharding.replicated(mesh))
+        # Features are replicated, so that every host can read all of them.
+        self._features = sharding.jit_replicated(features.NETWORKS[network].features, mesh)
+
+    def spec(self, size: str, resampler: str, source: str) -> features.FeatureSpec:
+        """The spec of features of images of this size ("64x64": height x width) from this network."""
+        weights = self.weights
+        return features.FeatureSpec(self.network, weights.kind, weights.sha256, size, resampler, source)
+
+    def extract(self, images: np.ndarray, progress: str = "features") -> dict[str, np.ndarray]:
+        """Images [n, h, w, 3] uint8 on the host -> layer -> [n, d] float32."""
+        padded = -(-len(images) // PAD_MULTIPLE) * PAD_MULTIPLE
+        size = min(self._forward_size, sharding.round_up(padded, self.mesh))
+        return batching.map_batches(lambda rows: self._forward(self._put(rows)), (images,), size, progress)
+
+    def extract_samples(
+        self, system: types.System, state: Any, key: types.Key, label: np.ndarray, batch_size: int = 0
+    ) -> dict[str, np.ndarray]:
+        """Layer -> [n, d] float32, of images generated for the classes `label` [n].
+
+        The images are those of `generation.generate`; they stay on the devices. With `batch_size` 0 the
+        extractor's own is used.
+        """
+        size = batch_size or self.batch_size
+        sample = generation.make_sampler(system, generation.sample_sharding(size, self.mesh))
+        state = generation.prepare_state(system, state, key)
+
+        def parts() -> Iterator[dict[str, jax.Array]]:
+            for batch in generation.sample_batches(label, size, self.mesh):
+                yield from self._forward_in_chunks(sample(state, key, *batch))
+
+        return batching.collect(parts(), len(label), "evaluation")
+
+    def _forward_in_chunks(self, images: jax.Array) -> Iterator[dict[str, jax.Array]]:
+        """Features of images [n, h, w, 3] on the devices, in chunks of `_forward_size` if that divides n."""
+        n, size = images.shape[0], self._forward_size
+        if n <= size or n % size or jax.process_count() > 1:
+            yield self._forward(images)
+            return
+        on_host = np.asarray(images)
+        for start in range(0, n, size):
+            yield self._forward(self._put(on_host[start : start + size]))
+
+    def _forward(self, images: jax.Array) -> dict[str, jax.Array]:
+        layers = self._features(self._params, images)
+        return {name: x for name, x in layers.items() if name in self._layers}
+
+    def _put(self, images: np.ndarray) -> jax.Array:
+        return sharding.put(np.asarray(images), sharding.batch_sharding(self.mesh))
+
+
+def real_features(
+    extractor: FeatureExtractor,
+    read_images: Callable[[], crop_dataset.CropDataset],
+    spec: features.FeatureSpec,
+    data_key: str,
+    cache_dir: pathlib.Path,
+) -> features.Features:
+    """Features of the real images, from the cache if present.
+
+    Args:
+      extractor: the feature network.
+      read_images: () -> the real images at the generated size; only called if they are not in the cache.
+      spec: the spec of the features.
+      data_key: identifies the images and how they were resized; part of the cache key.
+      cache_dir: folder of the cache.
+    """
+    path = features.cache_path(cache_dir, data_key, spec)
+    side = features.load_cached(path)
+    if not sharding.all_processes_agree(side is not None):
+        data = read_images()
+        layers = extractor.extract(data.image, "real features")
+        layers.pop(features.LOGITS, None)  # the Inception Score only uses generated images
+        side = features.Features(layers, spec, data.label, data.class_names)
+        features.save_cached(path, side)  # in every process, as hosts may have separate disks
+    assert side is not None
+    return side._replace(file=path)

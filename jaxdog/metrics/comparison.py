@@ -1,0 +1,82 @@
+"""The input of a metric: two sets of features, and how to compute on all devices.
+
+Each row of `metric_table.METRICS` has a function of a `Comparison`. The classes are protocols, which
+`evaluation.metric_suite` implements, so that metrics do not depend on the mesh.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import jax
+import numpy as np
+
+from jaxdog.metrics import features
+
+Array = jax.Array
+Scores = dict[str, float | None]  # name -> value; None if undefined
+Arrays = dict[str, np.ndarray]
+T = TypeVar("T")
+
+
+class Rows(NamedTuple):
+    """Features padded to a multiple of the number of devices."""
+
+    x: Array  # [n, d] float32, sharded by rows
+    weight: Array  # [n] float32, 0 for padding
+
+
+class Devices(Protocol):
+    """Where arrays are placed and functions run."""
+
+    def run(self, function: Callable[..., T], *static_argnums: int) -> Callable[..., T]:
+        """`function`, jitted once; its results are replicated."""
+        ...
+
+    def replicate(self, tree: Any) -> Any:
+        """Host arrays as device arrays, a full copy on each device."""
+        ...
+
+    def shard_rows(self, x: np.ndarray) -> Rows:
+        """[n, d] on the host, padded and sharded by rows."""
+        ...
+
+
+class Comparison(Protocol):
+    """Generated against real features."""
+
+    real: features.Features
+    fake: features.Features
+    network: features.Network  # the network of both sides
+    eps: float  # MiFID's threshold on the memorization distance
+
+    @property
+    def devices(self) -> Devices:
+        """All devices."""
+        ...
+
+    @property
+    def solver(self) -> Devices:
+        """Where QR and SVD run: all devices, or the host of TPUs."""
+        ...
+
+    @property
+    def real_rows(self) -> Rows:
+        """The real side's features of `network.layer`, on `devices`."""
+        ...
+
+    @property
+    def fake_rows(self) -> Rows:
+        """The generated side's features of `network.layer`, on `devices`."""
+        ...
+
+    def derived(self, name: str, compute: Callable[[], dict[str, Array]], place: Callable[[Arrays], T]) -> T:
+        """`place` applied to arrays that depend on the real side only: computed once, cached on disk."""
+        ...
+
+    def metric_name(self, base: str, layer: str = "") -> str:
+        """See `features.metric_name`; with the network's suffix, unless a layer is named."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Adds a sentence to the warnings of this comparison."""
+        ...

@@ -1,0 +1,146 @@
+"""Progress of a run: log lines, training time, memory and the progress bar; stops failing runs.
+
+Scalars are read one execution late, so that the devices never wait for the host.
+"""
+
+import collections
+import contextlib
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+import tqdm
+
+from jaxdog import types
+from jaxdog.config import schema
+from jaxdog.training import train_step, writers
+from jaxdog.utils import errors
+
+
+class TrainingError(errors.UserError):
+    """Training cannot continue; the message gives the reason and the last checkpoint."""
+
+
+class NotFiniteError(TrainingError):
+    """A scalar of a training step is NaN or infinite."""
+
+
+class Progress:
+    """Collects the scalars of training steps and writes a log line every `settings.log_every` steps.
+
+    Args:
+      phases: the phases of the run.
+      settings: config.train.
+      writer: writes log.jsonl and TensorBoard events.
+      last_checkpoint: () -> a phrase for error messages, which names the last checkpoint.
+      step: the step that this session starts from.
+      seconds: training time of all earlier sessions.
+    """
+
+    def __init__(
+        self,
+        phases: Sequence[types.Phase],
+        settings: schema.Train,
+        writer: writers.Writer,
+        last_checkpoint: Callable[[], str],
+        step: int,
+        seconds: float,
+    ):
+        self._phases, self._settings, self._writer = phases, settings, writer
+        self._last_checkpoint = last_checkpoint
+        self._pending: collections.deque[tuple[int, types.Phase, types.Scalars]] = collections.deque()
+        self._window: list[dict[str, float]] = []  # means over each execution since the last log line
+        self._seconds_before = seconds
+        self._session_start = time.monotonic()
+        self._busy = 0.0  # training seconds since the last log line
+        self._mark = self._session_start  # when training last continued; earlier time is in `_busy`
+        self.bar = tqdm.tqdm(
+            total=sum(phase.steps for phase in phases),
+            initial=step,
+            unit="step",
+            disable=None if jax.process_index() == 0 else True,
+            dynamic_ncols=True,
+            smoothing=0.1,
+        )
+
+    def seconds(self) -> float:
+        """Wall-clock time of all sessions, evaluations included."""
+        return self._seconds_before + time.monotonic() - self._session_start
+
+    def add(self, step: int, phase: types.Phase, scalars: types.Scalars) -> None:
+        """Queues the scalars [k] of the execution that ended at `step`; they may not be computed yet."""
+        self._pending.append((step, phase, scalars))
+
+    def drop_pending(self) -> None:
+        """Discards the scalars that were not read."""
+        self._pending.clear()
+
+    def read(self, keep: int) -> None:
+        """Reads queued scalars until only `keep` executions are left.
+
+        Raises NotFiniteError for NaN or infinite scalars, and TrainingError above the memory limit.
+        """
+        while len(self._pending) > keep:
+            step, phase, scalars = self._pending.popleft()
+            means = {name: float(np.mean(x)) for name, x in jax.device_get(scalars).items()}
+            bad = sorted(name for name, x in means.items() if not math.isfinite(x))
+            if bad:
+                raise NotFiniteError(
+                    f"{', '.join(bad)} became NaN or infinite between steps "
+                    f"{step - self._settings.steps_per_execution + 1} and {step}; {self._last_checkpoint()}. "
+                    "Lower the learning rates (optimizer.g, optimizer.d), or resume with another seed."
+                )
+            self._window.append(means)
+            self.bar.update(self._settings.steps_per_execution)
+            if step % self._settings.log_every == 0:
+                self._log(step, phase)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Excludes the time inside (evaluation, grids, checkpoints) from the training speed."""
+        self._lap()
+        try:
+            yield
+        finally:
+            self._mark = time.monotonic()
+
+    def _lap(self) -> None:
+        now = time.monotonic()
+        self._busy, self._mark = self._busy + now - self._mark, now
+
+    def _log(self, step: int, phase: types.Phase) -> None:
+        self._lap()
+        images = len(self._window) * self._settings.steps_per_execution * phase.batch_size
+        rate = images / max(self._busy, 1e-9)
+        memory, limit = peak_memory_gb(), self._settings.memory_gb
+        if 0.0 < limit < memory:
+            raise TrainingError(
+                f"the run has used {memory:.2f} GB by step {step}, more than train.memory_gb = {limit}; "
+                f"{self._last_checkpoint()}. Use a smaller batch, narrower networks or smaller stored crops "
+                "(data.stored_resolution)."
+            )
+        self._writer.log(
+            step,
+            {
+                "kimg": train_step.images_at(self._phases, step) / 1000.0,
+                "seconds": self.seconds(),
+                "images_per_second": rate,
+                "seconds_per_kimg": 1000.0 / rate,
+                "memory_gb": memory,
+                **{name: float(np.mean([x[name] for x in self._window])) for name in self._window[0]},
+            },
+        )
+        self.bar.set_postfix_str(
+            f"{rate:.1f} img/s, {1000.0 / rate:.1f} s/kimg, {memory:.1f} GB", refresh=False
+        )
+        self._window, self._busy = [], 0.0
+
+
+def peak_memory_gb() -> float:
+    """Peak memory of the first device in GB; of this process if the device does not report its own."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    used = stats.get("peak_bytes_in_use") or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / 1e9

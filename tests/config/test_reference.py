@@ -1,0 +1,30 @@
+"""docs/config.md lists every field of every config."""
+
+import json
+
+from jaxdog.config import reference, schema
+from tests.config import test_build, test_snapshots
+
+PAGE = test_build.ROOT / "docs" / "config.md"
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference.page(), (
+        "python -m jaxdog.config.reference docs/config.md writes it anew"
+    )
+
+
+def test_every_field_has_a_meaning() -> None:
+    for line in reference.page().splitlines():
+        if line.startswith("|") and not line.startswith("| **"):
+            assert line.split(" | ")[-1].strip(" |"), line
+
+
+def test_every_field_of_every_config_is_listed() -> None:
+    rows = [line.split("|")[1:3] for line in reference.page().splitlines() if line.startswith("|")]
+    listed = {cell.strip("* ") for row in rows for cell in row}
+    listed |= {"name", *schema.Experiment._fields}  # sections are headings
+    for path in test_build.CONFIGS:
+        for field in json.loads(test_snapshots.snapshot(path)):
+            if "sweep." not in field and "max_row_norms." not in field:
+                assert field.split(".")[-1] in listed, f"{path.stem}: {field}"

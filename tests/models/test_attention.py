@@ -1,0 +1,58 @@
+"""Self-attention, pixel by pixel."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdog.models import attention
+
+KEY = jax.random.key(0)
+
+
+def normal(i: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(i), shape)
+
+
+def test_attention_starts_as_the_identity_and_rounds_its_widths_down():
+    layer, x = attention.SelfAttention(), normal(18, 2, 4, 4, 16)
+    variables = layer.init(KEY, x, True)
+    chex.assert_trees_all_equal(layer.apply(variables, x, True), x)
+    with pytest.raises(ValueError, match="attention over 7 channels with key_ratio 8 needs at least 8"):
+        layer.init(KEY, jnp.zeros((1, 4, 4, 7)), True)
+    uneven = layer.init(KEY, jnp.zeros((1, 4, 4, 19)), True)["params"]
+    assert uneven["query"]["kernel"].shape[-1] == 2 and uneven["value"]["kernel"].shape[-1] == 9
+
+
+def test_attention_by_hand_for_each_pixel():
+    layer, x = attention.SelfAttention(key_ratio=4), normal(19, 2, 4, 4, 8)
+    variables = layer.init(KEY, x, True)
+    variables["params"]["gain"] = jnp.array(0.7)
+    got = np.asarray(layer.apply(variables, x, True), np.float64)
+    kernels = {
+        name: np.asarray(variables["params"][name]["kernel"], np.float64)[0, 0]
+        for name in ("query", "key", "value", "out")
+    }
+    # Of the orthogonal kernels all singular values are 1, so they are their own spectral norms.
+    for b, pixels in enumerate(np.asarray(x, np.float64)):
+        key = np.stack(
+            [
+                (pixels[i : i + 2, j : j + 2].reshape(4, 8) @ kernels["key"]).max(0)
+                for i in (0, 2)
+                for j in (0, 2)
+            ]
+        )
+        value = np.stack(
+            [
+                (pixels[i : i + 2, j : j + 2].reshape(4, 8) @ kernels["value"]).max(0)
+                for i in (0, 2)
+                for j in (0, 2)
+            ]
+        )
+        for i in range(4):
+            for j in range(4):
+                weight = np.exp(key @ (pixels[i, j] @ kernels["query"]))
+                seen = (weight / weight.sum()) @ value
+                expected = pixels[i, j] + 0.7 * seen @ kernels["out"]
+                np.testing.assert_allclose(got[b, i, j], expected, rtol=1e-4, atol=1e-5)
