@@ -79,7 +79,7 @@ class StyledNorm(nn.Module):
     def __call__(self, x: Array, condition: tuple[Array, Array], train: bool) -> Array:
         class_condition, style = condition
         c = x.shape[-1]
-        x = self.norm(name="breed")(x, class_condition, train)
+        x = self.norm(name="class_norm")(x, class_condition, train)
         identity = jnp.concatenate([jnp.ones(c), jnp.zeros(c)])
         both = layers.Dense(2 * c, bias_init=lambda key, shape: identity, name="style")(style, train)
         gain, bias = both[:, None, None, :c], both[:, None, None, c:]

@@ -53,7 +53,7 @@ def discriminator_head(
         return linear(features, name=name)(h, train).reshape(-1, features)
 
     if class_head == "multi_hinge":
-        logits = project(classes + 1, "breeds")
+        logits = project(classes + 1, "class_logits")
         label_logit = jnp.take_along_axis(logits, label[:, None], 1)[:, 0]
         return types.DiscriminatorOutput(label_logit - logits[:, -1], logits)
     logit, width = project(1, logit_name)[:, 0], h.shape[-1]
@@ -62,7 +62,7 @@ def discriminator_head(
     if class_head == "none":
         return types.DiscriminatorOutput(logit)
     if class_head == "linear":
-        return types.DiscriminatorOutput(logit, project(classes, "breeds"))
+        return types.DiscriminatorOutput(logit, project(classes, "class_logits"))
     embedding = norms.l2_normalize(project(width, "embedding"))
     proxies = layers.Embed(classes, width, False, nn.initializers.normal(1.0), name="proxies")
     directions = norms.l2_normalize(proxies(jnp.arange(classes), train))

@@ -112,8 +112,8 @@ class ConditionalBatchNorm(nn.Module):
         gain, bias = self.affine(condition, c, train)
         gain = self.gain_offset + gain
         if self.base_affine:
-            bias = bias + gain * self.param("own_bias", nn.initializers.zeros_init(), (c,))[None, :]
-            gain = gain * self.param("own_gain", nn.initializers.ones_init(), (c,))[None, :]
+            bias = bias + gain * self.param("base_bias", nn.initializers.zeros_init(), (c,))[None, :]
+            gain = gain * self.param("base_gain", nn.initializers.ones_init(), (c,))[None, :]
         return normalize(x, batch_statistics(self, x, train, self.momentum, self.epsilon), gain, bias)
 
     def affine(self, condition: Array, c: int, train: bool) -> tuple[Array, Array]:

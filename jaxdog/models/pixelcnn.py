@@ -95,7 +95,7 @@ class CausalAttention(nn.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         b, h, w, width = x.shape
         flat = x.reshape(b, h * w, width)
-        position = self.param("place", _normal, (h * w, width)).astype(self.dtype)
+        position = self.param("position", _normal, (h * w, width)).astype(self.dtype)
         split = (b, h * w, self.heads, width // self.heads)
         query, key, value = (
             _dense(width, self.dtype, name)(flat + position[None], train).reshape(split)
@@ -121,11 +121,11 @@ class Level(nn.Module):
     def __call__(self, x: Array, condition: Array, train: bool) -> Array:
         vertical, horizontal = shift(x, 1, 0), shift(x, 0, 1)
         for i in range(self.layers):
-            bias = _dense(4 * x.shape[-1], self.dtype, f"told{i}")(condition, train)
+            bias = _dense(4 * x.shape[-1], self.dtype, f"condition{i}")(condition, train)
             layer = GatedLayer(self.dropout, self.dtype, name=f"layer{i}")
             vertical, horizontal = layer(vertical, horizontal, bias, train)
             if self.heads and (i + 1) % 4 == 0:
-                horizontal = CausalAttention(self.heads, self.dtype, name=f"back{i}")(horizontal, train)
+                horizontal = CausalAttention(self.heads, self.dtype, name=f"attention{i}")(horizontal, train)
         return nn.relu(horizontal)
 
 
@@ -161,7 +161,7 @@ class PixelCNN(nn.Module):
             Level(self.layers, self.heads if i in self.attention else 0, self.dropout, self.dtype)
             for i in range(levels)
         ]
-        self.tell = [layers.Conv(self.width, spectral=False, dtype=self.dtype) for _ in range(levels - 1)]
+        self.downward = [layers.Conv(self.width, spectral=False, dtype=self.dtype) for _ in range(levels - 1)]
         self.head = [
             layers.Dense(self.codebook_size, spectral=False, kernel_init=_normal) for _ in range(levels)
         ]
@@ -188,7 +188,7 @@ class PixelCNN(nn.Module):
             inputs.append((x, condition))
             if i + 1 < levels:  # the next level is conditioned on all codes of this one, upsampled
                 scale = self.sides[i + 1] // side
-                condition = nn.relu(self.tell[i](x + condition, train)).repeat(scale, 1).repeat(scale, 2)
+                condition = nn.relu(self.downward[i](x + condition, train)).repeat(scale, 1).repeat(scale, 2)
         return inputs
 
     def _logits(self, i: int, x: Array, condition: Array, train: bool) -> Array:

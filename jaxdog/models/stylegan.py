@@ -29,7 +29,7 @@ from jaxdog.utils import errors
 
 Array = jax.Array
 
-AVERAGES = "averages"  # the collection that holds the running mean of w
+AVERAGES = "w_avg"  # the collection that holds the running mean of w
 STYLE_MIXING_FOLD = 2_000_000  # folded into keys for style mixing; `layers.Noise` folds in 1,000,000
 
 _normal = nn.initializers.normal(1.0)

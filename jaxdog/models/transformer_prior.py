@@ -92,7 +92,7 @@ class Transformer(nn.Module):
         n, levels = sum(self.lengths), len(self.lengths)
         embed = partial(layers.Embed, features=self.width, spectral=False, kernel_init=_normal)
         self.code = embed(levels * self.codebook_size)  # one table per level, stacked
-        self.place, self.label = embed(n), embed(self.classes)  # place: position embedding
+        self.position, self.label = embed(n), embed(self.classes)
         self.block = [Block(self.heads, self.dropout, self.dtype) for _ in range(self.layers)]
         self.norm = _norm()
         self.head = [_dense(self.codebook_size) for _ in range(levels)]
@@ -137,7 +137,7 @@ class Transformer(nn.Module):
         self, x: Array, label: Array, position: Array, cache: KVCache, train: bool
     ) -> tuple[Array, KVCache]:
         """All blocks on x [b, m, width] at consecutive positions [m]: features [b, m, width], new cache."""
-        x = (x + self.place(position, train)[None] + self.label(label, train)[:, None]).astype(self.dtype)
+        x = (x + self.position(position, train)[None] + self.label(label, train)[:, None]).astype(self.dtype)
         new_cache = []
         for block, kv in zip(self.block, cache, strict=True):
             x, kv = block(x, kv, position[0], train)

@@ -197,10 +197,12 @@ def test_class_heads_equal_their_definitions() -> None:
     score = np.asarray(h) @ params["linear"]["kernel"][:, 0]
     shown = score + (params["embed"]["kernel"][LABEL] * np.asarray(h)).sum(1)
     np.testing.assert_allclose(output.logit, shown, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(output.class_logits, h @ params["breeds"]["kernel"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        output.class_logits, h @ params["class_logits"]["kernel"], rtol=1e-4, atol=1e-6
+    )
     output, params = run("multi_hinge")
-    assert set(params) == {"breeds"}
-    logits = np.asarray(h) @ params["breeds"]["kernel"]
+    assert set(params) == {"class_logits"}
+    logits = np.asarray(h) @ params["class_logits"]["kernel"]
     np.testing.assert_allclose(
         output.logit, logits[np.arange(B), LABEL] - logits[:, -1], rtol=1e-4, atol=1e-6
     )

@@ -294,7 +294,7 @@ def test_style_starts_with_gains_around_1_and_biases_around_0():
     style = variables["params"]["block16"]["norm1"]["style"]
     np.testing.assert_array_equal(style["bias"], np.repeat([1.0, 0.0], 12))
     assert style["kernel"].shape == (LATENT, 24) and "style" in variables["spectral"]["block16"]["norm1"]
-    assert set(variables["params"]["block16"]["norm1"]["breed"]["gain"]) == {"kernel"}
+    assert set(variables["params"]["block16"]["norm1"]["class_norm"]["gain"]) == {"kernel"}
 
 
 def test_spread_is_of_groups_and_of_smaller_batches_as_a_whole():

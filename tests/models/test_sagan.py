@@ -120,8 +120,8 @@ def test_weights_are_initialized_as_glorot_and_classes_equally() -> None:
         assert 0.95 * bound < np.abs(kernel).max() <= bound * (1 + 1e-6), name
         assert abs(kernel.std() * math.sqrt(3) / bound - 1) < 0.1
     norm = params["block16"]["norm1"]
-    assert not norm["gain_and_bias"]["kernel"].any() and not norm["own_bias"].any()
-    assert (norm["own_gain"] == 1).all() and not params["block16"]["conv1"]["bias"].any()
+    assert not norm["gain_and_bias"]["kernel"].any() and not norm["base_bias"].any()
+    assert (norm["base_gain"] == 1).all() and not params["block16"]["conv1"]["bias"].any()
 
 
 def test_a_latent_of_length_1_is_a_direction() -> None:

@@ -210,11 +210,11 @@ def test_logits_and_gradients_equal_torchs_transformer() -> None:
 
     tables = {
         name: torch.tensor(np.asarray(params[name]["kernel"]).copy(), requires_grad=True)
-        for name in ("code", "place", "label")
+        for name in ("code", "position", "label")
     }
     level = torch.tensor([0, 0, 0, 1, 1, 1, 1])
     embedded = tables["code"][torch.tensor(np.asarray(code)).long() + 4 * level]
-    x = torch.cat([torch.zeros(3, 1, 8), embedded[:, :-1]], 1) + tables["place"]
+    x = torch.cat([torch.zeros(3, 1, 8), embedded[:, :-1]], 1) + tables["position"]
     x = x + tables["label"][torch.tensor(np.asarray(label)).long()][:, None]
     mask = torch.nn.Transformer.generate_square_subsequent_mask(7)
     for i in range(2):

@@ -75,12 +75,12 @@ class StyledNorm(nn.Module):
 
     def __init__(self, features: int, classes: int, style: int):
         super().__init__()
-        self.breed, self.style = BreedNorm(features, classes), linear(style, 2 * features, bias=True)
+        self.class_norm, self.style = BreedNorm(features, classes), linear(style, 2 * features, bias=True)
 
     def forward(self, x: Tensor, condition: tuple[Tensor, Tensor]) -> Tensor:
         label, style = condition
         gain, bias = self.style(style).chunk(2, 1)
-        return _wide(gain) * self.breed(x, label) + _wide(bias)
+        return _wide(gain) * self.class_norm(x, label) + _wide(bias)
 
 
 # Generators -------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class RalsDiscriminator(nn.Module):
             )
         self.block5 = DiscriminatorBlock(8 * f + 1, 8 * f, F.relu, True, False)
         self.attention32 = Attention(f)
-        self.linear, self.breeds = linear(8 * f, 1), linear(8 * f, classes)
+        self.linear, self.class_logits = linear(8 * f, 1), linear(8 * f, classes)
         self.embed = spectral_norm(nn.Embedding(classes, 8 * f))
 
     def with_spread(self, x: Tensor) -> Tensor:
@@ -246,7 +246,7 @@ class RalsDiscriminator(nn.Module):
         for i in range(2, 5):
             h = self.get_submodule(f"block{i}")(h)
         h = F.relu(self.block5(self.with_spread(h))).sum((2, 3))
-        return self.linear(h)[:, 0] + (self.embed(label) * h).sum(1), self.breeds(h)
+        return self.linear(h)[:, 0] + (self.embed(label) * h).sum(1), self.class_logits(h)
 
 
 class PlainDiscriminator(nn.Module):

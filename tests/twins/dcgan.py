@@ -78,7 +78,7 @@ class Discriminator(nn.Module):
         c = widths[-1] + self.spectral
         self.head = sn(nn.Conv2d(c, 1, side, 1, 0, bias=entry == "turns"), self.spectral)
         if self.knows:
-            self.breeds = nn.Conv2d(c, classes, side, 1, 0, bias=False)
+            self.class_logits = nn.Conv2d(c, classes, side, 1, 0, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         h = x
@@ -95,5 +95,5 @@ class Discriminator(nn.Module):
         if self.spectral:
             std = ((h - h.mean(0, keepdim=True)).square().mean(0) + 1e-8).sqrt().mean()
             h = torch.cat([h, std.expand(h.shape[0], 1, *h.shape[2:])], 1)
-        heads = [self.head(h), self.breeds(h)] if self.knows else [self.head(h)]
+        heads = [self.head(h), self.class_logits(h)] if self.knows else [self.head(h)]
         return torch.cat(heads, 1).flatten(1)

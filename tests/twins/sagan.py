@@ -68,12 +68,12 @@ class BreedNorm(nn.Module):
         self.gain_and_bias = nn.Embedding(classes, 2 * features)  # gains less 1
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("var", torch.ones(features))
-        self.own_gain = nn.Parameter(torch.ones(features)) if own else None
-        self.own_bias = nn.Parameter(torch.zeros(features)) if own else None
+        self.base_gain = nn.Parameter(torch.ones(features)) if own else None
+        self.base_bias = nn.Parameter(torch.zeros(features)) if own else None
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         gain, bias = self.gain_and_bias(label).chunk(2, 1)
-        x = F.batch_norm(x, self.mean, self.var, self.own_gain, self.own_bias, self.training, 0.1)
+        x = F.batch_norm(x, self.mean, self.var, self.base_gain, self.base_bias, self.training, 0.1)
         return (1.0 + _wide(gain)) * x + _wide(bias)
 
 
