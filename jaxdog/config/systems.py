@@ -47,7 +47,7 @@ def _gan(config: schema.Experiment, classes: int) -> Phases:
             f"config.ema.decay is {config.ema.decay!r}, but this system has one phase: it needs one number"
         )
     spec = _gan_spec(config, classes, config.ema.decay)
-    real = config.system.batch_size * gan_spec.num_real_batches(spec)
+    real = config.system.batch_size * gan_spec.num_real_microbatches(spec)
     return (types.Phase("gan", gan.gan(spec), config.train.steps, real),)
 
 
@@ -74,7 +74,7 @@ def _progressive(config: schema.Experiment, classes: int) -> Phases:
         )
         return gan.gan(grown)
 
-    real = system.batch_size * gan_spec.num_real_batches(spec)
+    real = system.batch_size * gan_spec.num_real_microbatches(spec)
     return progressive.phases(stages, make_system, real, config.data.stored_resolution, config.seed)
 
 

@@ -24,7 +24,7 @@ State = gan_spec.State
 
 
 def gan(spec: GANSpec) -> types.System:
-    """The GAN as a system. One `step` takes a batch of `gan_spec.num_real_batches(spec)` real microbatches.
+    """The GAN as a system. One `step` takes `gan_spec.num_real_microbatches(spec)` real microbatches.
 
     Raises:
       UserError: see `gan_spec.check`.

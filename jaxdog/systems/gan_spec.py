@@ -110,8 +110,8 @@ def check(spec: GANSpec) -> None:
             raise errors.UserError(f"system.class_transition is {transition}, but {name} has no class_scale")
 
 
-def num_real_batches(spec: GANSpec) -> int:
-    """Number of real batches that one training step consumes."""
+def num_real_microbatches(spec: GANSpec) -> int:
+    """Number of real microbatches that one training step consumes."""
     g_batches = spec.loss.needs_real_logits and spec.g_fresh_reals
     return (spec.num_d_steps + g_batches) * spec.grad_accumulation_steps
 

@@ -51,7 +51,7 @@ def split_microbatches(spec: GANSpec, batch: types.Batch) -> list[types.Batch]:
       UserError: the rows cannot be split evenly.
     """
     steps = spec.grad_accumulation_steps
-    n = gan_spec.num_real_batches(spec) // steps
+    n = gan_spec.num_real_microbatches(spec) // steps
     if batch.label.shape[0] % (n * steps):
         raise errors.UserError(
             f"each device has {batch.label.shape[0]} images of a step, which cannot be split into {n} x "

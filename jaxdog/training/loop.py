@@ -2,7 +2,7 @@
 
     train           phases -> executions of k steps -> hooks
     _Session.hooks  sample grid, evaluation (with rollback) and checkpoint, each at its own interval
-    train_step.py   the compiled step: batch i, gradients, optimizer, EMA
+    train_step.py   batch i, and `system.step` compiled (gradients, optimizer, EMA: `systems`)
     rollback.py     restores the best checkpoint after a collapse
     progress.py     log lines and training time
     checkpoint.py   saves and restores the state

@@ -392,10 +392,10 @@ def test_a_relativistic_generator_may_use_a_separate_real_batch(num_d_steps: int
     }
     still = {"d_optimizer": optax.sgd(0.0)}
     count = num_d_steps + own
-    assert gan_spec.num_real_batches(spec(**changes)) == count
-    assert gan_spec.num_real_batches(spec(**changes, grad_accumulation_steps=3)) == 3 * count
+    assert gan_spec.num_real_microbatches(spec(**changes)) == count
+    assert gan_spec.num_real_microbatches(spec(**changes, grad_accumulation_steps=3)) == 3 * count
     other_loss = spec(g_fresh_reals=True, num_d_steps=num_d_steps)  # not relativistic
-    assert gan_spec.num_real_batches(other_loss) == num_d_steps
+    assert gan_spec.num_real_microbatches(other_loss) == num_d_steps
     _, _, scalars = one_step({**changes, **still}, b=8 * count)
     parts = gan_steps.split_microbatches(spec(**changes), batch(8 * count))
     expected = [float(part.image.mean() + 10 * (part.label**2).mean()) for part in parts]
