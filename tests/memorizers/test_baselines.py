@@ -88,7 +88,7 @@ def test_invalid_arguments_are_errors(source):
         baselines.imitation(source, "corner")
     with pytest.raises(ValueError, match="blend_weight is 999; a blend needs"):
         baselines.imitation(source, blend_weight=999)
-    with pytest.raises(ValueError, match="cannot draw 0 of 12"):
+    with pytest.raises(ValueError, match="cannot sample 0 of 12"):
         baselines.memorizer(source, n=0)
     with pytest.raises(ValueError, match="gives 1 images, but a blend needs 2"):
         baselines.imitation(source._replace(photos=[source.photos[0]]), n=1)
