@@ -70,7 +70,7 @@ def turns(
         for name, net in (("g", g), ("d", d))
     )
     trainer = Trainer(g, d, config, classes)
-    b, size = config.system.batch_size, config.system.resolution
+    b, size = config.system.batch_size, resolution(config)
     real = (torch.rand(b, 3, size, size) * 2 - 1).contiguous(memory_format=form)
     label = torch.randint(classes, (b,))
 
@@ -88,6 +88,11 @@ def turns(
                 image.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
     return train, sample, [sum(x.numel() for x in player.params) for player in (g, d)]
+
+
+def resolution(config: Any) -> int:
+    """The side of the images in pixels; the last one of a progressive config."""
+    return config.system.resolutions[-1] if "resolutions" in config.system else config.system.resolution
 
 
 def networks(
@@ -120,7 +125,7 @@ def _dcgan(config: Any, params: Any, classes: int, layout: torch.memory_format) 
     yield _module(
         nets.Generator("spectral", config.generator.widths, config.system.latent_dim, classes), layout
     )
-    d = nets.Discriminator("spectral", config.discriminator.widths, config.system.resolution, classes)
+    d = nets.Discriminator("spectral", config.discriminator.widths, resolution(config), classes)
     yield _module(d, layout, lambda x, label: d(x)[:, 0])
 
 
@@ -128,7 +133,7 @@ def _sagan(config: Any, params: Any, classes: int, layout: torch.memory_format) 
     nets = importlib.import_module("tests.twins.sagan")
     g, d, system = config.generator, config.discriminator, config.system
     yield _module(nets.Generator("paper", g.widths, system.latent_dim, classes, g.attention[0]), layout)
-    args = d.widths, d.halvings, classes, system.resolution, d.attention[0]
+    args = d.widths, d.halvings, classes, resolution(config), d.attention[0]
     yield _module(nets.Discriminator("paper", *args), layout)
 
 
@@ -140,7 +145,7 @@ def _leaves(nets: Any, params: Any, layout: torch.memory_format) -> dict[str, Te
 
 
 def _progan(config: Any, params: Any, classes: int, layout: torch.memory_format) -> Iterator[Player]:
-    nets, size = importlib.import_module("tests.twins.progan"), config.system.resolution
+    nets, size = importlib.import_module("tests.twins.progan"), resolution(config)
     g, d = (_leaves(nets, params[name], layout) for name in ("g", "d"))
     yield Player(lambda z, label: nets.generate(g, z, label, classes, size, None), list(g.values()), [])
     yield Player(lambda x, label: nets.judge(d, x, label, size, None), list(d.values()), [])

@@ -73,7 +73,7 @@ def test_an_unknown_family_is_an_error() -> None:
 
 def test_turns_train_and_sample() -> None:
     config = step.config_of("biggan", args_of())
-    config.system.batch_size = 2
+    config.system.batch_size = 4  # a multiple of the devices
     train, sample, counts = torch_trainers.turns(config, {}, timing.CLASSES, 1, "contiguous_format")
     ours = timing.initial_params(config)
     assert counts == [timing.count(ours[player]) for player in ("g", "d")]
