@@ -21,8 +21,7 @@ Reproduced with its quirks:
 Different:
 - The generator's step evaluates real images with the updated discriminator, his with the previous one.
 - The generator's step does not update the spectral norm of the discriminator.
-- Learning rates change one step earlier. The last batch of an epoch is filled up with images of the next
-  epoch.
+- Learning rates change one step earlier. An epoch's last batch is filled up with images of the next.
 - The bias of the attention keys, which has no effect, and the values behind the planes' signs are left out.
 """
 

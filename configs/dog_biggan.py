@@ -2,8 +2,7 @@
 
     python -m jaxdog.main --config configs/dog_biggan.py --workdir runs/dog_biggan
 
-Public score 14.95516, private 86.28; his other submission 14.83 and 82.30. This is his notebook ("K") as he
-ran it.
+Public score 14.95516, private 86.28; his other submission 14.83 and 82.30. This is his notebook ("K").
 
 Reproduced: the networks of `biggan.py` (32 and 64 channels, attention at 32x32 with keys of C/4) with a
 latent of 120, 24 per slice; hinge loss, batch size 32, one step each, Adam 0.85e-4 and 3.4e-4 (0, 0.999); EMA

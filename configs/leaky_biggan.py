@@ -9,8 +9,7 @@ Reproduced with its quirks:
 - Every norm of the generator has a dense layer of its own, without spectral norm, from [24 values of z,
   one-hot class]. Its gains have no 1 added, and it is initialized from a wrongly sliced orthogonal matrix.
 - The last feature map has no norm.
-- Slopes are 0.01 in the generator and 0.2 in the discriminator, whose first leaky ReLU is applied to the
-  image.
+- Slopes are 0.01 in G and 0.2 in D, whose first leaky ReLU is applied to the image.
 - The discriminator's class embedding has no spectral norm.
 - Images are sampled in training mode, 50 at a time, |z| < 0.8.
 

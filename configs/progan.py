@@ -24,8 +24,7 @@ Different: a box is stored at 128x128 and cropped in its original shape from the
 to 64 first); layers that only lower resolutions need are removed; the submitted images are those of the best
 checkpoint, not of the last.
 
-He tried to leave out the worst classes (`sample.exclude_classes`; `eval.final` has scores per class), which
-did not help.
+He tried to leave out the worst classes (`sample.exclude_classes`), which did not help.
 """
 
 from jaxdog.config import Config, experiment, smoke_test

@@ -2,8 +2,7 @@
 
     python -m jaxdog.main --config configs/toy.py --workdir runs/toy
 
-It demonstrates the steps and files of a run. Scores use a network with random weights (random_fid): they only
-show whether this run improves.
+Scores use a network with random weights (random_fid): they only show whether this run improves.
 """
 
 from jaxdog.config import Config, experiment, smoke_test
