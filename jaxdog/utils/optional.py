@@ -8,6 +8,7 @@ from jaxdog.utils import errors
 PACKAGES = {  # module -> (package, extra of jaxdog)
     "cv2": ("opencv-python-headless", "clean"),
     "grain": ("grain", "stream"),
+    "h5py": ("h5py", "nasnet"),
     "sklearn.cluster": ("scikit-learn", "clean"),
     "sklearn.decomposition": ("scikit-learn", "clean"),
 }

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxdog.metrics.backbones import inception_weights, nasnet, weight_files
-from jaxdog.utils import errors
+from jaxdog.utils import errors, optional
 
 # From keras/src/applications/nasnet.py, Keras 3.15: NASNet-large-no-top.h5 and NASNet-large.h5 below
 # https://storage.googleapis.com/tensorflow/keras-applications/nasnet/. According to their author, they were
@@ -146,12 +146,7 @@ def keras_layer(name: str, plan: nasnet.Plan = nasnet.LARGE) -> str:
 
 def _read_keras(path: pathlib.Path, plan: nasnet.Plan) -> weight_files.Tensors:
     """The tensors of Keras' file with the graph's names."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(
-            f"{path} is an HDF5 file, and reading it needs h5py: pip install 'jaxdog[nasnet]'"
-        ) from error
+    h5py = optional.load("h5py", f"reading {path}, an HDF5 file,")
     try:
         with h5py.File(path, "r") as file:
             return _from_keras(_datasets(file, h5py.Dataset), plan)
