@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 from flax import struct
 
 Array = jax.Array
@@ -75,43 +74,6 @@ class StyleBased(Protocol):
         ...
 
 
-# ------------------------------------------------------------------ sharding of arrays created within a step
-
-
-def shard_batch(tree: PyTree) -> PyTree:
-    """Constrains arrays [b, ...] created within a step to be sharded along the batch; a no-op without a mesh.
-
-    Without the constraint every device would sample all latents and compute everything that depends on them.
-    """
-    return _constrained(tree, jax.sharding.PartitionSpec(DATA_AXIS))
-
-
-def replicate(tree: PyTree) -> PyTree:
-    """Constrains arrays to be replicated: every device computes them, which saves communication."""
-    return _constrained(tree, jax.sharding.PartitionSpec())
-
-
-def _constrained(tree: PyTree, spec: jax.sharding.PartitionSpec) -> PyTree:
-    mesh = jax.sharding.get_abstract_mesh()
-    if DATA_AXIS not in mesh.axis_names or DATA_AXIS in mesh.manual_axes:
-        return tree
-    return jax.lax.with_sharding_constraint(tree, spec)
-
-
-def interleave(a: Array, b: Array) -> Array:
-    """Alternates the rows of a and b, both [n, ...] -> [2n, ...].
-
-    Unlike concatenation it moves no rows between devices when both are sharded along n.
-    """
-    return jnp.stack((a, b), 1).reshape(-1, *a.shape[1:])
-
-
-def deinterleave(x: Array) -> tuple[Array, Array]:
-    """Inverse of `interleave`: [2n, ...] -> two arrays [n, ...]."""
-    pairs = x.reshape(-1, 2, *x.shape[1:])
-    return pairs[:, 0], pairs[:, 1]
-
-
 # ------------------------------------------------------------------ systems and phases
 
 
@@ -125,6 +87,14 @@ class System(NamedTuple):
     prepare: Callable[[Any, Key], Any] | None = None
     # Autoencoders only: (state, batch, key) -> (the encoder's inputs, their reconstructions), in [-1, 1].
     reconstruct: Callable[[Any, Batch, Key], tuple[Array, Array]] | None = None
+    # Models with a latent vector: key [b] -> z [b, d] float32, and (state, z, label [b], key [b]) -> images.
+    # `sample` is the composition of the two. The key is for noise that the generator adds.
+    latent: Callable[[Array], Array] | None = None
+    decode: Callable[[Any, Array, Array, Array], Array] | None = None
+    # StyleBased generators only: (state, z, label [b], key [b]) -> w [b, layers, k], and (state, w, key [b])
+    # -> images. `decode` is the composition of the two.
+    map_latents: Callable[[Any, Array, Array, Array], Array] | None = None
+    synthesize: Callable[[Any, Array, Array], Array] | None = None
     # True: `step` runs under `shard_map` with each device's rows, and averages over DATA_AXIS itself.
     per_device: bool = False
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdog import types
+from jaxdog.ops import batch_layout
 from jaxdog.types import Array, Key
 from jaxdog.utils import errors
 
@@ -71,7 +72,7 @@ def indices_at(n: int, key: Key, first: Array | int, count: int) -> Array:
     """[count] int32: indices of the images at positions `first`, first + 1, ..., of n images."""
     position = jnp.asarray(first).astype(jnp.uint32) + jnp.arange(count, dtype=jnp.uint32)
     epoch, within = position // np.uint32(n), position % np.uint32(n)
-    return types.replicate(permute(within, n, key, epoch).astype(jnp.int32))
+    return batch_layout.replicate(permute(within, n, key, epoch).astype(jnp.int32))
 
 
 def permute(i: Array, n: int, key: Key, epoch: Array | int = 0) -> Array:

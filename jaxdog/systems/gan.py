@@ -31,11 +31,16 @@ def gan(spec: GANSpec) -> types.System:
     """
     gan_spec.check(spec)
     standing = spec.sample_batch_stats == "standing"
+    style_based = isinstance(spec.generator, types.StyleBased)
     return types.System(
         init=partial(_init, spec),
         step=partial(_step, spec),
         sample=partial(gan_sampling.sample, spec),
         prepare=partial(gan_sampling.compute_standing_stats, spec) if standing else None,
+        latent=spec.latent,
+        decode=partial(gan_sampling.decode, spec),
+        map_latents=partial(gan_sampling.map_latents, spec) if style_based else None,
+        synthesize=partial(gan_sampling.synthesize, spec) if style_based else None,
         per_device=spec.axis is not None,
     )
 

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxdog import types
 from jaxdog.losses import regularizers
 from jaxdog.models import layers
+from jaxdog.ops import batch_layout
 from jaxdog.systems import gan_spec
 
 Array = types.Array
@@ -70,7 +71,7 @@ def sample_latents(spec: GANSpec, key: Key, real_label: Array) -> tuple[Array, A
     z = jax.random.normal(z_key, (b, spec.latent_dim))
     label = jax.random.randint(label_key, (b,), 0, spec.classes)
     label = real_label if spec.fake_label_source == "real" else label
-    return types.shard_batch((z, label, jax.random.split(noise_key, b)))
+    return batch_layout.shard_batch((z, label, jax.random.split(noise_key, b)))
 
 
 def generate(
@@ -145,10 +146,10 @@ def discriminate(
         fake_output, model_state = apply(model_state, fake, fake_key)
         return real_output, fake_output, model_state
     # One pass for both: one power iteration of spectral norm per D step, and joint batch statistics.
-    both = jax.tree.map(types.interleave, real, fake)
+    both = jax.tree.map(batch_layout.interleave, real, fake)
     output, model_state = apply(model_state, both, dropout_key)
-    real_output = jax.tree.map(lambda x: types.deinterleave(x)[REAL], output)
-    fake_output = jax.tree.map(lambda x: types.deinterleave(x)[FAKE], output)
+    real_output = jax.tree.map(lambda x: batch_layout.deinterleave(x)[REAL], output)
+    fake_output = jax.tree.map(lambda x: batch_layout.deinterleave(x)[FAKE], output)
     return real_output, fake_output, model_state
 
 

@@ -106,15 +106,21 @@ def stage_system(stage: Stage, make_system: MakeSystem, begin: int) -> types.Sys
     def at(step: Array) -> types.System:
         return make_system(stage, progress_at(stage, step - begin))
 
-    def prepare(state: Any, key: Key) -> Any:
-        prepare = at(state.step).prepare
-        return state if prepare is None else prepare(state, key)
+    def at_step_of(name: str) -> Callable[..., Any] | None:
+        """The function `name` of the system at the state's step; None if the system does not have it."""
+        if getattr(fixed, name) is None:
+            return None
+        return lambda state, *args: getattr(at(state.step), name)(state, *args)
 
     return types.System(
         init=fixed.init,
         step=lambda state, batch, key: at(state.step + 1).step(state, batch, key),
         sample=lambda state, key, label: at(state.step).sample(state, key, label),
-        prepare=None if fixed.prepare is None else prepare,
+        prepare=at_step_of("prepare"),
+        latent=fixed.latent,
+        decode=at_step_of("decode"),
+        map_latents=at_step_of("map_latents"),
+        synthesize=at_step_of("synthesize"),
         per_device=fixed.per_device,
     )
 

@@ -67,6 +67,8 @@ def vae(spec: VAESpec) -> types.System:
         partial(_step, spec),
         partial(_sample, spec),
         reconstruct=partial(_reconstruct, spec),
+        latent=spec.latent,
+        decode=partial(_decode, spec),
     )
 
 
@@ -167,10 +169,15 @@ def _forward(module: nn.Module, params: PyTree, model_state: PyTree, *inputs: Ar
 
 def _sample(spec: VAESpec, state: State, key: Array, label: Array) -> Array:
     """Images [b, h, w, c] decoded from the prior, for keys [b] and labels [b]."""
-    return spec.postprocess(_decode(spec, state.g, spec.latent(key), label, key))
+    return _decode(spec, state, spec.latent(key), label, key)
 
 
-def _decode(spec: VAESpec, g: types.PlayerState, z: Array, label: Array, key: Array) -> Array:
+def _decode(spec: VAESpec, state: State, z: Array, label: Array, key: Array) -> Array:
+    """Images [b, h, w, c] decoded from latents [b, latent_dim], for labels [b] and keys [b]."""
+    return spec.postprocess(_apply_decoder(spec, state.g, z, label, key))
+
+
+def _apply_decoder(spec: VAESpec, g: types.PlayerState, z: Array, label: Array, key: Array) -> Array:
     image: Any = spec.decoder.apply({"params": g.params, **g.model_state}, z, label, train=False, key=key)
     return image
 
@@ -182,4 +189,4 @@ def _reconstruct(spec: VAESpec, state: State, batch: types.Batch, key: Key) -> t
     variables = {"params": state.encoder.params, **state.encoder.model_state}
     posterior: Any = spec.encoder.apply(variables, batch.image, train=False)
     keys = jax.random.split(noise_key, batch.label.shape[0])
-    return batch.image, _decode(spec, state.g, posterior[0], batch.label, keys)
+    return batch.image, _apply_decoder(spec, state.g, posterior[0], batch.label, keys)

@@ -1,0 +1,65 @@
+"""Sampling is the composition of its parts: equal programs, so equal bits."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxdog import types
+from jaxdog.config import build
+from jaxdog.data import batches
+from jaxdog.systems import sampling
+from tests.config import test_build
+
+WITH_LATENTS = ("biggan", "vae", "progan", "stylegan", "stylegan2")
+KEYS = sampling.image_keys(jax.random.key(3), 4)
+LABEL = jnp.array([0, 1, 2, 0], jnp.int32)
+
+
+def last_system(name: str) -> tuple[types.System, Any]:
+    """The system of a config's last phase, and its abstract state."""
+    path = next(path for path in test_build.CONFIGS if path.stem == name)
+    config = build.check(test_build.load(path).get_config("test"))
+    phase, side = build.phases(config, 3)[-1], config.data.stored_resolution
+
+    def init() -> Any:
+        data = batches.make_data(jnp.zeros((1, side, side, 3), jnp.uint8), jnp.zeros(1, jnp.int32))
+        batch = batches.batch(data, jax.random.key(0), 0, phase.batch_size)
+        return phase.system.init(jax.random.key(0), batch)
+
+    return phase.system, jax.eval_shape(init)
+
+
+def program(function: Any, *args: Any) -> str:
+    return str(jax.make_jaxpr(function)(*args))
+
+
+@pytest.mark.parametrize("name", WITH_LATENTS)
+def test_sampling_decodes_latents(name):
+    system, state = last_system(name)
+
+    def composed(state, key, label):
+        return system.decode(state, system.latent(key), label, key)
+
+    assert program(composed, state, KEYS, LABEL) == program(system.sample, state, KEYS, LABEL)
+
+
+@pytest.mark.parametrize("name", ["stylegan", "stylegan2"])
+def test_decoding_maps_and_synthesizes(name):
+    system, state = last_system(name)
+    z = system.latent(KEYS)
+
+    def composed(state, z, label, key):
+        return system.synthesize(state, system.map_latents(state, z, label, key), key)
+
+    assert program(composed, state, z, LABEL, KEYS) == program(system.decode, state, z, LABEL, KEYS)
+
+
+def test_other_systems_say_so():
+    for name in ("biggan", "vae", "progan"):
+        system, _ = last_system(name)
+        assert system.map_latents is None and system.synthesize is None
+    for name in ("vqvae2", "memorizer"):
+        system, _ = last_system(name)
+        assert system.latent is None and system.decode is None
