@@ -74,6 +74,7 @@ def test_fsdp_shards_large_arrays_along_their_longest_divisible_axis() -> None:
     assert {x.spec for x in sharding.state_shardings(shapes, mesh, fsdp=False).values()} == {P()}
 
 
+@pytest.mark.long
 def test_fsdp_learns_the_same_with_less_memory(
     replicated: tuple[Any, Any, list[Any]], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,7 @@ def test_fsdp_learns_the_same_with_less_memory(
     assert functions.train_steps._cache_size() == 1
 
 
+@pytest.mark.long
 def test_remat_does_not_change_gradients(replicated: tuple[Any, Any, list[Any]]) -> None:
     data, _, history = replicated
     phase = build.phases(config(**{"parallel.remat": True}), test_systems.CLASSES)[0]
@@ -109,6 +111,7 @@ def test_remat_does_not_change_gradients(replicated: tuple[Any, Any, list[Any]])
         chex.assert_trees_all_close(one, two, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_remat_keeps_fewer_residuals_in_every_gan() -> None:
     """Bytes of residuals of each network's forward pass, as traced."""
     seen = set()
@@ -161,6 +164,7 @@ def _residuals(checked: schema.Experiment, remat: bool) -> dict[str, int]:
     return found
 
 
+@pytest.mark.long
 def test_per_device_steps_average_the_gradients() -> None:
     """SGD is linear in the gradient: four devices' parameters are the mean of four runs on their rows."""
     mesh, b = sharding.make_mesh(), 16
@@ -188,6 +192,7 @@ def test_per_device_steps_average_the_gradients() -> None:
         assert jax.tree.leaves(other)  # something was learnt
 
 
+@pytest.mark.long
 def test_batch_norm_per_device_trains(replicated: tuple[Any, Any, list[Any]]) -> None:
     data, _, history = replicated
     phase = build.phases(config(**{"parallel.sync_batch_norm": False}), test_systems.CLASSES)[0]
@@ -214,6 +219,7 @@ def test_gan_only_fields_are_refused_elsewhere(field: str, value: bool) -> None:
         build.check(given)
 
 
+@pytest.mark.long
 def test_the_work_of_a_step_is_split_over_the_devices() -> None:
     """Each of four devices does a quarter of the operations."""
     phase = build.phases(config(), test_systems.CLASSES)[0]
@@ -248,6 +254,7 @@ def test_factorizations_for_tpus_run_on_the_host_if_possible(monkeypatch: pytest
     assert sharding.factorization_mesh(tpu) is tpu
 
 
+@pytest.mark.long
 def test_inference_convolutions_use_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """On jaxlib 0.10, where YNNPACK runs convolutions on one core; XLA_FLAGS takes precedence."""
     x, kernel = jnp.ones((8, 16, 16, 32)), jnp.ones((3, 3, 32, 32))

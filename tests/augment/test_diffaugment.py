@@ -144,6 +144,7 @@ def test_controllers_compute_p() -> None:
         diffaugment.fixed(1.5)
 
 
+@pytest.mark.long
 def test_a_gan_augments_real_and_generated_images() -> None:
     """An augmentation that sets every pixel to 0: no gradient reaches the generator where p is 1."""
 
@@ -163,6 +164,7 @@ def test_a_gan_augments_real_and_generated_images() -> None:
         assert scalars["augment_p"] == controller.p(jnp.asarray(0), ())
 
 
+@pytest.mark.long
 def test_ada_controls_p_of_a_gan() -> None:
     spec = test_gan.spec(
         diffaugment=(partial(diffaugment.cutout, ratio=0.5),),

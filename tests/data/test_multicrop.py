@@ -243,6 +243,7 @@ def test_boxes_beyond_the_photo_are_clipped_and_empty_ones_left_out():
     assert counts(photo, (120, 20, 160, 60), (30, 30, 30, 70)) == (0, 0, 0)
 
 
+@pytest.mark.long
 def test_plain_crops_are_restored_exactly_and_large_ones_are_rotated():
     """Augmentation of each crop type: PLAIN crops are restored exactly, for any random key."""
     photo = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)

@@ -97,6 +97,7 @@ def test_images_on_disk_score_like_images_in_graph(four: evaluate.Evaluator, sco
         np.testing.assert_allclose(written[name], scores[name], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_one_device_and_another_batch_size_change_nothing(
     network: inception_weights.Weights, cache: pathlib.Path, scores: dict[str, Any]
 ) -> None:
@@ -141,6 +142,7 @@ def test_real_side_is_read_from_its_cache(
     assert again.real.class_names == ("a", "b", "c")
 
 
+@pytest.mark.long
 def test_weights_with_a_classifier_give_the_inception_score(
     network: inception_weights.Weights, cache: pathlib.Path
 ) -> None:

@@ -39,6 +39,7 @@ def result(suite: metric_suite.MetricSuite) -> metric_suite.Result:
     return suite.scores(FAKE, ALL)
 
 
+@pytest.mark.long
 def test_every_metric_is_a_plain_float_under_its_name(result, suite):
     assert set(result.scores) == {
         *("fid768", "fid2048", "mifid", "memorization_distance", "inception_score", "inception_score_std"),
@@ -67,6 +68,7 @@ def test_each_class_has_its_scores(result):
     np.testing.assert_allclose(result.per_class["collie"]["fid2048"], fid.frechet_exact(*rows), rtol=1e-4)
 
 
+@pytest.mark.long
 def test_devices_padding_and_order_change_nothing(result):
     """45 rows on 4 devices are padded to 48; on one device they are not, and here they come backwards."""
     alone = metric_suite.MetricSuite(REAL, Mesh(np.array(jax.devices()[:1]), ("data",)))

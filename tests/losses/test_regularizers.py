@@ -189,6 +189,7 @@ def test_lazy_regularization_is_rare_and_weighs_more() -> None:
         )
 
 
+@pytest.mark.long
 def test_a_gan_adds_its_regularizers_to_its_losses() -> None:
     """All at once: the losses are their parts' sum, states change, and accumulation is one large batch."""
     of_d = {

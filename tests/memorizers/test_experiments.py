@@ -43,6 +43,7 @@ def train(checked: schema.Experiment) -> tuple[crop_dataset.CropDataset, np.ndar
     return crops, shown
 
 
+@pytest.mark.long
 def test_samples_after_training_are_the_training_images():
     fields = {
         "data.toy_photos": 70,
@@ -150,7 +151,7 @@ def test_scores_and_report_have_a_warning(name, cheat, tmp_path):
     }}  # fmt: skip
     nothing: Any = None
     run = runs.Run(
-        checked, tmp_path, sharding.make_mesh(), nothing, build.phases(checked, 4), nothing, nothing, nothing
+        checked, tmp_path, sharding.make_mesh(), nothing, build.phases(checked, 4), *4 * [nothing]
     )
     writer = Lines()
     runs.record_scores(run, writer, 2, scored, checked.sample, final=True)  # pyright: ignore[reportArgumentType]

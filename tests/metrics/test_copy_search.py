@@ -73,6 +73,7 @@ def test_descriptors_are_invariant_to_brightness_contrast_and_size():
 # ------------------------------------------------------------------ what is found
 
 
+@pytest.mark.long
 def test_a_photo_itself_is_found_whole(photos):
     found = ask(photos, photos)
     np.testing.assert_array_equal(found.photo, np.arange(N))
@@ -172,6 +173,7 @@ def test_constant_images_and_photos_have_no_similarity(photos):
     assert (found.similarity[[3, 5]] < 0.1).all() and (np.delete(found.similarity, [3, 5]) > 0.999).all()
 
 
+@pytest.mark.long
 def test_blocks_batches_and_devices_change_nothing(photos):
     image = squashed(toy.dogs(N, 3))
     want = ask(image, photos)

@@ -189,6 +189,7 @@ def run_test(drawn: tuple, image: np.ndarray) -> copy_test.CopyTestResult:
     return copy_test.copy_test(found, baseline)
 
 
+@pytest.mark.long
 def test_cheats_are_found_and_the_evidence_names_their_photos(drawn):
     made = [baselines.memorizer(drawn[0], "corner", 64), baselines.imitation(drawn[0], n=64)]
     for cheat in made:
@@ -207,6 +208,7 @@ def test_a_generator_that_copies_half_is_copying(drawn):
     assert run_test(drawn, image).is_copy
 
 
+@pytest.mark.long
 def test_new_drawings_are_not_copies(drawn):
     image = np.stack(
         [crop_recipes.squash(photo.read(), size=64)[0].image for photo in toy.dogs(64, 5).photos]

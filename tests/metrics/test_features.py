@@ -28,6 +28,7 @@ def test_names_of_scores_by_kind_of_weights():
         features.metric_names("guessed")
 
 
+@pytest.mark.long
 def test_one_device_and_four_agree():
     """The same images on one device and sharded over four have the same features."""
     image = np.random.default_rng(0).integers(0, 256, (4, 24, 24, 3)).astype(np.uint8)

@@ -233,12 +233,14 @@ def test_one_hot_conditions_need_no_embedding():
     assert bool(jnp.isfinite(image).all()) and float(jnp.abs(image).max()) <= 1
 
 
+@pytest.mark.long
 def test_flat_latent_goes_to_the_first_layer_only():
     _, variables, _ = small_g(hierarchical=False)
     assert variables["params"]["linear"]["kernel"].shape[0] == LATENT
     assert variables["params"]["block8"]["norm1"]["gain"]["kernel"].shape[0] == EMBED
 
 
+@pytest.mark.long
 def test_options_that_change_no_shapes_change_the_image():
     _, variables, image = small_g()
     z, _, label = inputs(2)
@@ -251,6 +253,7 @@ def test_options_that_change_no_shapes_change_the_image():
     assert set(variables["params"]["block8"]["norm1"]) == {"gain_and_bias"}
 
 
+@pytest.mark.long
 def test_discriminator_options_show_in_state_and_score():
     _, image, label = inputs(2, 32)
     base = discriminator(size=32, attention=())
@@ -292,6 +295,7 @@ def test_images_depend_on_both_latent_and_label():
     assert float(jnp.abs(net.apply(variables, z, label + 1, False) - image).max()) > 1e-3
 
 
+@pytest.mark.long
 def test_bfloat16_is_finite_near_and_leaves_parameters_alone():
     z, image, label = inputs(2, 32)
     for kind, argument in ((generator, z), (discriminator, image)):

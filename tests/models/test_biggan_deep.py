@@ -189,6 +189,7 @@ def silent(block, *arguments):
     return block.apply(variables, *arguments, True), variables
 
 
+@pytest.mark.long
 def test_generator_shortcuts_drop_channels_and_have_no_weights():
     x = jax.random.normal(KEY, (2, 4, 4, 8))
     block = biggan_deep.GeneratorBlock(4, CONV, norms.ConditionalBatchNorm, upsample=True)
@@ -207,6 +208,7 @@ def test_discriminator_shortcuts_keep_what_is_there_and_add_channels():
     np.testing.assert_array_equal(same, x)
 
 
+@pytest.mark.long
 def test_latent_and_label_reach_the_first_layer_and_every_norm():
     z, _, label = inputs(2, 32)
     net = generator(size=32, attention=())
@@ -221,6 +223,7 @@ def test_latent_and_label_reach_the_first_layer_and_every_norm():
     assert float(jnp.abs(draw(z, label + 1) - image).max()) > 1e-3
 
 
+@pytest.mark.long
 def test_bfloat16_is_finite_near_and_leaves_parameters_alone():
     z, image, label = inputs(2, 32)
     for kind, argument in ((generator, z), (discriminator, image)):

@@ -271,6 +271,7 @@ def test_sliced_start_cuts_along_the_conditions():
         assert kernel.shape == (k, 2 * c) and not kernel[used:].any()
 
 
+@pytest.mark.long
 def test_classes_beyond_the_width_have_no_effect_at_initialization():
     """4 numbers of z, 7 breeds: those from the third on are beyond the 6 channels of the last norm."""
     z, _, label = inputs(2)
@@ -288,6 +289,7 @@ def test_classes_beyond_the_width_have_no_effect_at_initialization():
     np.testing.assert_array_equal(second[:, 4:], jax.nn.one_hot(label, CLASSES))
 
 
+@pytest.mark.long
 def test_style_starts_with_gains_around_1_and_biases_around_0():
     z, _, label = inputs(2)
     variables = jax.jit(lambda key: generator(**STYLE_G).init(key, z, label, True))(KEY)
@@ -297,6 +299,7 @@ def test_style_starts_with_gains_around_1_and_biases_around_0():
     assert set(variables["params"]["block16"]["norm1"]["class_norm"]["gain"]) == {"kernel"}
 
 
+@pytest.mark.long
 def test_spread_is_of_groups_and_of_smaller_batches_as_a_whole():
     small = {**RALS_D, "size": 32, "attention": ()}
     net, whole = discriminator(**small), discriminator(**{**small, "mbstd_centered": False})

@@ -30,6 +30,7 @@ def prior(**fields: Any) -> Any:
 random_params, apply = test_transformer_prior.random_params, test_transformer_prior.apply
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attention", [(0,), (0, 1)])
 def test_each_code_depends_on_all_earlier_ones_and_on_no_other(attention: tuple[int, ...]) -> None:
     """The code at each position is changed in turn: exactly the logits after it change."""
@@ -54,6 +55,7 @@ def test_every_code_depends_on_the_class() -> None:
     assert (jnp.abs(one - other).max(-1) > 1e-4).all()
 
 
+@pytest.mark.long
 def test_probabilities_of_all_sequences_add_up_to_one_and_samples_follow_them() -> None:
     net = prior(lengths=(1, 4), codebook_size=3)
     params, n = random_params(net), 4000
@@ -70,6 +72,7 @@ def test_probabilities_of_all_sequences_add_up_to_one_and_samples_follow_them() 
         assert (np.abs(seen - expected) < 4.5 * np.sqrt(expected + 1)).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attention", [(), (0, 1)])
 def test_steps_equal_the_whole_sequence(attention: tuple[int, ...]) -> None:
     """Also where a step computes only the rows of its receptive field: 6 of the second level's 8."""

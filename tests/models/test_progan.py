@@ -186,6 +186,7 @@ def test_class_embeddings_start_within_norm_1() -> None:
 # Fading -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_generator_fades_from_the_upscaled_smaller_image_to_its_own() -> None:
     z, _, label = inputs(8)
     low, plain = generator(4), generator(8)

@@ -128,6 +128,7 @@ def test_size_must_be_what_the_widths_reach(make: Any) -> None:
         make(size=32).init(KEY, argument, LABEL, True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("embed_dim", [0, 5])
 def test_labels_have_an_effect_if_they_are_embedded(embed_dim: int) -> None:
     g, d = generator(embed_dim=embed_dim), discriminator(embed_dim=embed_dim)

@@ -292,6 +292,7 @@ def test_mapping_learns_at_its_share_of_the_rate() -> None:
 # Growing ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_generator_fades_from_the_upscaled_smaller_image_to_its_own() -> None:
     z, low = latents(), generator(size=4)
     variables = started(low, z, LABEL, False, KEYS)
@@ -339,6 +340,7 @@ def test_discriminator_fades_from_the_smaller_one_to_its_own() -> None:
 # Starts and settings ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_starts_of_both_papers() -> None:
     for modulation in MODULATIONS:
         net = generator(modulation=modulation, channels=16)
@@ -358,6 +360,7 @@ def test_starts_of_both_papers() -> None:
         assert 0.9 < np.std(params["layer1"]["conv"]["kernel"]) < 1.1
 
 
+@pytest.mark.long
 def test_bfloat16_is_near_and_gives_float32() -> None:
     rows: list[tuple[Any, tuple[Any, ...]]] = [
         (generator(modulation=modulation, size=4), (latents(), LABEL, True, KEYS))

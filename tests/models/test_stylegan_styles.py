@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxdog import types
 from jaxdog.losses import regularizers
@@ -140,6 +141,7 @@ def test_the_mean_moves_in_training_passes_that_may_move_it() -> None:
         np.testing.assert_allclose(new[stylegan.AVERAGES]["w"], expected, atol=1e-6)
 
 
+@pytest.mark.long
 def test_the_mean_goes_with_the_generators_state_and_into_its_average() -> None:
     """One step of a GAN: moved once, by the generator's pass; the average has the network's own."""
     g = generator(size=4)
@@ -199,6 +201,7 @@ def test_labels_have_an_effect_if_there_is_an_embedding() -> None:
         assert (np.abs(both(LABEL) - both(other)).max() > 1e-3) == projection
 
 
+@pytest.mark.long
 def test_path_lengths_are_of_the_derivatives_by_w() -> None:
     """Karras et al. 2020, eq. 4, on what a GAN gives to the regularizer; gradients against differences."""
     net = generator(modulation="demodulated", style_mixing_prob=0.9, size=4)

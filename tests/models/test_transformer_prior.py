@@ -40,6 +40,7 @@ sample_codes = jax.jit(code_prior.sample_codes, static_argnums=0)
 # Causality -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_each_code_depends_on_all_earlier_ones_and_on_no_other() -> None:
     """Each code occurs once, so the gradient to its row of the table is that to the code in its place."""
     net = prior()
@@ -94,6 +95,7 @@ def probabilities(net: Any, params: Any, class_index: int) -> np.ndarray:
     return np.exp(-np.asarray(code_prior.nll(logits, jnp.asarray(code)), np.float64).sum(1))
 
 
+@pytest.mark.long
 def test_probabilities_of_all_sequences_add_up_to_one() -> None:
     net = prior(lengths=(1, 3), codebook_size=3)
     params = random_params(net)
@@ -114,6 +116,7 @@ def test_frequencies_of_sampled_sequences_match_their_probabilities() -> None:
     assert np.abs(off).max() < 4.0 and np.sum(off**2) < 60  # chi square, 26 degrees of freedom: mean 26, sd 7
 
 
+@pytest.mark.long
 def test_low_temperatures_sample_the_likeliest_codes() -> None:
     net = prior()
     params = random_params(net)
@@ -123,6 +126,7 @@ def test_low_temperatures_sample_the_likeliest_codes() -> None:
     np.testing.assert_array_equal(drawn, likeliest)
 
 
+@pytest.mark.long
 def test_a_sampled_sequence_depends_only_on_its_own_key_and_class() -> None:
     net = prior()
     params, keys, label = random_params(net, 0.3), jax.random.split(KEY, 8), jnp.arange(8) % CLASSES
@@ -135,6 +139,7 @@ def test_a_sampled_sequence_depends_only_on_its_own_key_and_class() -> None:
 # Cached decoding --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lengths", [(3, 4), (2, 1, 1)])
 def test_steps_equal_the_whole_sequence(lengths: tuple[int, ...]) -> None:
     net = prior(lengths=lengths)

@@ -62,7 +62,10 @@ def test_odd_sides_cannot_be_halved():
         conv.conv2d(jnp.zeros((1, 4, 4, 1)), jnp.zeros((3, 3, 1, 1)), "twice")
 
 
-@pytest.fixture(params=("maps", "small deep maps", "large maps", "many channels", "maps on a GPU"))
+LARGE, MANY = (pytest.param(name, marks=pytest.mark.long) for name in ("large maps", "many channels"))
+
+
+@pytest.fixture(params=("maps", "small deep maps", LARGE, MANY, "maps on a GPU"))
 def maps(request, monkeypatch):
     """What maps count as: small, large, of many channels, on a GPU: these have forms of their own."""
     if request.param == "maps on a GPU":

@@ -172,6 +172,7 @@ def test_running_statistics_come_from_the_generator_step_alone(plain: types.Syst
     assert not np.array_equal(before, now)
 
 
+@pytest.mark.long
 def test_accumulation_equals_one_large_batch() -> None:
     """The same images and latents in 1 batch or in 4 give the same discriminator (without batch norm)."""
     large, small = spec(), spec(grad_accumulation_steps=4)
@@ -279,6 +280,7 @@ def one_step(changes: dict[str, Any], b: int = 8) -> tuple[gan_spec.State, gan_s
     return state, *jax.jit(system.step)(state, batch(b), jax.random.key(2))
 
 
+@pytest.mark.long
 def test_split_d_matters_only_for_layers_that_mix_images() -> None:
     together, alone = ({"split_d": split, "generator": Generator(False)} for split in (False, True))
     plain = {"discriminator": Discriminator(spectral=False)}
@@ -338,6 +340,7 @@ def test_reused_latents_are_those_of_the_last_d_step(reuse: bool) -> None:
     assert np.isclose(scalars["loss/g"], scalars["logit/fake"], atol=1e-5) == reuse
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num_d_steps", [1, 2])
 def test_one_forward_pass_of_the_generator_serves_both_players(num_d_steps: int, monkeypatch) -> None:
     """The result is that of two passes."""
@@ -425,6 +428,7 @@ def test_class_loss_of_real_images_for_d_and_of_generated_ones_for_g() -> None:
     assert not any("class" in name for name in without)
 
 
+@pytest.mark.long
 def test_class_loss_may_apply_to_generated_images_in_the_d_step() -> None:
     """Real and generated images each have the full weight and their own labels."""
     real = batch(8)._replace(label=jnp.zeros(8, jnp.int32))

@@ -178,6 +178,7 @@ def phases_of(**changes: Any) -> tuple[types.Phase, ...]:
     return build.phases(build.check(config), CLASSES)
 
 
+@pytest.mark.long
 def test_a_transition_keeps_what_it_can_and_initializes_the_rest() -> None:
     first, second, _ = phases_of()
     real = batches.batch(toy_data(), KEY, 0, 8)
@@ -340,6 +341,7 @@ def run(folder: pathlib.Path, killed_at: int = -1) -> loop.TrainResult | None:
             kept.close()
 
 
+@pytest.mark.long
 def test_a_run_resumes_exactly_from_any_checkpoint(
     tmp_path: pathlib.Path, compiled: list[train_step.CompiledPhase]
 ) -> None:

@@ -52,6 +52,10 @@ def load(path: pathlib.Path) -> schema.Experiment:
     return build.check(test_build.load(path).get_config("test"))
 
 
+# One config for each type of system, quick to compile; all others are marked long.
+QUICK = ("acgan", "progan", "vae", "vqvae2", "memorizer", "imitation")
+
+
 def every_phase() -> list[Any]:
     """(config file, index of the phase) for each phase of each file."""
     rows = []
@@ -61,7 +65,8 @@ def every_phase() -> list[Any]:
         except errors.ConfigError:  # raised by this file's tests instead of during collection
             names = [""]
         ids = [path.stem] if len(names) == 1 else [f"{path.stem}-{name}" for name in names]
-        rows += [pytest.param((path, i), id=name) for i, name in enumerate(ids)]
+        marks = () if path.stem in QUICK else pytest.mark.long
+        rows += [pytest.param((path, i), id=name, marks=marks) for i, name in enumerate(ids)]
     return rows
 
 
@@ -72,11 +77,17 @@ def networks_once(rows: list[Any]) -> Iterator[Any]:
         path = row.values[0][0]
         config = test_build.load(path).get_config("test")
         kind = tuple(config.get(part, {}).get("name") for part in ("system", "generator", "discriminator"))
-        marks = () if first.setdefault(kind, path) == path else pytest.mark.slow
-        yield pytest.param(*row.values, id=row.id, marks=marks)
+        repeated = () if first.setdefault(kind, path) == path else (pytest.mark.slow,)
+        yield pytest.param(*row.values, id=row.id, marks=(*row.marks, *repeated))
 
 
 PHASES = every_phase()
+
+
+def test_every_type_of_system_has_a_quick_config() -> None:
+    names = {test_build.load(path).get_config("test").system.name for path in test_build.CONFIGS}
+    quick = {load(path).system.name for path in test_build.CONFIGS if path.stem in QUICK}
+    assert quick == names
 
 
 def initial_state(

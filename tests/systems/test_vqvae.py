@@ -167,6 +167,7 @@ def test_a_step_of_the_autoencoder_equals_torch(first: Any) -> None:
         chex.assert_trees_all_close(after.autoencoder.model_state[level], expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_both_levels_affect_the_image(first: Any) -> None:
     given, state, *_ = first
     books, n = state.autoencoder.model_state, sum(side**2 for side in vqvae_system.map_sides(SIZE))
@@ -222,6 +223,7 @@ def second(
     return given, state, *jax.jit(phase.step)(state, batch(), KEY)
 
 
+@pytest.mark.long
 def test_the_prior_is_trained_on_codes_of_a_fixed_autoencoder(first: Any, second: Any) -> None:
     before = first[2]
     given, state, after, scalars = second

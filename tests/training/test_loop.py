@@ -200,6 +200,7 @@ def test_one_compilation_of_the_step(tmp_path: pathlib.Path, monkeypatch: pytest
     assert len(made) == 1 and made[0].train_steps._cache_size() == 1
 
 
+@pytest.mark.long
 def test_phases_follow_each_other_and_resume_inside_the_second(tmp_path: pathlib.Path) -> None:
     def transition(state: State) -> State:
         return state.replace(total=state.total + 1000.0, size=jnp.float32(8))

@@ -41,6 +41,7 @@ def test_table_of_layers():
     assert mobile["reduction_cell_0"] == "cell_4" and mobile["cell_6"] == "cell_5"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("skip", [True, False])
 def test_parameters_carry_the_names_of_the_graph(skip):
     plan = TINY._replace(skip=skip)
