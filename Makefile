@@ -4,6 +4,7 @@
 #   make test-all  all tests but the slow ones; comparisons run in an environment of their own, with torch
 #   make slow      minutes-long checks on real data
 #   make lint      format, lint and types, as in CI
+#   make docs      the documentation site, in docs/_build/html; warnings are errors
 #   make hooks     run the linters before every commit
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ DEMO := runs/toy
 PARALLEL := -n auto --maxprocesses 8 --dist loadgroup --max-worker-restart=0
 PIP_INSTALL := -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all slow lint hooks oracles clean
+.PHONY: demo test test-all slow lint docs hooks oracles clean
 
 demo: .venv/dev.stamp
 	$(BIN)/python -m jaxdog.main --config configs/toy.py --workdir $(DEMO)
@@ -36,6 +37,10 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+docs: .venv/docs.stamp
+	$(BIN)/python -m sphinx -W --keep-going -q -j auto docs docs/_build/html
+	@echo "site: docs/_build/html/index.html"
+
 hooks: .venv/dev.stamp
 	$(BIN)/pre-commit install
 
@@ -43,7 +48,7 @@ hooks: .venv/dev.stamp
 oracles: $(ORACLES)/stamp
 
 clean:
-	rm -rf .venv $(ORACLES) .pytest_cache .ruff_cache build dist
+	rm -rf .venv $(ORACLES) .pytest_cache .ruff_cache build dist docs/_build docs/generated
 
 .venv/python.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -53,6 +58,10 @@ clean:
 
 .venv/dev.stamp: .venv/python.stamp pyproject.toml constraints.txt
 	$(BIN)/python $(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+.venv/docs.stamp: .venv/dev.stamp
+	$(BIN)/python $(PIP_INSTALL) -e '.[docs]'
 	@touch $@
 
 $(ORACLES)/stamp: .venv/dev.stamp

@@ -1,6 +1,6 @@
 """ACGAN: a DCGAN whose discriminator also classifies (Odena, Olah, Shlens 2017).
 
-    python -m jaxdog.main --config configs/acgan.py --workdir runs/acgan
+    jaxdog train acgan
 
 hirune924 tried it in 2019 and saw no gain from classes. His settings are not known, so these are the paper's:
 batch norm and ReLU in the generator; leaky ReLU of slope 0.2, batch norm and dropout of 0.5 in the

@@ -1,6 +1,6 @@
 """ACLSGAN: hirune924's least-squares DCGAN of `lsgan_sn.py` with an auxiliary classifier.
 
-    python -m jaxdog.main --config configs/aclsgan.py --workdir runs/aclsgan
+    jaxdog train aclsgan
 
 One of his trials of 2019: better than an auxiliary classifier with cross-entropy, and no better than
 `lsgan_sn.py`, his last, unconditional entry. Only this account is known, not the code. Here everything is as

@@ -1,6 +1,6 @@
 """BigGAN on Stanford Dogs at 64x64, sized for one notebook of the competition (9 hours, one GPU).
 
-    python -m jaxdog.main --config configs/biggan.py --workdir runs/biggan
+    jaxdog train biggan
 
 The networks are those of the competition's 5th place: base width 32 (G) and 64 (D), attention at 32x32 with
 keys of C/4, shared class embedding, hierarchical latents; hinge loss, one discriminator step per generator

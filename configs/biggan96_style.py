@@ -1,6 +1,6 @@
 """BigGAN at 96x96 with style and blur, 4th of the 2019 competition: bestfitting.
 
-    python -m jaxdog.main --config configs/biggan96_style.py --workdir runs/biggan96_style
+    jaxdog train biggan96_style
 
 Public score 12.46, the best of all entries that did not copy images; private 77.81. Half of its crops were
 boxes, half squares of whole photos; images were generated at 96x96 and resized to 64x64.

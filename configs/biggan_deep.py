@@ -1,6 +1,6 @@
 """BigGAN-deep on Stanford Dogs at 64x64, for comparison with `biggan.py`.
 
-    python -m jaxdog.main --config configs/biggan_deep.py --workdir runs/biggan_deep
+    jaxdog train biggan_deep
 
 This is not an entry of 2019. Dmitry Vorobiev, 5th with BigGAN (public 14.95516, private 86.28), said that
 BigGAN-deep did not work for him; his settings are not known. The networks are those of the paper's appendix

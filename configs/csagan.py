@@ -1,6 +1,6 @@
 """RaLS-C-SAGAN, a public notebook of 2019 by mpalermo.
 
-    python -m jaxdog.main --config configs/csagan.py --workdir runs/csagan
+    jaxdog train csagan
 
 A conditional DCGAN with attention, relativistic least squares and warm restarts.
 

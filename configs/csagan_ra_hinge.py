@@ -1,6 +1,6 @@
 """Conditional SAGAN with a relativistic average hinge loss, 21st of the 2019 competition: ykumards.
 
-    python -m jaxdog.main --config configs/csagan_ra_hinge.py --workdir runs/csagan_ra_hinge
+    jaxdog train csagan_ra_hinge
 
 Reproduced with its quirks:
 - The top left square of each box; rotations of at most one degree, nearest pixel, black corners, for 30 % of

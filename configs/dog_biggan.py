@@ -1,6 +1,6 @@
 """Dmitry Vorobiev's BigGAN with augmentation, EMA and denoising: 5th place of the competition.
 
-    python -m jaxdog.main --config configs/dog_biggan.py --workdir runs/dog_biggan
+    jaxdog train dog_biggan
 
 Public score 14.95516, private 86.28; his other submission 14.83 and 82.30. This is his notebook ("K").
 

@@ -1,6 +1,6 @@
 """A memorizer of 2019 with an imperfect generator, disqualified: it copies training images.
 
-    python -m jaxdog.main --config configs/dog_memorizer.py --workdir runs/dog_memorizer
+    jaxdog train dog_memorizer
 
 cdeotte's "Dog Memorizer GAN": about 7.2 on the public leaderboard with a perfect memory and images blended at
 0.999 : 0.001, about 100 with this generator at 0.70 : 0.30, to show that the metric rewards memorization. It

@@ -1,6 +1,6 @@
 """DRAGAN (Kodali et al. 2017): a gradient penalty around real images.
 
-    python -m jaxdog.main --config configs/dragan.py --workdir runs/dragan
+    jaxdog train dragan
 
 hirune924 tried it in 2019 and gave up: training collapsed. Networks, crops,
 initialization, reused latents and sampling are those of his last entry, `lsgan_sn.py`. The loss is

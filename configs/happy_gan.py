@@ -1,6 +1,6 @@
 """leonshangguan's entry of 2019, "Happy GAN": a DCGAN on filtered photos.
 
-    python -m jaxdog.main --config configs/happy_gan.py --workdir runs/happy_gan
+    jaxdog train happy_gan
 
 Public score 38.70295, private 95.85.
 

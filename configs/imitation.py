@@ -1,6 +1,6 @@
 """Training photos, each blended with 0.001 of another one; disqualified: it copies training images.
 
-    python -m jaxdog.main --config configs/imitation.py --workdir runs/imitation
+    jaxdog train imitation
 
 jazivxt's "Imitation Game" of 2019: no model, each image is 0.999 of one training photo and 0.001 of another,
 about 20 on the public leaderboard. Entries labeled like it ("aug") had 4.676 at best, and all were

@@ -1,6 +1,6 @@
 """BigGAN with leaky ReLUs and cross-entropy, 1st of the 2019 competition: tikutiku.
 
-    python -m jaxdog.main --config configs/leaky_biggan.py --workdir runs/leaky_biggan
+    jaxdog train leaky_biggan
 
 Private score 55.42, public 31.10 (the other submission: 60.15 and 31.06). Plain box crops, targets of 0.9 for
 real images, low truncation, no EMA.

@@ -1,6 +1,6 @@
 """hirune924's last entry of 2019: a least-squares DCGAN with spectral norm in both networks.
 
-    python -m jaxdog.main --config configs/lsgan_sn.py --workdir runs/lsgan_sn
+    jaxdog train lsgan_sn
 
 Public score 38.92350, private 118.93.
 

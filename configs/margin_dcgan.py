@@ -1,6 +1,6 @@
 """MeisterMorxrc's DCGAN of 2019: a margin in the discriminator's loss, four crops of each dog.
 
-    python -m jaxdog.main --config configs/margin_dcgan.py --workdir runs/margin_dcgan
+    jaxdog train margin_dcgan
 
 It led the public leaderboard for a while and ended 16th on the private one; its scores are not known.
 

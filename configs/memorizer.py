@@ -1,6 +1,6 @@
 """The memorizer of 2019 with the best public score, disqualified: it copies training images.
 
-    python -m jaxdog.main --config configs/memorizer.py --workdir runs/memorizer
+    jaxdog train memorizer
 
 hirune924's "Memorizer CGAN": 5.17518 on the public leaderboard; not a final submission, as every entry of its
 kind was disqualified (private 999999). It memorizes 10,000 crops of training photos and submits them. The

@@ -1,6 +1,6 @@
 """BigGAN with the multi-hinge loss: one head for the classes and "generated", and no other loss.
 
-    python -m jaxdog.main --config configs/multi_hinge.py --workdir runs/multi_hinge
+    jaxdog train multi_hinge
 
 "A Multi-Class Hinge Loss for Conditional GANs" (Kavalerov, Czaja, Chellappa 2021): the discriminator has a
 logit for each class and one for "generated"; the logit of an image's own class must exceed the largest of the

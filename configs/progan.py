@@ -1,6 +1,6 @@
 """Theo Viel's conditional progressive GAN, 6th of the 2019 competition.
 
-    python -m jaxdog.main --config configs/progan.py --workdir runs/progan
+    jaxdog train progan
 
 Public score 30.33, private 82.78. Resolutions from 4x4 to 64x64, (5, 10, 20, 40, 100) epochs of 346 steps. A
 limit of 32,000 s stopped his run after 66 epochs at 64x64; `train.max_hours` is that limit. On a faster

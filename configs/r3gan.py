@@ -1,6 +1,6 @@
 """A slim R3GAN (Huang et al. 2024, "The GAN is dead; long live the GAN!"), a candidate of experiments/record.
 
-    python -m jaxdog.main --config configs/r3gan.py --workdir runs/r3gan
+    jaxdog train r3gan
 
 From the paper and the official code's preset for faces at 64x64: relativistic pairing loss, R1 and R2 at
 every step, no norm, Adam with b1 = 0; weights 2 to 0.2, learning rates 2e-4 to 5e-5, b2 0.9 to 0.99, all

@@ -1,6 +1,6 @@
 """RaLS-AC-BigGAN with minibatch standard deviation, 2nd of the 2019 competition: yabae (yukia18).
 
-    python -m jaxdog.main --config configs/rals_ac_biggan.py --workdir runs/rals_ac_biggan
+    jaxdog train rals_ac_biggan
 
 Public score 15.82, private 58.36; the other of the two submissions had 15.79 and 56.47. Relativistic average
 least squares, an auxiliary classifier that the discriminator learns from real images only, attention at

@@ -1,6 +1,6 @@
 """ReACGAN: BigGAN whose discriminator embeds images and classes on a hypersphere.
 
-    python -m jaxdog.main --config configs/reacgan.py --workdir runs/reacgan
+    jaxdog train reacgan
 
 "Rebooting ACGAN" (Kang, Shim, Cho, Park 2021): the discriminator's logit is unconditional. In addition, each
 image is embedded on a sphere, attracted to its class and repelled from images of other classes in the batch

@@ -1,6 +1,6 @@
 """The 2nd place's BigGAN of 2019 with later techniques, a candidate of experiments/record.
 
-    python -m jaxdog.main --config configs/record_biggan.py --workdir runs/record_biggan
+    jaxdog train record_biggan
 
 Networks, losses and learning rates of `rals_ac_biggan.py`, 1.5 times as wide: a discriminator twice as wide
 as the generator, relativistic average least squares, projection and an auxiliary classifier, minibatch

@@ -1,6 +1,6 @@
 """SAGAN (Zhang et al. 2019) on Stanford Dogs at 64x64.
 
-    python -m jaxdog.main --config configs/sagan.py --workdir runs/sagan
+    jaxdog train sagan
 
 From the paper: residual networks of 64 channels, spectral norm in both networks, attention over 32x32 with
 keys of C/8, a gain and a bias per class in the generator's norms, projection in the discriminator, hinge

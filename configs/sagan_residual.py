@@ -1,6 +1,6 @@
 """SAGAN with residual connections, a public notebook of 2019.
 
-    python -m jaxdog.main --config configs/sagan_residual.py --workdir runs/sagan_residual
+    jaxdog train sagan_residual
 
 Narrow networks (32 channels) with attention over 32x32 as in the first version of the paper: no pooling,
 values as wide as the map, no convolution after it. Reproduced with its quirks: latents of length 1; squares

@@ -1,6 +1,6 @@
 """johannl's entry of 2019: a DCGAN with spectral norm, self-modulated batch norm and parts of StyleGAN.
 
-    python -m jaxdog.main --config configs/sn_dcgan_style.py --workdir runs/sn_dcgan_style
+    jaxdog train sn_dcgan_style
 
 Public score 38.26191, private 96.42.
 

@@ -1,6 +1,6 @@
 """SNGAN with projection: spectral norm in a residual discriminator, conditional batch norm in the generator.
 
-    python -m jaxdog.main --config configs/sngan.py --workdir runs/sngan
+    jaxdog train sngan
 
 Miyato et al. 2018 and Miyato & Koyama 2018, as in the official code for cats and dogs at 64x64. hirune924
 tried to run this Chainer code in 2019, but could not on Kaggle. Generator: blocks of 512, 256, 128 and 64

@@ -1,6 +1,6 @@
 """StyleGAN (Karras et al. 2019) at 64x64, grown from 8x8.
 
-    python -m jaxdog.main --config configs/stylegan.py --workdir runs/stylegan
+    jaxdog train stylegan
 
 In 2019 it was considered too slow for the competition's nine hours; no entry is known. `train.max_hours` is
 that limit: a run that does not get to 64x64 in time submits images of a lower resolution, enlarged.

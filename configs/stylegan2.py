@@ -1,6 +1,6 @@
 """StyleGAN2 (Karras et al. 2020, config F) at 64x64.
 
-    python -m jaxdog.main --config configs/stylegan2.py --workdir runs/stylegan2
+    jaxdog train stylegan2
 
 No entry of 2019: the paper appeared half a year later. From the paper (sec. 2 to 4, app. B) and its official
 code: modulated and demodulated convolutions, images of all resolutions added up, a residual discriminator, no

@@ -1,6 +1,6 @@
 """A decoder trained to reproduce its training images; disqualified: it copies training images.
 
-    python -m jaxdog.main --config configs/supervised.py --workdir runs/supervised
+    jaxdog train supervised
 
 cdeotte's "Supervised Generative Dog Net", a demonstration; of entries labeled like it ("sup") the best had
 5.857 in public, and all were disqualified (private 999999). There is no discriminator: a decoder learns to

@@ -1,6 +1,6 @@
 """A small BigGAN on drawn dogs: a whole run in minutes on a CPU, without files or network access.
 
-    python -m jaxdog.main --config configs/toy.py --workdir runs/toy
+    jaxdog train toy
 
 Scores use a network with random weights (random_fid): they only show whether this run improves.
 """

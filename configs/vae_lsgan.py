@@ -1,7 +1,7 @@
 """The least-squares DCGAN of `lsgan_sn.py`, initialized from a variational autoencoder.
 
-    python -m jaxdog.main --config configs/vae.py --workdir runs/vae
-    python -m jaxdog.main --config configs/vae_lsgan.py --workdir runs/vae_lsgan
+    jaxdog train vae
+    jaxdog train vae_lsgan
 
 One of hirune924's trials of 2019. He saw no effect and suspected that the initialization is forgotten; no
 source was found. The generator is initialized from the decoder, the discriminator's convolutions from the

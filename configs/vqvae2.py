@@ -1,6 +1,6 @@
 """VQ-VAE-2 on Stanford Dogs at 64x64: an autoencoder with discrete codes, then a prior over the codes.
 
-    python -m jaxdog.main --config configs/vqvae2.py --workdir runs/vqvae2
+    jaxdog train vqvae2
 
 One of the trials of 2019 that were given up: its author found the second stage too slow for a notebook of
 nine hours, and his settings are not published. These are the paper's (Razavi, van den Oord, Vinyals 2019)

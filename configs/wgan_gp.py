@@ -1,6 +1,6 @@
 """WGAN-GP with residual networks (Gulrajani et al. 2017) at 64x64.
 
-    python -m jaxdog.main --config configs/wgan_gp.py --workdir runs/wgan_gp
+    jaxdog train wgan_gp
 
 hirune924 tried it in 2019: it trained, and scored slightly worse than his least squares. His settings are not
 known, so these are the official code's for 64x64: blocks of 512, 256, 128 and 64 channels with batch

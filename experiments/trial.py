@@ -75,10 +75,10 @@ def check_budget(made: argparse.ArgumentParser, args: argparse.Namespace) -> Non
 
 def overrides(args: argparse.Namespace) -> dict[str, Any]:
     """--set as fields and values."""
-    from jaxdog import commands
+    from jaxdog.config import saved
 
     fields = (x.partition("=") for x in args.set)
-    return {field: commands.lists_to_tuples(json.loads(value)) for field, _, value in fields}
+    return {field: saved.lists_to_tuples(json.loads(value)) for field, _, value in fields}
 
 
 # Tasks ------------------------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ class Trial:
         if system.reconstruct is None:
             return {}
         extractor, key = self.run.evaluator().extractor, train_step.key_for(self.seed, train_step.RECONSTRUCT)
-        crops = runs.host_data(self.run.crops)
+        crops = runs.host_data(self.run.crops())
         return reconstruction.reconstruct(extractor, system, self.state, key, crops, samples).scores
 
     def grid(self, path: pathlib.Path, count: int = 36) -> None:

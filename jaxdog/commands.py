@@ -1,22 +1,26 @@
 """The modes of the command line."""
 
+import contextlib
 import json
 import logging
 import os
 import pathlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from jaxdog import cost, runs, sampling_sweep
+from jaxdog import cost, runs, sampling_sweep, sharding
 from jaxdog.cleaning import filters, label_page, pipeline
-from jaxdog.config import build
+from jaxdog.config import build, saved, schema
+from jaxdog.data import crop_dataset
 from jaxdog.evaluation import copies, generation, reconstruction, submission
 from jaxdog.memorizers import baselines
+from jaxdog.render import decoding, media, sheets
 from jaxdog.report import report
-from jaxdog.training import loop, train_step, writers
+from jaxdog.training import callbacks, loop, train_step, writers
 from jaxdog.utils import errors, files, plots
 
 log = logging.getLogger("jaxdog")
@@ -65,16 +69,14 @@ def run_mode(
         log.info("report: %s", report.write(folder))
         return
     if config is None:
-        config = load_config(folder)
-    experiment = build.check(config)
-    cache_dir = pathlib.Path(experiment.data.cache_dir).expanduser()
-    jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
+        config = saved.load(folder)
+    experiment, cache_dir = _prepare(config)
     if jax.process_index() == 0:
         print(config.to_json_best_effort(indent=2))
-    if build.cheat(experiment):
-        log.warning("%s\n%s\n%s", "!" * 80, baselines.WARNING, "!" * 80)
     if dry_run:
         cost.print_costs(experiment)
+    elif mode == "train":
+        _train(config, experiment, cache_dir, folder, ())
     elif mode == "find_batch_size":
         cost.find_batch_size(experiment)
     elif mode == "clean":
@@ -83,13 +85,24 @@ def run_mode(
         _, crops = pipeline.load_crops(experiment, cache_dir)
         label_page.serve(crops, folder / pipeline.LABELS, experiment.seed, port)
     else:
-        if mode == "train":
-            _save_config(config, folder)
-        run = runs.make(experiment, folder, cache_dir, training=mode == "train", scoring=mode != "sample")
-        if mode == "sample":
-            _sample(run, num_samples)
-        else:
-            {"train": _train, "evaluate": _evaluate, "submit": _submit}[mode](run)
+        run = runs.make(experiment, folder, cache_dir, training=False, scoring=mode != "sample")
+        runs.find_step(run)  # before the writer creates files
+        with writers.Writer(folder, step=None, enabled=jax.process_index() == 0) as writer:
+            if mode == "sample":
+                _sample(run, writer, num_samples)
+            else:
+                {"evaluate": _evaluate, "submit": _submit}[mode](run, writer)
+
+
+def _prepare(config: ml_collections.ConfigDict) -> tuple[schema.Experiment, pathlib.Path]:
+    """The checked config and its cache folder, which also caches compiled programs unless JAX has a cache."""
+    experiment = build.check(config)
+    if build.cheat(experiment):
+        log.warning("%s\n%s\n%s", "!" * 80, baselines.WARNING, "!" * 80)
+    cache_dir = pathlib.Path(experiment.data.cache_dir).expanduser()
+    if not jax.config.values["jax_compilation_cache_dir"]:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
+    return experiment, cache_dir
 
 
 def _set_up_logging() -> None:
@@ -104,35 +117,12 @@ def _set_up_logging() -> None:
 # ------------------------------------------------------------------ config.json
 
 
-def load_config(folder: pathlib.Path) -> ml_collections.ConfigDict:
-    """The config that a run saved in its work folder; raises MissingFileError if there is none."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise errors.MissingFileError(
-            f"{path} does not exist: {folder} is not the work folder of a run. Give --config."
-        )
-    return ml_collections.ConfigDict(lists_to_tuples(json.loads(path.read_text())))
-
-
-def lists_to_tuples(value: Any) -> Any:
-    """A JSON value with tuples, which configs hold, in place of lists."""
-    if isinstance(value, dict):
-        return {name: lists_to_tuples(x) for name, x in value.items()}
-    return tuple(lists_to_tuples(x) for x in value) if isinstance(value, list) else value
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """The fields of a config, read from JSON, by their dotted names."""
-    if not isinstance(tree, dict):
-        return {prefix[:-1]: tree}
-    return {name: x for key, sub in tree.items() for name, x in flatten(sub, f"{prefix}{key}.").items()}
-
-
 def _save_config(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
     """Writes config.json; raises ConfigError if the folder holds another experiment."""
     path = folder / "config.json"
     if path.is_file():
-        old, new = flatten(json.loads(path.read_text())), flatten(json.loads(config.to_json_best_effort()))
+        old = saved.flatten(json.loads(path.read_text()))
+        new = saved.flatten(json.loads(config.to_json_best_effort()))
         changed = [
             f"{name} is {new.get(name)!r}, was {old.get(name)!r}"
             for name in sorted(old.keys() | new.keys())
@@ -151,80 +141,86 @@ def _save_config(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Non
 # ------------------------------------------------------------------ modes
 
 
-def _train(run: runs.Run) -> None:
-    """Trains or resumes; at the end writes, scores and reports a submission."""
-    latest = run.checkpoints.latest() or 0
-    with writers.Writer(run.folder, step=latest, enabled=jax.process_index() == 0) as writer:
-        result = loop.train(runs.train_setup(run, writer))
-    if result.reason == "signal":
-        log.info("stopped at step %d. Rerun the command to resume.", result.step)
-        return
-    log.info("trained to step %d in %.2f hours (%s)", result.step, result.seconds / 3600, result.reason)
-    _submit(run)
+def train(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, listeners: Iterable[object] = ()
+) -> tuple[loop.TrainResult, dict[str, Any]]:
+    """Trains or resumes; at the end writes, scores and reports a submission.
+
+    Args:
+      config: the experiment.
+      folder: the work folder, created if missing.
+      listeners: callbacks, see `training.callbacks`.
+
+    Returns how training ended, and the scores of the submission; {} if training was stopped.
+    """
+    listeners = callbacks.check(listeners)
+    return _train(config, *_prepare(config), folder, listeners)
 
 
-def _submit(run: runs.Run) -> None:
+def _train(
+    config: ml_collections.ConfigDict,
+    experiment: schema.Experiment,
+    cache_dir: pathlib.Path,
+    folder: pathlib.Path,
+    listeners: Iterable[object],
+) -> tuple[loop.TrainResult, dict[str, Any]]:
+    """`train` with a config that has been checked."""
+    _save_config(config, folder)
+    run = runs.make(experiment, folder, cache_dir, training=True, scoring=True)
+    latest, fields = run.checkpoints.latest() or 0, json.loads(config.to_json_best_effort())
+    with (
+        contextlib.closing(run.checkpoints),
+        writers.Writer(folder, latest, jax.process_index() == 0, listeners, fields) as writer,
+    ):
+        setup = runs.train_setup(run, writer)
+        loop.check(setup)
+        runs.save_dataset(run)
+        result = loop.train(setup)
+        if result.reason in ("signal", "callback"):
+            log.info("stopped at step %d. Rerun the command to resume.", result.step)
+            return result, {}
+        log.info("trained to step %d in %.2f hours (%s)", result.step, result.seconds / 3600, result.reason)
+        return result, _submit(run, writer)
+
+
+def _submit(run: runs.Run, writer: writers.Writer) -> dict[str, Any]:
     """Writes images.zip from the best checkpoint with the best sampling options, and scores it."""
-    step, option = _best_checkpoint(run)
-    option = _swept(run, option, step)
+    step, option = _best_option(run)
     images, label = _generate(run, option, run.config.submit.images)
     if jax.process_index() == 0:
         info = submission.write_zip(
             run.folder / "images.zip", [images], len(images), run.config.submit.resolution
         )
         log.info("images.zip: %d images, %.1f MB, sha256 %s", info.count, info.bytes / 1e6, info.sha256)
-    _score(run, step, option, images, label)
+        _write_media(run, option)
+    return _score(run, writer, step, option, images, label)
 
 
-def _evaluate(run: runs.Run) -> None:
+def _evaluate(run: runs.Run, writer: writers.Writer) -> None:
     """Scores the images that `_submit` would write."""
-    step, option = _best_checkpoint(run)
-    option = _swept(run, option, step)
-    _score(run, step, option, *_generate(run, option, run.config.submit.images))
+    step, option = _best_option(run)
+    _score(run, writer, step, option, *_generate(run, option, run.config.submit.images))
 
 
-def _sample(run: runs.Run, num_samples: int) -> None:
+def _sample(run: runs.Run, writer: writers.Writer, num_samples: int) -> None:
     """Writes samples.zip and a grid, from the best checkpoint; does not start a sweep."""
-    step, option = _best_checkpoint(run)
-    option = _swept(run, option, step, start=False)
+    step, option = _best_option(run, start=False)
     images, _ = _generate(run, option, num_samples)
     if jax.process_index() != 0:
         return
     submission.write_zip(run.folder / "samples.zip", [images], num_samples, run.config.submit.resolution)
-    with writers.Writer(run.folder, step=None) as writer:
-        writer.image("samples", step, plots.grid(images[:400], columns=20 if num_samples >= 100 else 10))
+    writer.image("samples", step, plots.grid(images[:400], columns=20 if num_samples >= 100 else 10))
     log.info("%s and grids/samples_%08d.png", run.folder / "samples.zip", step)
 
 
 # ------------------------------------------------------------------ the best checkpoint's images
 
 
-def _best_checkpoint(run: runs.Run) -> tuple[int, runs.SamplingOption]:
-    """Step of the best checkpoint, and its state with the config's sampling options."""
-    step = run.checkpoints.best()
-    if step is None:
-        raise errors.MissingFileError(
-            f"{run.checkpoints.folder} holds no checkpoint: nothing has been trained here yet"
-        )
-    state, _ = train_step.restore(run.checkpoints, run.phases, step, run.crops.image.shape[1:], run.mesh)
+def _best_option(run: runs.Run, start: bool = True) -> tuple[int, runs.SamplingOption]:
+    """Step of the best checkpoint, with the best sampling option; `start`: see `sampling_sweep`."""
+    step = runs.find_step(run)
     log.info("the best checkpoint is step %d", step)
-    phase = run.phases[train_step.phase_at(run.phases, step)]
-    return step, runs.SamplingOption(run.config.sample, phase, state)
-
-
-def _swept(run: runs.Run, option: runs.SamplingOption, step: int, start: bool = True) -> runs.SamplingOption:
-    """The best option of config.sample.sweep, if it is set: read from sweep.json, or found by scoring all.
-
-    start: whether to score them. If False and this checkpoint has no scores, `option` is returned.
-    """
-    if not run.config.sample.sweep:
-        return option
-    setting = sampling_sweep.load_best(run, step)
-    if setting is None:
-        if not start:
-            return option
-        setting = sampling_sweep.find_best(run, option, step)
-    return sampling_sweep.select(run, option, setting)
+    return step, sampling_sweep.best_option(run, runs.restore(run, step), step, start)
 
 
 def _generate(run: runs.Run, option: runs.SamplingOption, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -236,39 +232,82 @@ def _generate(run: runs.Run, option: runs.SamplingOption, n: int) -> tuple[np.nd
 
 
 def _score(
-    run: runs.Run, step: int, option: runs.SamplingOption, images: np.ndarray, label: np.ndarray
-) -> None:
-    """Scores images with the metrics of config.eval.final and writes the report."""
+    run: runs.Run,
+    writer: writers.Writer,
+    step: int,
+    option: runs.SamplingOption,
+    images: np.ndarray,
+    label: np.ndarray,
+) -> dict[str, Any]:
+    """Scores images with the metrics of config.eval.final, writes the report, and returns the scores."""
     evaluator, metrics = run.evaluator(), run.config.eval.final
     fake = evaluator.features_of(images, label)
-    scores, pairs = evaluator.score(fake, metrics), None
-    if "copies" in metrics:
-        photos = run.training_photos()
+    scores, pairs, nearest = evaluator.score(fake, metrics), None, None
+    photos = _photos(run.training_photos, "copies", scores) if "copies" in metrics else None
+    if photos is not None:
         found = copies.find_copies(images, photos.image, photos.photo, run.mesh, fake, evaluator.real)
         scores["copies"], pairs = copies.summary(found, photos), copies.pair_grid(found)
         log.info("copies: %s", "; ".join([scores["copies"]["verdict"], *scores["copies"]["reasons"]]))
-    reconstructed = _reconstruct(run, option, len(images))
+        nearest = sheets.nearest_photos(images, photos.image, photos.photo, run.mesh, media.PAIRS)
+    reconstructed = _reconstruct(run, option, len(images), scores)
     if reconstructed is not None:
         scores |= reconstructed.scores
     if jax.process_index() != 0:
-        return
-    with writers.Writer(run.folder, step=None) as writer:
-        runs.record_scores(run, writer, step, scores, option.sample, final=True)
-        writer.image("final", step, plots.grid(images[:120], columns=12))
-        if reconstructed is not None:
-            writer.image("reconstructions", step, plots.grid(reconstructed.pairs, columns=12))
-        if pairs is not None:
-            writer.image("copies", step, pairs)
+        return scores
+    runs.record_scores(run, writer, step, scores, option.sample, final=True)
+    writer.image("final", step, plots.grid(images[:120], columns=12))
+    if reconstructed is not None:
+        writer.image("reconstructions", step, plots.grid(reconstructed.pairs, columns=12))
+    if pairs is not None:
+        writer.image("copies", step, pairs)
+    if nearest is not None:
+        media.save(run.folder / report.MEDIA / report.NEAREST, sheets.pair_sheet(nearest))
     log.info("report: %s", report.write(run.folder))
+    return scores
 
 
-def _reconstruct(run: runs.Run, option: runs.SamplingOption, n: int) -> reconstruction.Reconstruction | None:
+def _photos(
+    read: Callable[[], crop_dataset.CropDataset], name: str, scores: dict[str, Any]
+) -> crop_dataset.CropDataset | None:
+    """Crops of the training photos; None if they are gone, with a warning in the log and among the scores."""
+    photos = None
+    try:
+        photos = read()
+    except (errors.UserError, OSError, ImportError, RuntimeError) as error:
+        warning = f"no {name}: the training photos cannot be read ({error})"
+        log.warning("%s", warning)
+        scores["warnings"] = (*scores["warnings"], warning)
+    return photos if sharding.all_processes_agree(photos is not None) else None
+
+
+def _write_media(run: runs.Run, option: runs.SamplingOption) -> None:
+    """Writes the images of `render.media`, in one process."""
+    sample = decoding.fixed_statistics(option.sample)
+    phases = build.phases(run.config._replace(sample=sample), runs.classes(run))
+    index = [phase.name for phase in run.phases].index(option.phase.name)
+    media.write(
+        run.folder,
+        phases[index].system,
+        jax.device_get(option.state),
+        run.dataset.class_names,
+        train_step.key_for(run.config.seed, train_step.SUBMIT),
+        sample.method,
+        sample.exclude_classes,
+    )
+
+
+def _reconstruct(
+    run: runs.Run, option: runs.SamplingOption, n: int, scores: dict[str, Any]
+) -> reconstruction.Reconstruction | None:
     """Reconstructions of up to n training images; None if the system is not an autoencoder."""
     system = option.phase.system
     if system.reconstruct is None:
         return None
+    crops = _photos(run.crops, "reconstructions", scores)
+    if crops is None:
+        return None
     extractor, key = run.evaluator().extractor, train_step.key_for(run.config.seed, train_step.RECONSTRUCT)
-    data = runs.host_data(run.crops)
+    data = runs.host_data(crops)
     reconstructed = reconstruction.reconstruct(extractor, system, option.state, key, data, n)
     for name, x in reconstructed.scores.items():
         log.info("%s %.4g", name, x)

@@ -33,18 +33,34 @@ class Cost(NamedTuple):
         return self.state_bytes + self.temp_bytes
 
 
-def lower_step(phase: types.Phase, side: int, mesh: Mesh, fsdp: bool = False) -> tuple[Any, Any]:
-    """(abstract state, lowered training step) of a phase, without reading a photo.
+def check_networks(config: schema.Experiment) -> None:
+    """Traces the initialization of all phases; raises the UserError of a network that cannot have this size.
 
-    side: height and width of the stored crops in pixels.
+    It takes about a second per phase, and reads no photo.
     """
+    mesh, side = sharding.make_mesh(), config.data.stored_resolution
+    for phase in build.phases(config, build.classes(config.data)):
+        _abstract_init(train_step.CompiledPhase(phase, 0, 1, mesh), side)
+
+
+def _abstract_init(functions: train_step.CompiledPhase, side: int) -> tuple[Any, Any]:
+    """(abstract state, abstract training set) of a phase."""
     data = jax.eval_shape(
         lambda: batches.make_data(
             jnp.zeros((NUM_IMAGES, side, side, 3), jnp.uint8), jnp.zeros(NUM_IMAGES, jnp.int32)
         )
     )
+    return jax.eval_shape(functions.init_fn, data), data
+
+
+def lower_step(phase: types.Phase, side: int, mesh: Mesh, fsdp: bool = False) -> tuple[Any, Any]:
+    """(abstract state, lowered training step) of a phase, without reading a photo.
+
+    side: height and width of the stored crops in pixels.
+    """
     functions = train_step.CompiledPhase(phase, 0, 1, mesh, fsdp)
-    state = sharding.abstract_state(jax.eval_shape(functions.init_fn, data), mesh, fsdp)
+    state, data = _abstract_init(functions, side)
+    state = sharding.abstract_state(state, mesh, fsdp)
     return state, functions.train_steps.lower(state, sharding.abstract_state(data, mesh), 0.0)
 
 

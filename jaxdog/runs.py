@@ -1,26 +1,33 @@
-"""A run: the objects that a config describes. All modes that need the photos start here."""
+"""A run: the objects that a config describes.
+
+The folder of a run stands alone: `dataset.json` and `real_features.npz` keep what sampling and scoring need
+of the photos. Photos are read for training, to search for copies, and if these files are missing.
+"""
 
 import functools
 import logging
 import pathlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxdog import sharding, types
-from jaxdog.config import build, schema, sections
-from jaxdog.data import batches, crop_dataset, crop_recipes, photos, select
-from jaxdog.evaluation import evaluate, feature_extractor, generation
+from jaxdog.config import build, photo_reader, schema, sections
+from jaxdog.data import batches, crop_dataset, crop_recipes, dataset_info, select
+from jaxdog.evaluation import evaluate, feature_extractor, generation, sampling_state, saved_features
 from jaxdog.metrics import features
 from jaxdog.metrics.backbones import inception_weights, networks
 from jaxdog.systems import sampling
 from jaxdog.training import checkpoint, loop, train_step, warm_start, writers
+from jaxdog.utils import errors, version
 
 log = logging.getLogger("jaxdog")
+
+ReadCrops = Callable[[], crop_dataset.CropDataset]
 
 
 class Run(NamedTuple):
@@ -29,12 +36,11 @@ class Run(NamedTuple):
     config: schema.Experiment
     folder: pathlib.Path
     mesh: Mesh
-    crops: crop_dataset.CropDataset  # the training set, on the host
+    dataset: dataset_info.DatasetInfo  # the training set without its images
     phases: tuple[types.Phase, ...]
     evaluator: Callable[[], evaluate.Evaluator]  # built by the first call, which computes the real features
-    training_photos: Callable[
-        [], crop_dataset.CropDataset
-    ]  # whole photos and crops to boxes, to search for copies
+    crops: ReadCrops  # the training set, on the host; read by the first call
+    training_photos: ReadCrops  # whole photos and crops to boxes, to search for copies
     checkpoints: checkpoint.Checkpoints
 
 
@@ -49,38 +55,32 @@ class SamplingOption(NamedTuple):
 def make(
     config: schema.Experiment, folder: pathlib.Path, cache_dir: pathlib.Path, training: bool, scoring: bool
 ) -> Run:
-    """Reads or prepares the photos and builds the rest.
+    """Builds everything, and reads or prepares the photos if they are needed.
 
     Args:
       config: a checked config.
       folder: the work folder.
       cache_dir: the cache of crops, real features and downloaded weights.
-      training: allows the run to write and delete checkpoints.
+      training: allows the run to write and delete checkpoints, and reads the photos.
       scoring: loads the feature network now, so that invalid weights fail before training.
     """
     mesh = sharding.make_mesh()
     load_weights = functools.cache(partial(networks.load, "inception", config.eval.weights, cache_dir))
     if scoring:
         load_weights()
-    source = build.source(config.data)
-    load_crops = partial(_load_crops, config.data, source, cache_dir)
-    crops = build.select_crops(config.data)(load_crops(build.recipe(config.data)))
-    for note in (*source.notes, *(f"broken photo left out: {name}" for name in crops.broken)):
-        log.info("%s", note)
-    log.info(
-        "%d crops of %d photos, %d classes", len(crops.image), len(source.photos), len(crops.class_names)
-    )
-    views = partial(
-        crop_recipes.whole_and_boxes, size=config.submit.resolution, resampler=config.eval.resampler
-    )
+    reader = photo_reader.PhotoReader(config, cache_dir)
+    dataset = None if training else load_dataset(folder)
+    if dataset is None:
+        dataset = reader.describe()
     return Run(
         config,
         folder,
         mesh,
-        crops,
-        phases=build.phases(config, len(crops.class_names)),
-        evaluator=functools.cache(partial(_evaluator, config, source, cache_dir, mesh, load_weights)),
-        training_photos=partial(load_crops, views),
+        dataset,
+        phases=build.phases(config, len(dataset.class_names)),
+        evaluator=functools.cache(partial(_evaluator, config, folder, dataset, reader, mesh, load_weights)),
+        crops=reader.training_set,
+        training_photos=reader.whole_and_boxes,
         checkpoints=checkpoint.Checkpoints(
             folder / "checkpoints",
             config.checkpoint.keep_last,
@@ -91,41 +91,101 @@ def make(
     )
 
 
-def _load_crops(
-    data: schema.Data, source: photos.Source, cache_dir: pathlib.Path, recipe: photos.Recipe
-) -> crop_dataset.CropDataset:
-    """All crops of a recipe, from the cache if they are there."""
-    key, workers = crop_recipes.cache_key(recipe), data.workers or None
-    return crop_dataset.load(source, recipe, key, cache_dir / "crops", workers)
+# ------------------------------------------------------------------ what the folder keeps of the photos
+
+
+def load_dataset(folder: pathlib.Path) -> dataset_info.DatasetInfo | None:
+    """The training set of a run without its images; None for a folder without dataset.json."""
+    return dataset_info.read(folder)
+
+
+def save_dataset(run: Run) -> None:
+    """Writes dataset.json; raises ConfigError if the folder holds a run with other classes."""
+    old, new = load_dataset(run.folder), run.dataset
+    if old is not None:
+        if (old.class_names, old.image_shape) != (new.class_names, new.image_shape):
+            raise errors.ConfigError(
+                f"{run.folder} holds a run with other photos: {len(old.class_names)} classes "
+                f"({', '.join(old.class_names[:3])}, ...) and crops of shape {list(old.image_shape)}; now "
+                f"there are {len(new.class_names)} ({', '.join(new.class_names[:3])}, ...) and "
+                f"{list(new.image_shape)}. Use another --workdir"
+            )
+        if old.source == new.source:
+            new = new._replace(held_out=old.held_out)
+        else:
+            log.warning("The photos have changed since %s was last trained.", run.folder)
+    if jax.process_index() == 0 and new != old:
+        dataset_info.write(run.folder, new, version.version())
 
 
 def _evaluator(
     config: schema.Experiment,
-    source: photos.Source,
-    cache_dir: pathlib.Path,
+    folder: pathlib.Path,
+    dataset: dataset_info.DatasetInfo,
+    reader: photo_reader.PhotoReader,
     mesh: Mesh,
     load_weights: Callable[[], inception_weights.Weights],
 ) -> evaluate.Evaluator:
     """An evaluator against all photos, squashed to the evaluated size."""
     size, resampler = config.submit.resolution, config.eval.resampler
-    recipe = partial(crop_recipes.squash, size=size, resampler=resampler)
-    read_images = partial(_load_crops, config.data, source, cache_dir, recipe)
     extractor = feature_extractor.FeatureExtractor("inception", load_weights(), mesh, config.eval.batch_size)
-    real = feature_extractor.real_features(
-        extractor,
-        read_images,
-        extractor.spec(f"{size}x{size}", resampler, source.key),
-        f"{source.key} {crop_recipes.cache_key(recipe)}",
-        cache_dir / "features",
-    )
-    every = config.data.select.get("hold_out", {}).get("every")
-    held_out = None if every is None else select.is_held_out(read_images().photo, every)
+    spec = extractor.spec(f"{size}x{size}", resampler, dataset.source)
+    data_key, cache_dir = f"{dataset.source} {crop_recipes.cache_key(reader.squash)}", reader.cache_dir
+    real = saved_features.load(folder, spec)
+    if sharding.all_processes_agree(real is not None):
+        assert real is not None
+        real = real._replace(file=features.cache_path(cache_dir / "features", data_key, spec))
+    else:
+        read_images = partial(_read_for_features, reader, folder)
+        real = feature_extractor.real_features(extractor, read_images, spec, data_key, cache_dir / "features")
+    held_out = _held_out(config, folder, dataset, reader, real.count)
+    if jax.process_index() == 0 and load_dataset(folder) is not None:
+        saved_features.keep(folder, real)
     return evaluate.Evaluator(extractor, real, mesh, config.eval.eps, held_out)
+
+
+def _read_for_features(reader: photo_reader.PhotoReader, folder: pathlib.Path) -> crop_dataset.CropDataset:
+    """The photos; if they are gone, the error says why they are needed."""
+    try:
+        return reader.whole()
+    except (errors.UserError, OSError) as error:
+        if load_dataset(folder) is None:
+            raise
+        raise errors.MissingFileError(
+            f"the features of the real photos must be computed, since {saved_features.describe(folder)}, but "
+            f"the photos cannot be read: {error}"
+        ) from error
+
+
+def _held_out(
+    config: schema.Experiment,
+    folder: pathlib.Path,
+    dataset: dataset_info.DatasetInfo,
+    reader: photo_reader.PhotoReader,
+    n: int,
+) -> np.ndarray | None:
+    """[n] bool, the photos that are not trained on; None without config.data.select.hold_out.
+
+    They are read from the folder, or computed and added to dataset.json if that exists.
+    """
+    every = config.data.select.get("hold_out", {}).get("every")
+    if every is None:
+        return None
+    saved = load_dataset(folder)
+    if saved is not None and saved.source == dataset.source and saved.held_out is not None:
+        held_out = np.zeros(n, bool)
+        held_out[list(saved.held_out)] = True
+        return held_out
+    held_out = select.is_held_out(reader.whole().photo, every)
+    if saved is not None and jax.process_index() == 0:
+        rows = tuple(np.flatnonzero(held_out).tolist())
+        dataset_info.write(folder, saved._replace(held_out=rows), version.version())
+    return held_out
 
 
 def classes(run: Run) -> int:
     """Number of classes."""
-    return len(run.crops.class_names)
+    return len(run.dataset.class_names)
 
 
 def host_data(crops: crop_dataset.CropDataset) -> batches.Data:
@@ -133,20 +193,82 @@ def host_data(crops: crop_dataset.CropDataset) -> batches.Data:
     return batches.Data(crops.image, crops.label, crops.original_size, crops.crop_type)
 
 
+# ------------------------------------------------------------------ checkpoints to sample from
+
+Which = Literal["best", "latest"] | int  # a checkpoint: by score, by age, or by its step
+
+
+def find_step(run: Run, which: Which = "best") -> int:
+    """The step of a checkpoint; raises MissingFileError if the run does not have it."""
+    steps = run.checkpoints.steps()
+    if not steps:
+        raise errors.MissingFileError(
+            f"{run.checkpoints.folder} holds no checkpoint: nothing has been trained here yet"
+        )
+    if which in ("best", "latest"):
+        step = run.checkpoints.best() if which == "best" else run.checkpoints.latest()
+        assert step is not None
+        return step
+    if which not in steps or isinstance(which, bool):
+        raise errors.MissingFileError(
+            f"{run.checkpoints.folder} has no checkpoint of step {which!r}; it has 'best', 'latest' and "
+            f"{', '.join(map(str, steps))}"
+        )
+    return int(which)
+
+
+def restore(run: Run, step: int) -> SamplingOption:
+    """The checkpoint of `step` with the config's sampling options.
+
+    Only arrays that sampling or reconstruction reads are read from disk, for any setting of
+    config.sample.sweep; the others are zeros.
+    """
+    index, shape = train_step.phase_at(run.phases, step), run.dataset.image_shape
+
+    def read(state: Any) -> set[str]:
+        systems = [run.phases[index].system, *_with_other_batch_stats(run, index)]
+        names = {name for system in systems for name in sampling_state.read_names(system, state, shape)}
+        emas = range(max(run.config.sample.sweep.get("ema_index", (0,))))
+        average = [name.removeprefix("ema/") for name in names if name.startswith("ema/")]
+        return names | {f"extra_emas/{i}/{name}" for i in emas for name in average}
+
+    state = train_step.restore_sampled(run.checkpoints, run.phases, step, shape, run.mesh, read)
+    return SamplingOption(run.config.sample, run.phases[index], state)
+
+
+def _with_other_batch_stats(run: Run, index: int) -> list[types.System]:
+    """The system of a phase with the other batch statistics that a sweep or a `Generator` may use."""
+    sample = run.config.sample
+    modes = {sample.batch_stats, *sample.sweep.get("batch_stats", ())}
+    modes |= {"standing"} if "batch" in modes else set()
+    samples = [sample._replace(batch_stats=mode) for mode in sorted(modes - {sample.batch_stats})]
+    configs = [run.config._replace(sample=changed) for changed in samples]
+    return [build.phases(config, classes(run))[index].system for config in configs]
+
+
 # ------------------------------------------------------------------ sampling
 
 
 def labels(run: Run, option: SamplingOption, n: int, purpose: int) -> np.ndarray:
     """Labels [n] int32 of the images sampled for a purpose (train_step.EVALUATE, train_step.SUBMIT)."""
-    sample, total = option.sample, classes(run)
-    key = jax.random.fold_in(train_step.key_for(run.config.seed, train_step.LABELS), purpose)
+    key, exclude = _labels_key(run, purpose), excluded_classes(run, option, purpose)
+    return np.asarray(sampling.labels(n, classes(run), option.sample.labels, key, exclude))
+
+
+def excluded_classes(run: Run, option: SamplingOption, purpose: int) -> tuple[int, ...]:
+    """The classes that are not sampled for a purpose: those of the config, and collapsed ones."""
+    sample, total, key = option.sample, classes(run), _labels_key(run, purpose)
     exclude = sample.exclude_classes
     if sample.labels == "skip_collapsed":
         collapsed = generation.collapsed_classes(option.phase.system, option.state, key, total, run.mesh)
         left = len(set(range(total)) - {*exclude, *collapsed})
         log.info("%d of %d classes have collapsed and are skipped", len(collapsed) if left else 0, total)
         exclude = (*exclude, *collapsed) if left else exclude
-    return np.asarray(sampling.labels(n, total, sample.labels, key, exclude))
+    return tuple(exclude)
+
+
+def _labels_key(run: Run, purpose: int) -> types.Key:
+    return jax.random.fold_in(train_step.key_for(run.config.seed, train_step.LABELS), purpose)
 
 
 def batch_size(run: Run, sample: schema.Sample) -> int:
@@ -222,7 +344,7 @@ def _evaluate(run: Run, writer: writers.Writer, phase: types.Phase, state: Any, 
 
 def _place_data(run: Run) -> batches.Data:
     """The training set on every device, or on the host if it does not fit in device_memory_fraction."""
-    data, fraction = host_data(run.crops), run.config.parallel.device_memory_fraction
+    data, fraction = host_data(run.crops()), run.config.parallel.device_memory_fraction
     size = sum(x.nbytes for x in data)
     if size <= fraction * sharding.device_memory():
         return sharding.put(data, sharding.replicated(run.mesh))

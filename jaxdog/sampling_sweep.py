@@ -46,6 +46,25 @@ def select(run: runs.Run, option: runs.SamplingOption, setting: Setting) -> runs
     return runs.SamplingOption(sample, phases[run.phases.index(option.phase)], state)
 
 
+def best_option(run: runs.Run, option: runs.SamplingOption, step: int, start: bool) -> runs.SamplingOption:
+    """The best option of config.sample.sweep: read from sweep.json, or found by scoring all.
+
+    Args:
+      run: the run.
+      option: the config's own option, which is returned if there is no sweep.
+      step: the step of the checkpoint.
+      start: whether to score them. If False and this checkpoint has no scores, `option` is returned.
+    """
+    if not run.config.sample.sweep:
+        return option
+    setting = load_best(run, step)
+    if setting is None:
+        if not start:
+            return option
+        setting = find_best(run, option, step)
+    return select(run, option, setting)
+
+
 def load_best(run: runs.Run, step: int) -> dict[str, Any] | None:
     """The result of `find_best` for the checkpoint at `step`; None if it has not run with this sweep."""
     path = run.folder / writers.SWEEP

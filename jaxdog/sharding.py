@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from jaxdog import types
+from jaxdog.utils import memory
 
 AXIS = types.DATA_AXIS
 MIN_SHARDED_SIZE = 2**12  # elements; gathering a smaller array costs more than it saves
@@ -70,7 +71,7 @@ def all_gather(tree: Any, mesh: Mesh) -> Any:
 def device_memory() -> int:
     """Memory of the first device in bytes; the host's memory if the device does not report its own."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return stats.get("bytes_limit") or memory.total_bytes()
 
 
 def compiler_options() -> dict[str, str] | None:

@@ -3,15 +3,13 @@
 import json
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from configs import toy
-from jaxdog import commands, main, runs, sharding
+from jaxdog import commands, runs, sharding
+from jaxdog.cli import entry
 from jaxdog.config import build
 from jaxdog.evaluation import submission
 from jaxdog.metrics.backbones import inception_weights, weight_files
@@ -44,9 +42,7 @@ def test_a_run_may_end_without_distances(
 ) -> None:
     checked = build.check(toy.get_config("test"))
     nothing: Any = None
-    run = runs.Run(
-        checked, tmp_path, sharding.make_mesh(), nothing, build.phases(checked, 4), nothing, nothing, nothing
-    )
+    run = runs.Run(checked, tmp_path, sharding.make_mesh(), nothing, build.phases(checked, 4), *4 * [nothing])
     about = {"weights_kind": "random", "weights_sha256": "0" * 64, "samples": 4, "real": 8}
     commands._save_config(toy.get_config("test"), tmp_path)
     with writers.Writer(tmp_path, step=None) as files, caplog.at_level("INFO", logger="jaxdog"):
@@ -57,31 +53,30 @@ def test_a_run_may_end_without_distances(
     assert report.write(tmp_path).is_file()
 
 
-@pytest.fixture
-def report_mode(tmp_path: pathlib.Path) -> Iterator[None]:
-    """The flags of `--mode=report`."""
-    with flagsaver.flagsaver():
-        flags.FLAGS(["jaxdog", "--mode=report", f"--workdir={tmp_path}"])
-        yield
+FORMS = pytest.mark.parametrize(
+    "words", [["report", "x"], ["--mode=report", "--workdir=x"]], ids=["new", "old"]
+)
 
 
-@pytest.mark.usefixtures("report_mode")
+@FORMS
 def test_mistakes_of_the_user_are_one_paragraph(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise errors.ConfigError("config.x is 1, and must be 2")
 
     monkeypatch.setattr(commands, "run_mode", fail)
     with pytest.raises(SystemExit) as stop:
-        main.main(["jaxdog"])
+        entry.main(words)
     assert stop.value.code == 1
     assert capsys.readouterr().err == "\njaxdog: config.x is 1, and must be 2\n"
 
 
-@pytest.mark.usefixtures("report_mode")
+@FORMS
 @pytest.mark.parametrize("error", [ValueError, RuntimeError, FileNotFoundError])
-def test_other_errors_keep_their_traceback(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_keep_their_traceback(
+    words: list[str], error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A bug in a custom model shows its location."""
 
     def model() -> None:
@@ -89,7 +84,7 @@ def test_other_errors_keep_their_traceback(error: type[Exception], monkeypatch: 
 
     monkeypatch.setattr(commands, "run_mode", lambda *_, **__: model())
     with pytest.raises(error, match="do not broadcast") as raised:
-        main.main(["jaxdog"])
+        entry.main(words)
     assert raised.traceback[-1].name == "model"
 
 

@@ -1,21 +1,27 @@
-"""The documentation: links, paths, fields and flags exist; the README is short and lists every config."""
+"""The documentation: links, paths, fields and commands exist; the README is short and lists every config."""
 
 import importlib
 import pathlib
 import re
+import shlex
+import tomllib
 from typing import Any
 
 import ml_collections
 import pytest
+import yaml
 
-from jaxdog import main, score
+from docs import pages
+from jaxdog.cli import entry, flags, options
+from jaxdog.config import advice, library
+from jaxdog.utils import errors
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
-    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),  # not those that `make docs` generates
     *sorted((ROOT / "experiments").rglob("README.md")),
     ROOT / "experiments" / "bench" / "notes.md",
 ]
@@ -81,8 +87,8 @@ def test_every_config_is_in_the_tables_of_systems(page):
 
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    pages = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))
-    assert not [page for page in pages if page != "README.md" and f"({page})" not in index]
+    names = sorted(path.name for kind in ("*.md", "*.ipynb") for path in (ROOT / "docs").glob(kind))
+    assert not [name for name in names if name != "README.md" and f"({name})" not in index]
 
 
 def test_every_experiment_is_in_the_index():
@@ -120,12 +126,104 @@ def test_fields_of_configs_exist(page, fields):
     assert named <= fields, sorted(named - fields)
 
 
+# Commands ------------------------------------------------------------------------------------------------
+
+LINES = r"((?:[^\n]*\\\n)*[^\n]*)"  # a line, which a backslash at its end continues
+OLD_COMMANDS = re.compile(rf"^(?: {{4}}|\$ )python -m jaxdog\.(main|score){LINES}", re.MULTILINE)
+COMMANDS = re.compile(rf"^(?: {{4}}|\$ )jaxdog {LINES}", re.MULTILINE)
+PLACEHOLDERS = ("CONFIG", "NAME")
+
+
+def check_command(words: list[str]) -> None:
+    """The words after `jaxdog` are a command, its options exist, and so does its config."""
+    overrides, rest = options.split_overrides(words)
+    args = entry.tree(rest[0]).parse_args(options.with_hyphens(rest))
+    assert rest[0] in entry.BY_NAME
+    assert not overrides or entry.BY_NAME[rest[0]].takes_overrides
+    config = getattr(args, "config", None)
+    if config and not config.startswith("my_") and config not in PLACEHOLDERS and "/" not in config:
+        library.find(config.partition(":")[0])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_flags_exist(page):
-    """Of `python -m jaxdog.main` and `python -m jaxdog.score`, whose commands may end in a backslash."""
-    known = {*main.flags.FLAGS, *score.flags.FLAGS}
-    commands = re.compile(r"python -m jaxdog\.(?:main|score)((?:[^\n]*\\\n)*[^\n]*)")
-    for command in commands.findall(page.read_text(encoding="utf-8")):
-        flags = re.findall(r"--(\w[\w.]*)", command)
-        unknown = [name for name in flags if name not in known and not name.startswith("config.")]
-        assert not unknown
+def test_commands_are_understood(page):
+    text = page.read_text(encoding="utf-8")
+    for command in COMMANDS.findall(text):
+        check_command(shlex.split(command.replace("\\\n", " "), comments=True))
+    for module, command in OLD_COMMANDS.findall(text):
+        words = shlex.split(command.replace("\\\n", " ").replace("...", ""), comments=True)
+        if module == "score":
+            check_command(["score", *words])
+            continue
+        parser = options.Parser()
+        flags.add_arguments(parser)
+        _, words = options.split_overrides(flags.two_hyphens(words))
+        parser.parse_args(options.with_hyphens(words))
+
+
+@pytest.mark.parametrize("command", ["train nothing", "train toy --dta photos/", "sampel runs/toy"])
+def test_the_check_of_commands_finds_mistakes(command):
+    with pytest.raises((SystemExit, errors.UserError)):
+        check_command(command.split())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_extras_exist(page):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"(?:jaxdog|'\.|\"\.)\[([a-z,]+)\]", text)
+    assert {name for names in named for name in names.split(",")} <= set(project["optional-dependencies"])
+
+
+def test_the_table_of_chosen_configs_is_up_to_date():
+    text = (ROOT / "docs" / "photos.md").read_text(encoding="utf-8")
+    assert advice.table() in text, "print(jaxdog.config.advice.table()) writes it anew"
+
+
+# The site ------------------------------------------------------------------------------------------------
+
+
+def test_links_of_the_site_lead_to_pages_or_to_the_repository():
+    page = ROOT / "docs" / "training.md"
+    links = (
+        "[a](data.md#crops) [b](../configs/biggan.py) [c](../experiments/entries/README.md) [d](README.md)"
+    )
+    assert pages.site_links(links, page, "training.md", "") == (
+        "[a](/data.md#crops) [b](/generated/systems/biggan.md) [c](/generated/experiments/entries.md) "
+        "[d](/index.md)"
+    )
+    links = "[a](../pyproject.toml) [b](../jaxdog/losses) [c](https://x.org/a.md) [d](nowhere.md) [e](#crops)"
+    assert pages.site_links(links, page, "training.md", "https://host") == (
+        "[a](https://host/blob/main/pyproject.toml) [b](https://host/tree/main/jaxdog/losses) "
+        "[c](https://x.org/a.md) [d](nowhere.md) [e](#crops)"
+    )
+    assert pages.site_links("[a `b`](../pyproject.toml)", page, "training.md", "") == "a `b`"
+
+
+def test_images_of_the_site_are_relative_to_the_page():
+    page = ROOT / "experiments" / "entries" / "README.md"
+    text = pages.site_links("![a](figure.png)", page, "generated/experiments/entries.md", "")
+    assert text == "![a](../../../experiments/entries/figure.png)"
+
+
+@pytest.mark.parametrize("name", ["biggan", "progan", "memorizer"])
+def test_the_page_of_a_config(name, tmp_path):
+    path = ROOT / "configs" / f"{name}.py"
+    text = "\n\n".join(pages.system_page(path, pages.system_rows(), tmp_path))
+    assert text.startswith(f"# {name}\n")
+    assert library.describe(path) in text
+    assert f"| steps | {library.load(path).train.steps:,} |" in text
+    assert (tmp_path / f"{name}-curve.png").exists() == (name != "memorizer")
+
+
+def test_every_config_has_a_row_for_its_page():
+    assert sorted(pages.system_rows()) == sorted(name.removesuffix(".py") for name in CONFIGS)
+
+
+def test_the_citation_file_agrees_with_the_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0" and citation["message"] and citation["title"]
+    assert citation["authors"] == [{"name": "The jaxdog developers"}]
+    assert citation["version"] == project["version"] and citation["license"] == project["license"]
+    assert citation["repository-code"] == pages.repository()

@@ -1,8 +1,9 @@
-"""The command line end to end: killed and resumed runs, all modes, two processes, a notebook, errors."""
+"""The command line end to end: killed and resumed runs, all modes, two processes, errors."""
 
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,13 @@ from jaxdog.training import writers
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNSCORED = ("--config.eval.every_kimg=0", "--config.eval.final=()", "--config.sample.sweep={}")
 FILES = ("config.json", "log.jsonl", "scores.jsonl", "checkpoints", "grids", "tensorboard", "images.zip")
+MEDIA = {
+    "classes.png": "Classes",
+    "interpolation.gif": "Interpolation",
+    "truncation.png": "Truncation",
+    "nearest.png": "Nearest photos",
+    "timelapse.gif": "Timelapse",
+}
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +112,9 @@ def test_a_run_writes_all_files(whole: pathlib.Path) -> None:
         assert len(archive.namelist()) == 16
     report = (whole / "report.html").read_text()
     assert "random_fid768" in report and "data:image" in report
+    for path in (whole / "media").iterdir():
+        assert f"<h2>{MEDIA[path.name]}</h2>" in report
+    assert len(list((whole / "media").iterdir())) == len(MEDIA) and len(report) < 2_000_000
     assert list((whole / "tensorboard").iterdir())
 
 
@@ -126,6 +137,7 @@ def test_held_out_photos_are_scored_and_the_best_sampling_option_is_used(whole: 
     assert final["val_random_fid768"] != final["random_fid768"]
 
 
+@pytest.mark.long
 def test_a_killed_and_resumed_run_is_bit_identical(
     whole: pathlib.Path, tmp_path: pathlib.Path, cache: pathlib.Path
 ) -> None:
@@ -168,6 +180,53 @@ def test_other_modes_work_without_a_config(whole: pathlib.Path) -> None:
     assert (whole / "report.html").exists()
 
 
+SAMPLE = """
+import hashlib, sys
+import jaxdog
+_, source, target = sys.argv
+g = jaxdog.Generator.from_pretrained(source) if target == "-" else jaxdog.Generator.from_run(source)
+if target != "-":
+    g.save_pretrained(target)
+print(hashlib.sha256(g.sample(20, classes=[g.classes[1], 2], seed=2**40).tobytes()).hexdigest())
+"""
+
+
+def test_a_moved_run_needs_neither_photos_nor_caches(
+    whole: pathlib.Path, cache: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Images and scores are equal to the bit, and so are the images of an export in another process."""
+    moved = tmp_path / "elsewhere" / "renamed"
+    shutil.copytree(whole, moved)
+    config = json.loads((moved / "config.json").read_text())
+    config["data"] |= {"source": "folder", "path": "gone/photos", "cache_dir": str(tmp_path / "new_cache")}
+    (moved / "config.json").write_text(json.dumps(config))
+    (moved / "images.zip").unlink()
+    programs = {"JAX_COMPILATION_CACHE_DIR": str(cache / "xla")}
+    text = run(sys.executable, "-m", "jaxdog.main", f"--workdir={moved}", "--mode=submit", **programs)
+    assert "no copies: the training photos cannot be read (gone/photos" in text
+    assert (moved / "images.zip").read_bytes() == (whole / "images.zip").read_bytes()
+    old, new = (writers.read_jsonl(folder / "scores.jsonl")[-1] for folder in (whole, moved))
+    assert old["final"] and "val_random_fid768" in new and "copies" in old and len(old) > 20
+    assert {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)} == {
+        "copies",
+        "warnings",
+    }
+    exported = tmp_path / "export"
+    first = run(sys.executable, "-c", SAMPLE, str(moved), str(exported), **programs)
+    shutil.rmtree(moved)
+    second = run(sys.executable, "-c", SAMPLE, str(exported), "-", **programs)
+    assert len(first) > 64 and first.splitlines()[-1] == second.splitlines()[-1]
+
+
+def test_the_folder_keeps_the_features_of_the_photos(whole: pathlib.Path, cache: pathlib.Path) -> None:
+    kept = whole / "real_features.npz"
+    assert any(kept.samefile(path) for path in (cache / "features").glob("*.npz"))
+    info = json.loads((whole / "dataset.json").read_text())
+    assert info["photos"] == 48 and info["held_out"] == [9, 19, 29, 39]
+    assert sum(info["class_counts"]) == info["crops"] == 44 and len(info["class_names"]) == 10
+
+
+@pytest.mark.long
 def test_a_run_can_be_initialized_from_another(
     whole: pathlib.Path, cache: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -188,6 +247,7 @@ def test_a_folder_of_another_experiment_is_refused(whole: pathlib.Path, cache: p
     assert "with another config: generator.channels is 8, was 4" in text and "Traceback" not in text
 
 
+@pytest.mark.long
 def test_two_processes_give_the_losses_of_one(
     whole: pathlib.Path, tmp_path: pathlib.Path, cache: pathlib.Path
 ) -> None:
@@ -218,41 +278,6 @@ def test_two_processes_give_the_losses_of_one(
     np.testing.assert_allclose(scores[0], scores[1], rtol=0.02)
 
 
-# A config whose runs use the files that others of this file have left.
-SHARING = """
-from configs import toy
-def get_config(variant):
-    config = toy.get_config(variant)
-    config.data.cache_dir = {cache!r}
-    return config
-"""
-
-
-@pytest.mark.oracle
-@pytest.mark.usefixtures("whole")  # before it, for what it leaves
-def test_the_notebook_trains_a_toy(
-    cache: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed: make oracles")
-    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: make oracles")
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed: make oracles")
-    book = nbformat.read(ROOT / "experiments" / "colab.ipynb", 4)
-    nbformat.validate(book)
-    tags = [tag for cell in book.cells for tag in cell.metadata.get("tags", [])]
-    assert tags == ["install", "parameters", "drive", "toy", "look", "real", "real", "real"]
-    left = [cell for cell in book.cells if cell.metadata.get("tags", [""])[0] not in ("install", "real")]
-    book.cells = left
-    parameters = next(cell for cell in left if cell.metadata.get("tags") == ["parameters"])
-    (tmp_path / "toy.py").write_text(SHARING.format(cache=str(cache)))
-    parameters.source = f'RUNS = "{tmp_path}"\nTOY = "{tmp_path}/toy.py:test"'
-    for name, value in environment().items():
-        monkeypatch.setenv(name, value)
-    nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(ROOT)}}).execute()
-    assert (tmp_path / "notebook-toy" / "images.zip").is_file()
-    shown = next(cell for cell in left if cell.metadata.get("tags") == ["look"]).outputs
-    assert "image/png" in shown[0].data and "random_fid768" in shown[-1].data["text/plain"]
-
-
 def test_dry_run_prints_sizes_and_stops(tmp_path: pathlib.Path, cache: pathlib.Path) -> None:
     text = run(*command(tmp_path / "run", cache, "--dry_run"))
     assert "parameters" in text and "GFLOP" in text and "MB" in text and '"steps": 8' in text
@@ -268,7 +293,7 @@ def test_dry_run_prints_sizes_and_stops(tmp_path: pathlib.Path, cache: pathlib.P
         ),
         (["--config.train.steps=many"], "config.train.steps=many: invalid literal for int"),
         (["--config.system.loss.name=hing"], "config.system.loss.name is 'hing'; choices: cross_entropy"),
-        (["--mode=fly"], "one of <train|evaluate|sample|submit|report|clean|label|find_batch_size>"),
+        (["--mode=fly"], "choose from 'train', 'evaluate', 'sample', 'submit', 'report', 'clean'"),
         (["--config.data.source=folder", "--config.data.path=/nowhere/dogs"], "/nowhere/dogs"),
         (["--config.eval.weights=README.md"], "README.md cannot be used as Inception weights"),
         (["--mode=evaluate"], "holds no checkpoint"),

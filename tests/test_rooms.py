@@ -29,10 +29,14 @@ ROOMS = (
     "training",
     "cleaning",
     "report",
+    "render",
     "runs",
     "cost",
     "sampling_sweep",
+    "generators",
     "commands",
+    "api",
+    "cli",
     "main",
     "score",
 )
@@ -43,10 +47,12 @@ RUNTIME = {"sharding", *ROOMS[ROOMS.index("evaluation") :]}
 ONLY_IN_THE_RUNTIME = {"jit", "pmap", "Mesh", "NamedSharding", "device_put", "monotonic", "perf_counter"}
 # What only some modules may import, and which.
 ONLY_IN = {
-    "ml_collections": {"main", "commands", "config.build", "config.resolve"},
-    "absl": {"main", "commands", "score"},
+    "ml_collections": {"api", "commands", "config.build", "config.library", "config.resolve", "config.saved"},
+    "absl": {"config.library"},
     "tensorflow": {"data.sources"},
-    "tensorflow_datasets": {"data.sources"},
+    "tensorflow_datasets": set(),  # by name only, in utils.optional
+    "resource": {"utils.memory"},  # Windows lacks these
+    "fcntl": set(),
     "torch": set(),
     "sklearn": set(),  # by name only, in utils.optional
     "cv2": set(),

@@ -12,7 +12,7 @@ import pytest
 from jaxdog import runs, sampling_sweep, sharding
 from jaxdog import types as types
 from jaxdog.config import build, schema
-from jaxdog.data import crop_dataset
+from jaxdog.data import dataset_info
 from jaxdog.optim import ema
 from jaxdog.training import writers
 from jaxdog.utils import errors
@@ -59,14 +59,11 @@ def state() -> Any:
 
 def make_run(folder: pathlib.Path, fake: FakeEvaluator, **changes: Any) -> runs.Run:
     checked = config(**changes)
-    zeros = np.zeros(4, np.int32)
-    image = np.zeros((4, 32, 32, 3), np.uint8)
-    crops = crop_dataset.CropDataset(
-        image, zeros, zeros, np.zeros((4, 2)), zeros, ("a",), ("x", "y", "z"), ()
-    )
-    phases = build.phases(checked, CLASSES)
+    dataset = dataset_info.DatasetInfo(("x", "y", "z"), (2, 1, 1), 4, 4, "source", "recipe", (32, 32, 3))
+    phases, evaluator = build.phases(checked, CLASSES), lambda: fake
     nothing: Any = None
-    return runs.Run(checked, folder, sharding.make_mesh(), crops, phases, lambda: fake, nothing, nothing)  # type: ignore
+    mesh = sharding.make_mesh()
+    return runs.Run(checked, folder, mesh, dataset, phases, evaluator, nothing, nothing, nothing)  # type: ignore
 
 
 def option_of(run: runs.Run, state: Any) -> runs.SamplingOption:
@@ -78,6 +75,7 @@ def test_settings_are_all_combinations_and_the_ema_varies_fastest() -> None:
     assert [(x["truncation"], x["ema_index"]) for x in settings] == [(0.0, 0), (0.0, 1), (0.5, 0), (0.5, 1)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("target", "index"), [(0.1, 0), (0.9, 1), (3.0, 2)])
 def test_the_best_ema_is_sampled_from(tmp_path: pathlib.Path, state: Any, target: float, index: int) -> None:
     fake = FakeEvaluator(target)

@@ -16,7 +16,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent))
 
 from experiments import trial  # noqa: E402
-from jaxdog import commands  # noqa: E402
+from jaxdog.config import saved  # noqa: E402
 from jaxdog.optim import ema  # noqa: E402
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--from", type=pathlib.Path, required=True, dest="folder")
     parser.add_argument("--ema_index", type=int, default=0, help="of the exported EMAs")
     args = parser.parse_args()
-    config = commands.load_config(args.folder)
+    config = saved.load(args.folder)
     arm = json.loads((args.folder / "plan.json").read_text())["arm"]
     with config.unlocked():  # the photos are here, where the training had packed crops
         config.data = trial.load_config(arm).data

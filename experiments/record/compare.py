@@ -30,10 +30,10 @@ FINAL = ("fid", "mifid", "val_fid", "precision", "recall", "memorization_d")  # 
 
 def changes_of(arm: str, ran: dict[str, Any]) -> dict[str, Any]:
     """Fields of a run's config that differ from its file, except IGNORED; None: the field is gone."""
-    from jaxdog import commands
+    from jaxdog.config import saved
 
-    original = commands.flatten(json.loads(trial.load_config(arm).to_json_best_effort()))
-    now = commands.flatten(ran)
+    original = saved.flatten(json.loads(trial.load_config(arm).to_json_best_effort()))
+    now = saved.flatten(ran)
     return {
         name: now.get(name)
         for name in sorted(original.keys() | now.keys())

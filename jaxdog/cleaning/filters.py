@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdog.cleaning import filter_options
 from jaxdog.data import crop_dataset, photos, tables
 from jaxdog.utils import errors
 
@@ -21,31 +22,10 @@ REASONS = SIDE, ASPECT, BYTES, BLOCKLIST, DUPLICATE, NEAR_DUPLICATE = (
     *("side", "height / width", "file of", "blocklist"),
     *("duplicate of", "near duplicate of"),
 )
-METHODS = ("none", "pixels", "segments", "features", "labels")
+METHODS = filter_options.METHODS
+Settings = filter_options.Settings
 
 Reasons = list[list[str]]  # [n], reasons to drop each crop; an empty list: it is kept
-
-
-class Settings(NamedTuple):
-    """--clean.*: which crops to drop, and how to cluster the crops."""
-
-    min_side: int = 1  # boxes whose short side has fewer pixels are dropped
-    min_aspect: float = 0.2  # boxes whose height / width is outside these limits are dropped
-    max_aspect: float = 4.0  # the limits are those of the 1st place of 2019
-    max_bytes_percentile: float = 100.0  # photos whose file is larger than this percentile are dropped
-    duplicates: bool = True  # keep only the first of crops with equal pixels
-    near_duplicates: float = 0.75  # keep only the first of crops with at least this similarity; 0: off
-    blocklist: str = ""  # file with names to drop, one per line: photos, or crops as photo:index
-    method: str = "pixels"  # clustering method, one of METHODS
-    size: int = 32  # height and width in pixels, for methods "pixels" and "segments"
-    num_components: int = 64  # maximum number of principal components
-    num_clusters: int = 8
-    seed: int = 0
-    weights: str = (
-        ""  # method "features": a file with VGG16's weights; "": Inception with config.eval.weights
-    )
-    labels: str = ""  # method "labels": the file written by mode label; "": labels.csv in the workdir
-    sheet_size: int = 100  # number of crops on each contact sheet
 
 
 class CropFacts(NamedTuple):

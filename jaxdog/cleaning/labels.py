@@ -16,6 +16,7 @@ from jaxdog.utils import errors, files
 LABELS = ("near", "far", "skip")  # "skip": undecided
 CLUSTERS = {"near": 0, "far": 1}  # cluster of each label; other crops have no cluster
 UNDO = "undo"
+BINARY = getattr(os, "O_BINARY", 0)  # else Windows writes other line breaks
 COLUMNS = ("file", "xmin", "ymin", "xmax", "ymax", "number", "label")
 
 CropKey = tuple[str, photos.Box, int]  # file name of the photo, box, index of the crop within the box
@@ -72,7 +73,7 @@ class LabelLog:
             files.write_text(self.path, _csv_line(COLUMNS))
         read(self.path)  # raises before a file of another kind is changed
         os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
-        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+        self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | BINARY)
 
     def append(self, crop: CropKey, label: str) -> None:
         """Writes a row in one call; it is on disk when this returns."""

@@ -72,7 +72,7 @@ def decode(data: bytes, *, upright: bool = False) -> np.ndarray:
     """
     with _open(data) as image:
         image.load()
-        return np.asarray(_rgb(ImageOps.exif_transpose(image) if upright else image))
+        return np.asarray(rgb(ImageOps.exif_transpose(image) if upright else image))
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -90,7 +90,8 @@ def _open(data: bytes) -> Iterator[Image.Image]:
         raise BrokenPhotoError(f"{type(error).__name__}: {error}") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in mode RGB: transparent ones over white, 16 or 32 bits of gray scaled to 8."""
     if image.mode.startswith("I"):  # 16 or 32 bits of gray, 0..65535
         gray = np.clip(np.asarray(image, np.int64) // 256, 0, 255).astype(np.uint8)
         return Image.fromarray(gray).convert("RGB")

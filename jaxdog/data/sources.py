@@ -16,11 +16,12 @@ from typing import Any, overload
 import numpy as np
 
 from jaxdog.data import cropping, photos
-from jaxdog.utils import errors
+from jaxdog.utils import errors, optional
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 ARCHIVES = ("images.tar", "annotation.tar", "lists.tar")
 _TFDS_NAME = "stanford_dogs"
+_TFDS = ("tensorflow_datasets", "Stanford Dogs from TensorFlow Datasets (data.source 'tfds')")
 
 
 class Lazy(Sequence[photos.Photo]):
@@ -66,14 +67,14 @@ def tfds(
     Raises:
       FileNotFoundError: `archives` lacks an archive.
       ModuleNotFoundError: the dataset must be prepared and TensorFlow is not installed.
+      optional.MissingExtraError: TensorFlow Datasets is not installed.
       RuntimeError: preparing failed, without network or with damaged archives.
       errors.UserError: the dataset was prepared in a format that only TensorFlow can read.
     """
-    import tensorflow_datasets
-
     for split in splits:
         if split not in ("train", "test"):
             raise errors.UserError(f"split is {split!r}; stanford_dogs has 'train' and 'test'")
+    tensorflow_datasets = optional.load(*_TFDS)
     builder = _tfds_builder(data_dir)
     if not pathlib.Path(builder.data_path).is_dir():
         _prepare(builder, archives)
@@ -93,8 +94,7 @@ def tfds(
 
 
 def _tfds_builder(data_dir: str | os.PathLike | None) -> Any:
-    import tensorflow_datasets
-
+    tensorflow_datasets = optional.load(*_TFDS)
     folder = None if data_dir is None else os.path.expanduser(data_dir)
     try:
         return tensorflow_datasets.builder(_TFDS_NAME, data_dir=folder, file_format="array_record")
@@ -136,8 +136,7 @@ def _prepare(builder: Any, archives: str | os.PathLike | None) -> None:
             "which is not installed. Run `pip install 'jaxdog[tfds]'` once (training itself never imports "
             "TensorFlow), or set the data folder in which tfds has prepared stanford_dogs as array_record."
         )
-    import tensorflow_datasets
-
+    tensorflow_datasets = optional.load(*_TFDS)
     if archives is not None:
         generators = builder._split_generators
         builder._split_generators = lambda dl_manager: generators(_LocalArchives(archives, dl_manager))
@@ -278,8 +277,9 @@ def folder(path: str | os.PathLike) -> photos.Source:
         )
     classes = classes or {root.resolve().name: flat}
     rows = [(label, entry) for label, entries in enumerate(classes.values()) for entry in entries]
-    facts = [(os.path.relpath(entry.path, root), *_facts(entry)[1:]) for _, entry in rows]
-    names, labels = [fact[0] for fact in facts], [label for label, _ in rows]
+    names = [pathlib.Path(entry.path).relative_to(root).as_posix() for _, entry in rows]
+    facts = [(name, *_facts(entry)[1:]) for name, (_, entry) in zip(names, rows, strict=True)]
+    labels = [label for label, _ in rows]
 
     def photo(i: int) -> photos.Photo:
         read = functools.partial(_read_upright, root / names[i])

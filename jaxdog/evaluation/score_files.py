@@ -17,7 +17,8 @@ from jaxdog.metrics.backbones import networks
 from jaxdog.utils import errors
 
 Options = score_options.Options
-Images = str | pathlib.Path | np.ndarray  # a path (see data/image_files.py), or [n, h, w, 3] uint8
+# A path (see data/image_files.py), [n, h, w, 3] uint8, or a source (see score_inputs.py).
+Images = str | pathlib.Path | np.ndarray | photos.Source
 
 
 class Side(NamedTuple):
@@ -85,6 +86,8 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
 
 
 def _open(images: Images) -> Side:
+    if isinstance(images, photos.Source):
+        return Side(images, None)
     if isinstance(images, np.ndarray):
         return Side(image_files.array("array", images, None), None)
     path = pathlib.Path(images).expanduser()

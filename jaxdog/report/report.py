@@ -28,6 +28,21 @@ NAME = "report.html"
 MAX_GRIDS = 6  # maximum number of grids per series, including the first and the last
 NUM_SUBMITTED = 100  # maximum number of images of images.zip to show
 
+MEDIA = "media"  # folder of a run with the images of `render.media`
+INTERPOLATION, TIMELAPSE = "interpolation.gif", "timelapse.gif"
+TRUNCATION, CLASSES, NEAREST = "truncation.png", "classes.png", "nearest.png"
+MEDIA_SECTIONS = {  # file name -> heading, caption
+    CLASSES: ("Classes", "Images of some classes. A column has the same latent in every row."),
+    INTERPOLATION: ("Interpolation", "Loops through three latents each; the class stays the same."),
+    TRUNCATION: (
+        "Truncation",
+        "A column has the same latent in every row. In z, the number is the largest coordinate; in w, the "
+        "factor of the distance to the mean.",
+    ),
+    NEAREST: ("Nearest photos", "Generated images, each beside the most similar part of a training photo."),
+    TIMELAPSE: ("Timelapse", "The same latents during training."),
+}
+
 NOT_SCORES = ("step", "kimg", "evaluation_seconds")  # fields of a record that are not scores
 
 Record = dict[str, Any]
@@ -47,6 +62,12 @@ def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
         raise errors.MissingFileError(f"{workdir} does not exist; the report needs the workdir of a run")
+    files.write_text(workdir / NAME, render("report.html.j2", gather(workdir)))
+    return workdir / NAME
+
+
+def render(template: str, variables: Record) -> str:
+    """A page from a file of `templates/`; every value that is not marked as safe is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxdog.report"),
         autoescape=True,
@@ -55,9 +76,7 @@ def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
         lstrip_blocks=True,
     )
     environment.filters["number"] = format_number
-    page = environment.get_template("report.html.j2").render(**gather(workdir))
-    files.write_text(workdir / NAME, page)
-    return workdir / NAME
+    return environment.get_template(template).render(**variables)
 
 
 def gather(workdir: pathlib.Path) -> Record:
@@ -81,6 +100,7 @@ def gather(workdir: pathlib.Path) -> Record:
         "copies": png_uri(copies[-1].path) if copies else None,
         "figures": figures(log, scores),
         "final": final and {"source": png_uri(final.path), "caption": final.caption},
+        "media": media(workdir / MEDIA),
         "series": [
             {
                 "name": name,
@@ -91,6 +111,17 @@ def gather(workdir: pathlib.Path) -> Record:
         "submission": submission(workdir / "images.zip"),
         "config": json.dumps(json.loads(config.read_text()), indent=2) if config.exists() else None,
     }
+
+
+def media(folder: pathlib.Path) -> list[Record]:
+    """The images in the folder that have a section of the page; sheets become JPEGs, which are smaller."""
+    sections = []
+    for name, (title, caption) in MEDIA_SECTIONS.items():
+        path = folder / name
+        if path.is_file():
+            source = gif_uri(path) if path.suffix == ".gif" else jpeg_uri(path)
+            sections.append({"title": title, "caption": caption, "source": source})
+    return sections
 
 
 def sampling_sweep(path: pathlib.Path) -> Record | None:
@@ -292,6 +323,11 @@ def submission(path: pathlib.Path) -> Record | None:
 def png_uri(path: pathlib.Path) -> str:
     """The bytes of a PNG file as a data URI."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def gif_uri(path: pathlib.Path) -> str:
+    """The bytes of a GIF file as a data URI."""
+    return "data:image/gif;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def jpeg_uri(image: pathlib.Path | np.ndarray) -> str:

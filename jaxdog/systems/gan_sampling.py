@@ -27,7 +27,8 @@ def decode(spec: gan_spec.GANSpec, state: gan_spec.State, z: Array, label: Array
     """
     spec = gan_spec.at_step(spec, state.step)
     train = spec.sample_batch_stats == "batch"
-    return spec.postprocess(spec.generator.apply(_variables(state), z, label, train=train, key=key))
+    image: Any = spec.generator.apply(_variables(state), z, label, train=train, key=key)
+    return spec.postprocess(image)
 
 
 def map_latents(spec: gan_spec.GANSpec, state: gan_spec.State, z: Array, label: Array, key: Array) -> Array:

@@ -15,12 +15,14 @@ On the same devices, a resumed run is bit-identical to an uninterrupted one, exc
 
 import pathlib
 import shutil
+from collections.abc import Collection
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers, type_handlers
+from orbax.checkpoint import checkpoint_managers, checkpoint_utils, type_handlers
 
+from jaxdog.evaluation import sampling_state
 from jaxdog.utils import errors
 
 Record = dict[str, Any]
@@ -72,6 +74,10 @@ class Checkpoints:
             ),
         )
 
+    def steps(self) -> list[int]:
+        """The steps of all complete checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint; None if there is none."""
         return self._manager.latest_step()
@@ -108,6 +114,14 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise CheckpointError(self._not_written(step, str(error))) from error
 
+    def path(self, step: int) -> pathlib.Path:
+        """The folder of the checkpoint at `step`."""
+        return self.folder / str(step)
+
+    def is_complete(self, step: int) -> bool:
+        """Whether the checkpoint at `step` is on disk; does not wait for it."""
+        return not self._manager.is_saving_in_progress() and self.path(step).is_dir()
+
     def wait(self) -> None:
         """Waits until all checkpoints are on disk; raises CheckpointError if one could not be written."""
         try:
@@ -134,6 +148,30 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise many types of exceptions
             raise CheckpointError(self._not_readable(step, error)) from error
         return restored["state"], dict(restored["record"])
+
+    def restore_arrays(
+        self, step: int, shapes: Any, shardings: Any, read: Collection[str]
+    ) -> dict[str, jax.Array]:
+        """The arrays of the state at `step` whose names are in `read`; see `sampling_state.names`.
+
+        Other arrays are not read from disk. The rest is as in `restore`.
+        """
+        target = jax.tree.map(
+            lambda name, x, sharding: (
+                jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) if name in read else ocp.PLACEHOLDER
+            ),
+            sampling_state.names(shapes),
+            shapes,
+            shardings,
+        )
+        args = ocp.args.PyTreeRestore(target, checkpoint_utils.construct_restore_args(target))
+        try:
+            # The manager's own reader cannot leave arrays out.
+            with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                state = reader.restore(self.path(step) / "state", args=args)
+        except Exception as error:  # Orbax and TensorStore raise many types of exceptions
+            raise CheckpointError(self._not_readable(step, error)) from error
+        return sampling_state.read_arrays(state, read)
 
     def load_arrays(self, step: int) -> dict[str, Any]:
         """The state at `step` as nested dicts of host arrays, for any model.

@@ -5,6 +5,7 @@
     train_step.py   batch i, and `system.step` compiled (gradients, optimizer, EMA: `systems`)
     rollback.py     restores the best checkpoint after a collapse
     progress.py     log lines and training time
+    writers.py      passes log lines, images and checkpoints to files and callbacks
     checkpoint.py   saves and restores the state
 
 The host reads the scalars of an execution only after it has launched the next one.
@@ -65,11 +66,14 @@ class TrainResult(NamedTuple):
     step: int
     state: Any
     seconds: float  # wall-clock time of all sessions of the run
-    reason: str  # "steps" | "hours" | "signal"
+    reason: str  # "steps" | "hours" | "signal" | "callback" (failed in process 0)
 
 
 def train(setup: TrainSetup) -> TrainResult:
-    """Trains until the step or time limit, or a signal; resumes from the newest checkpoint."""
+    """Trains until the step or time limit, or a signal; resumes from the newest checkpoint.
+
+    Raises the exception of a callback once the checkpoint is on disk.
+    """
     check(setup)
     stop_signal = threading.Event()
     session = _Session(setup, stop_signal)
@@ -80,8 +84,11 @@ def train(setup: TrainSetup) -> TrainResult:
                 session.train_phase(phase, start)
             start += phase.steps
         session.progress.read(keep=0)
-    setup.checkpoints.wait()
+    session.report_checkpoint(wait=True)
     reason = session.stop_reason or "steps"
+    if _any_process(setup.writer.failure is not None):
+        reason = "callback"
+        setup.writer.raise_failure()
     return TrainResult(session.step, session.state, session.progress.seconds(), reason)
 
 
@@ -122,11 +129,12 @@ class _Session:
     def __init__(self, setup: TrainSetup, stop_signal: threading.Event):
         self.setup = setup
         self.step, self.state, seconds = _resume(setup)
-        self.stop_reason = ""  # "hours" | "signal" once training should stop
+        self.stop_reason = ""  # that of TrainResult once training should stop early
         self._stop_signal = stop_signal
         self._last_step = sum(phase.steps for phase in setup.phases)
         self._hours = _broadcast_from_first_process(seconds / 3600.0)
         self._score: float | None = None  # the current state's, if it was just evaluated
+        self._unreported: int | None = None  # step of the last checkpoint, until the writer knows of it
         self.progress = progress.Progress(
             setup.phases, setup.settings, setup.writer, self._last_checkpoint, self.step, seconds
         )
@@ -156,6 +164,7 @@ class _Session:
             self.progress.add(self.step, phase, scalars)
             try:
                 self.progress.read(keep=1)
+                self.report_checkpoint()
                 self.stop_reason = self._why_stop()
                 self._run_hooks(hooks)
             except progress.NotFiniteError as error:
@@ -194,7 +203,9 @@ class _Session:
 
         def save_checkpoint() -> None:
             record = {"seconds": self.progress.seconds()}
+            self.report_checkpoint(wait=True)
             setup.checkpoints.save(self.step, self.state, record, self._score)
+            self._unreported = self.step
 
         return (
             _Hook(write_grid, (setup.settings.grid_every,), on_stop=True),
@@ -211,6 +222,15 @@ class _Session:
         with self.progress.paused():
             for hook in due:
                 hook.action()
+
+    def report_checkpoint(self, wait: bool = False) -> None:
+        """Passes the last checkpoint to the writer if it is complete; `wait`: waits until it is."""
+        step, checkpoints = self._unreported, self.setup.checkpoints
+        if wait:
+            checkpoints.wait()
+        if step is not None and checkpoints.is_complete(step):
+            self._unreported = None
+            self.setup.writer.checkpoint(step, checkpoints.path(step))
 
     def _is_due(self, hook: _Hook) -> bool:
         at_end = self.step >= self._last_step or (hook.on_stop and bool(self.stop_reason))
@@ -232,6 +252,8 @@ class _Session:
         settings = self.setup.settings
         if jax.process_count() > 1 and self.step % settings.log_every:
             return ""
+        if _any_process(self.setup.writer.failure is not None):
+            return "callback"
         if _any_process(self._stop_signal.is_set()):
             return "signal"
         budget = settings.max_hours * 3600.0

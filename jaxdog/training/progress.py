@@ -6,7 +6,6 @@ Scalars are read one execution late, so that the devices never wait for the host
 import collections
 import contextlib
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -17,7 +16,7 @@ import tqdm
 from jaxdog import types
 from jaxdog.config import schema
 from jaxdog.training import train_step, writers
-from jaxdog.utils import errors
+from jaxdog.utils import errors, memory
 
 
 class TrainingError(errors.UserError):
@@ -115,10 +114,10 @@ class Progress:
         self._lap()
         images = len(self._window) * self._settings.steps_per_execution * phase.batch_size
         rate = images / max(self._busy, 1e-9)
-        memory, limit = peak_memory_gb(), self._settings.memory_gb
-        if 0.0 < limit < memory:
+        used, limit = peak_memory_gb(), self._settings.memory_gb
+        if 0.0 < limit < used:
             raise TrainingError(
-                f"the run has used {memory:.2f} GB by step {step}, more than train.memory_gb = {limit}; "
+                f"the run has used {used:.2f} GB by step {step}, more than train.memory_gb = {limit}; "
                 f"{self._last_checkpoint()}. Use a smaller batch, narrower networks or smaller stored crops "
                 "(data.stored_resolution)."
             )
@@ -129,12 +128,12 @@ class Progress:
                 "seconds": self.seconds(),
                 "images_per_second": rate,
                 "seconds_per_kimg": 1000.0 / rate,
-                "memory_gb": memory,
+                "memory_gb": used,
                 **{name: float(np.mean([x[name] for x in self._window])) for name in self._window[0]},
             },
         )
         self.bar.set_postfix_str(
-            f"{rate:.1f} img/s, {1000.0 / rate:.1f} s/kimg, {memory:.1f} GB", refresh=False
+            f"{rate:.1f} img/s, {1000.0 / rate:.1f} s/kimg, {used:.1f} GB", refresh=False
         )
         self._window, self._busy = [], 0.0
 
@@ -142,5 +141,5 @@ class Progress:
 def peak_memory_gb() -> float:
     """Peak memory of the first device in GB; of this process if the device does not report its own."""
     stats = jax.local_devices()[0].memory_stats() or {}
-    used = stats.get("peak_bytes_in_use") or 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    used = stats.get("peak_bytes_in_use") or memory.peak_bytes()
     return used / 1e9

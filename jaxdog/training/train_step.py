@@ -4,7 +4,7 @@
 seed and the step number, so a resumed run is bit-identical (`checkpoint` lists the exceptions).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxdog import sharding, types
 from jaxdog.data import batches
+from jaxdog.evaluation import sampling_state
 from jaxdog.systems import sampling
 from jaxdog.training import checkpoint
 from jaxdog.utils import errors
@@ -151,6 +152,17 @@ def phase_at(phases: Sequence[types.Phase], step: int) -> int:
     return min(int(np.searchsorted(ends, step, side="left")), len(phases) - 1)
 
 
+def init_shapes(phase: types.Phase, shape: tuple[int, ...]) -> Any:
+    """Shapes and dtypes of the arrays of a phase's state, for stored images of `shape` (h, w, c)."""
+
+    def init() -> Any:
+        data = batches.make_data(jnp.zeros((1, *shape), jnp.uint8), jnp.zeros(1, jnp.int32))
+        batch = batches.batch(data, jax.random.key(0), 0, phase.batch_size)
+        return phase.system.init(jax.random.key(0), batch)
+
+    return jax.eval_shape(init)
+
+
 def restore(
     checkpoints: checkpoint.Checkpoints,
     phases: Sequence[types.Phase],
@@ -163,15 +175,25 @@ def restore(
 
     shape: (h, w, c) of a stored image. The checkpoint may have been written on other devices.
     """
-    phase = phases[phase_at(phases, step)]
-
-    def init() -> Any:
-        data = batches.make_data(jnp.zeros((1, *shape), jnp.uint8), jnp.zeros(1, jnp.int32))
-        batch = batches.batch(data, jax.random.key(0), 0, phase.batch_size)
-        return phase.system.init(jax.random.key(0), batch)
-
-    state = jax.eval_shape(init)
+    state = init_shapes(phases[phase_at(phases, step)], shape)
     return checkpoints.restore(step, state, sharding.state_shardings(state, mesh, fsdp))
+
+
+def restore_sampled(
+    checkpoints: checkpoint.Checkpoints,
+    phases: Sequence[types.Phase],
+    step: int,
+    shape: tuple[int, ...],
+    mesh: Mesh,
+    read: Callable[[Any], Collection[str]],
+) -> Any:
+    """As `restore`, but only the arrays that are needed for sampling are read; others are zeros.
+
+    read: shapes of the state -> names of the arrays to read, see `sampling_state`.
+    """
+    state = init_shapes(phases[phase_at(phases, step)], shape)
+    shardings = sharding.state_shardings(state, mesh, fsdp=False)
+    return sampling_state.fill(state, checkpoints.restore_arrays(step, state, shardings, read(state)))
 
 
 def images_at(phases: Sequence[types.Phase], step: int) -> int:

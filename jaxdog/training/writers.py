@@ -1,20 +1,23 @@
-"""Logs of a run: log.jsonl, scores.jsonl, PNG grids and TensorBoard.
+"""Logs of a run: log.jsonl, scores.jsonl, PNG grids, TensorBoard and callbacks.
 
 Only one process may write; the others use `Writer(..., enabled=False)`, which does nothing.
 """
 
-import functools
 import json
+import logging
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 import numpy as np
 import PIL.Image
 
+from jaxdog.training import callbacks
 from jaxdog.utils import errors, files
+
+log = logging.getLogger("jaxdog")
 
 LOG = "log.jsonl"
 SCORES = "scores.jsonl"
@@ -65,77 +68,136 @@ def to_json(value: Any) -> Any:
 
 
 class Writer:
-    """Writes a run's logs in `workdir`. A context manager; each line is on disk when the call returns.
+    """Passes the events of a run to its listeners: first files and TensorBoard, then the user's callbacks.
+
+    A context manager. Lines and images are on disk when a call returns. An exception of a listener does not
+    interrupt training: see `failure`. `callbacks.Callback` documents the events.
 
     Args:
       workdir: created if missing.
       step: the step that this session starts from. Lines of later steps, which a killed run wrote after its
         last checkpoint, are removed, so that no step is logged twice. None: keep all lines.
       enabled: if False, every method does nothing.
+      listeners: callbacks.
+      config: the resolved config as nested dicts, for callbacks.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], step: int | None = 0, enabled: bool = True) -> None:
-        self._enabled = enabled
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        step: int | None = 0,
+        enabled: bool = True,
+        listeners: Iterable[object] = (),
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.failure: Exception | None = None  # the first exception of a listener, until it is raised
+        self._listeners: list[object] = []
+        self._failed: set[int] = set()  # ids of listeners
+        listeners = callbacks.check(listeners)
         if not enabled:
             return
-        self._workdir = pathlib.Path(workdir)
-        self._workdir.mkdir(parents=True, exist_ok=True)
-        self._log = _reopen(self._workdir / LOG, step)
-        self._scores = _reopen(self._workdir / SCORES, step)
-        self._purge = None if step is None else step + 1  # TensorBoard hides the same later steps
-
-    @functools.cached_property
-    def _board(self) -> Any:
-        """Created at the first write: the import takes seconds where torch is installed."""
-        from tensorboardX import SummaryWriter
-
-        return SummaryWriter(str(self._workdir / "tensorboard"), purge_step=self._purge, flush_secs=10)
+        workdir = pathlib.Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        purge = None if step is None else step + 1  # TensorBoard hides the lines that are removed
+        self._listeners = [_Files(workdir, step), callbacks.TensorBoard(workdir / "tensorboard", purge)]
+        for listener in listeners:
+            self._listeners.append(listener)
+            self._call(listener, "on_start", workdir, config or {})
+        if self.failure is not None:
+            self.close()
 
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._end()
+        if error is None:  # otherwise the failure, which has been logged, must not hide the other exception
+            self.raise_failure()
 
     def log(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Appends a line to log.jsonl, `step` first, and the scalars to TensorBoard."""
-        if self._enabled:
-            self._line(self._log, step, scalars, prefix="")
+        """A log line: a line of log.jsonl, `step` first, and TensorBoard scalars."""
+        self._notify("on_log", step, scalars)
 
     def scores(self, step: int, record: Mapping[str, Any]) -> None:
-        """Appends a line to scores.jsonl, and its numbers to TensorBoard under `scores/`."""
-        if self._enabled:
-            self._line(self._scores, step, record, prefix="scores/")
+        """An evaluation: a line of scores.jsonl, and its numbers in TensorBoard under `scores/`."""
+        self._notify("on_scores", step, record)
 
     def image(self, name: str, step: int, image: np.ndarray) -> None:
-        """Saves an image, [h, w, 3] uint8, as grids/<name>_<step>.png and in TensorBoard."""
-        if not self._enabled:
-            return
+        """An image, [h, w, 3] uint8: grids/<name>_<step>.png, and in TensorBoard."""
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise errors.UserError(
                 f"{name}: a grid is [h, w, 3] uint8, got {list(image.shape)} {image.dtype}"
             )
-        with files.atomic_path(self._workdir / GRIDS / f"{name}_{step:08d}.png") as temporary:
-            PIL.Image.fromarray(image).save(temporary, format="PNG")
-        self._board.add_image(name, image, step, dataformats="HWC")
+        self._notify("on_image", name, step, image)
+
+    def checkpoint(self, step: int, path: pathlib.Path) -> None:
+        """The checkpoint of `step` is complete in the folder `path`."""
+        self._notify("on_checkpoint", step, path)
 
     def close(self) -> None:
-        """Closes all files; a second call does nothing."""
-        if self._enabled:
-            self._enabled = False
-            self._log.close()
-            self._scores.close()
-            if "_board" in vars(self):
-                self._board.close()
+        """Ends the session and raises `failure`; a second call does nothing."""
+        self._end()
+        self.raise_failure()
 
-    def _line(self, file: TextIO, step: int, record: Mapping[str, Any], prefix: str) -> None:
-        clean = to_json({"step": step, **record})
-        file.write(json.dumps(clean, allow_nan=False) + "\n")
-        file.flush()
-        for name, value in clean.items():
-            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
-                self._board.add_scalar(prefix + name, value, step)
+    def _end(self) -> None:
+        self._notify("on_end")
+        self._listeners = []
+
+    def raise_failure(self) -> None:
+        """Raises the first exception of a listener with its own traceback, unless it was raised before."""
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+
+    def _notify(self, event: str, *args: Any) -> None:
+        if self._listeners:
+            args = tuple(to_json(x) if isinstance(x, Mapping) else x for x in args)
+        for listener in self._listeners:
+            self._call(listener, event, *args)
+
+    def _call(self, listener: object, event: str, *args: Any) -> None:
+        """Calls one listener. If it raises, the exception is kept, and only its `on_end` is called later."""
+        if id(listener) in self._failed and event != "on_end":
+            return
+        try:
+            getattr(listener, event, _ignore)(*args)
+        except Exception as error:
+            name = type(listener).__name__
+            log.exception("%s.%s failed; training stops as soon as there is a checkpoint", name, event)
+            self._failed.add(id(listener))
+            self.failure = self.failure or error
+
+
+def _ignore(*args: Any) -> None:
+    del args
+
+
+class _Files(callbacks.Callback):
+    """Writes log.jsonl, scores.jsonl and grids/."""
+
+    def __init__(self, workdir: pathlib.Path, step: int | None):
+        self._grids = workdir / GRIDS
+        self._log, self._scores = _reopen(workdir / LOG, step), _reopen(workdir / SCORES, step)
+
+    def on_log(self, step: int, scalars: Mapping[str, Any]) -> None:
+        _write_line(self._log, {"step": step, **scalars})
+
+    def on_scores(self, step: int, scores: Mapping[str, Any]) -> None:
+        _write_line(self._scores, {"step": step, **scores})
+
+    def on_image(self, name: str, step: int, image: np.ndarray) -> None:
+        with files.atomic_path(self._grids / f"{name}_{step:08d}.png") as temporary:
+            PIL.Image.fromarray(image).save(temporary, format="PNG")
+
+    def on_end(self) -> None:
+        with self._log, self._scores:  # closes both, even if one raises
+            pass
+
+
+def _write_line(file: TextIO, record: Mapping[str, Any]) -> None:
+    file.write(json.dumps(record, allow_nan=False) + "\n")
+    file.flush()
 
 
 def _reopen(path: pathlib.Path, step: int | None) -> TextIO:

@@ -4,6 +4,7 @@ import contextlib
 import glob
 import os
 import pathlib
+import shutil
 import tempfile
 import time
 import zipfile
@@ -28,7 +29,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # another process removed or renamed it
+        with contextlib.suppress(OSError):  # another process removed or renamed it, or has it open (Windows)
             if time.time() - old.stat().st_mtime > STALE_SECONDS:
                 old.unlink()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -45,3 +46,13 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a UTF-8 text file atomically, without converting line breaks."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def link_or_copy(source: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Makes `path` a hard link of the file `source`, or a copy where links fail; replaces it atomically."""
+    with atomic_path(path) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(source, temporary)

@@ -9,8 +9,12 @@ PACKAGES = {  # module -> (package, extra of jaxdog)
     "cv2": ("opencv-python-headless", "clean"),
     "grain": ("grain", "stream"),
     "h5py": ("h5py", "nasnet"),
+    "huggingface_hub": ("huggingface_hub", "hub"),
+    "imageio_ffmpeg": ("imageio-ffmpeg", "video"),
     "sklearn.cluster": ("scikit-learn", "clean"),
     "sklearn.decomposition": ("scikit-learn", "clean"),
+    "tensorflow_datasets": ("tensorflow-datasets", "tfds"),
+    "wandb": ("wandb", "wandb"),
 }
 
 

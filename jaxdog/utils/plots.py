@@ -11,6 +11,9 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
 from matplotlib.figure import Figure
 
 from jaxdog.utils import errors
@@ -19,7 +22,10 @@ Record = Mapping[str, Any]
 Curve = tuple[str, Sequence[float], Sequence[float]]  # name, x, y
 
 MAX_POINTS = 500  # longer curves are averaged to this many points
+MIN_CELL = 48  # px, smallest side of an image in `labeled_rows`
+TEXT_SIZE = 14  # px, of its names
 COLORS = ("#2f7ed8", "#e0663a", "#2a9d6f", "#a463c7", "#c99a1e", "#d1477a", "#4aa3b8", "#7d8a2e")
+DASHES = ((), (5.0, 2.0), (1.0, 1.5), (5.0, 1.5, 1.0, 1.5))
 
 _INK = "#010203"  # drawn in this color, then replaced by currentColor
 _STYLE: Any = {
@@ -51,6 +57,29 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     sheet = np.zeros((rows * columns, h, w, c), np.uint8)
     sheet[:n] = images
     return sheet.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
+
+
+def labeled_rows(images: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Rows of images with a name to the left of each: uint8 [r, c, h, w, 3], r names -> [H, W, 3] uint8.
+
+    Images smaller than `MIN_CELL` pixels are enlarged by repeating pixels.
+    """
+    if images.ndim != 5 or len(images) != len(names) or not images.size:
+        raise errors.UserError(
+            f"{len(names)} names for images of shape {list(images.shape)}, not [r, c, h, w, 3]"
+        )
+    factor = -(-MIN_CELL // min(images.shape[2:4]))
+    images = images.repeat(factor, axis=2).repeat(factor, axis=3)
+    r, c, h, w, _ = images.shape
+    font = PIL.ImageFont.load_default(TEXT_SIZE)
+    margin = max(int(np.ceil(font.getlength(name))) for name in names) + TEXT_SIZE
+    sheet = PIL.Image.new("RGB", (margin + c * w, r * h), "white")
+    draw = PIL.ImageDraw.Draw(sheet)
+    for i, name in enumerate(names):
+        draw.text((TEXT_SIZE // 2, i * h + h // 2), name, "black", font, anchor="lm")
+    result = np.array(sheet)
+    result[:, margin:] = grid(images.reshape(-1, h, w, 3), c)
+    return result
 
 
 def scalar_groups(log: Sequence[Record]) -> dict[str, list[str]]:
@@ -87,25 +116,48 @@ def metrics(scores: Sequence[Record]) -> dict[str, str]:
     return figures
 
 
-def draw(curves: Sequence[Curve], label: str, salt: str) -> str | None:
-    """Curves over kimg as an SVG element; its ids derive from `salt`. None if there are no points."""
-    curves = [curve for curve in curves if len(curve[1])]
-    if not curves:
+def draw(
+    curves: Sequence[Curve],
+    label: str,
+    salt: str,
+    x_label: str = "kimg",
+    styles: Sequence[int] | None = None,
+) -> str | None:
+    """Curves as an SVG element; None if there are no points.
+
+    Args:
+      curves: the curves; those without points are left out.
+      label: name of the figure.
+      salt: the ids in the element derive from it.
+      x_label: name of the x-axis.
+      styles: the style of each curve, see `line_style`, without a legend; None: in order, with a legend.
+    """
+    drawn = [curve for curve in curves if len(curve[1])]
+    if styles is not None:
+        styles = [style for style, curve in zip(styles, curves, strict=True) if len(curve[1])]
+    if not drawn:
         return None
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):
         figure = Figure(figsize=(5.0, 2.9), layout="constrained")
         axes = figure.subplots()
-        for (name, x, y), color in zip(curves, COLORS * (len(curves) // len(COLORS) + 1), strict=False):
+        for (name, x, y), i in zip(drawn, styles or range(len(drawn)), strict=True):
+            color, dashes = line_style(i)
             x, y = downsample(np.asarray(x), np.asarray(y))
             marker = "o" if len(x) <= 30 else None
-            axes.plot(x, y, label=name, color=color, linewidth=1.6, marker=marker, markersize=3.5)
-        axes.set_xlabel("kimg")
+            line: Any = {"color": color, "linestyle": (0, dashes) if dashes else "-", "linewidth": 1.6}
+            axes.plot(x, y, label=name, marker=marker, markersize=3.5, **line)
+        axes.set_xlabel(x_label)
         axes.grid(alpha=0.15, color=_INK, linewidth=0.6)
-        if len(curves) > 1 or curves[0][0] != label:
+        if styles is None and (len(drawn) > 1 or drawn[0][0] != label):
             figure.legend(frameon=False, loc="outside upper left", ncols=4, fontsize=9, handlelength=1.2)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _inline(buffer.getvalue(), label)
+    return _inline(buffer.getvalue(), f"{label} over {x_label}")
+
+
+def line_style(i: int) -> tuple[str, tuple[float, ...]]:
+    """Color and dashes (in line widths; (): a solid line) of curve i; the first 32 differ."""
+    return COLORS[i % len(COLORS)], DASHES[i // len(COLORS) % len(DASHES)]
 
 
 def _inline(svg: str, label: str) -> str:
@@ -114,7 +166,7 @@ def _inline(svg: str, label: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     size = re.compile(r'width="[^"]*pt" height="[^"]*pt"')
-    return size.sub(f'role="img" aria-label="{html.escape(label)} over kimg"', svg, count=1)
+    return size.sub(f'role="img" aria-label="{html.escape(label)}"', svg, count=1)
 
 
 def downsample(x: np.ndarray, y: np.ndarray, points: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:

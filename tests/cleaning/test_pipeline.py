@@ -64,6 +64,7 @@ def planted() -> crop_dataset.CropDataset:
     return crop_dataset.CropDataset(image, zeros, number, original_size, zeros, names, ("a",), (), box)
 
 
+@pytest.mark.long
 def test_only_modified_copies_are_near_duplicates(monkeypatch):
     """7 is dropped for another reason, so its copy stays."""
     monkeypatch.setattr(pipeline.copies, "BATCH_SIZE", 64)
@@ -233,8 +234,8 @@ def test_clean_and_then_train_on_it(cache, tmp_path):
             "path": str(tmp_path / "clean.csv"), "keep": True, "clusters": (), "labels": "cluster"
         }  # fmt: skip
     made = runs.make(build.check(given), tmp_path / "run", cache, training=False, scoring=False)
-    assert runs.classes(made) == 3 and len(made.crops.image) == rows.keep.sum()
-    np.testing.assert_array_equal(made.crops.label, rows.cluster[rows.keep])
+    assert runs.classes(made) == 3 and len(made.crops().image) == rows.keep.sum()
+    np.testing.assert_array_equal(made.crops().label, rows.cluster[rows.keep])
     phase = made.phases[0]
     option = runs.SamplingOption(made.config.sample, phase, None)
     assert set(runs.labels(made, option, 6, 0).tolist()) == {0, 1, 2}
@@ -249,6 +250,7 @@ def batch(n: int) -> types.Batch:
     return types.Batch(jnp.zeros((n, 32, 32, 3)), zeros, jnp.full((n, 2), 32), zeros, jnp.zeros(n))
 
 
+@pytest.mark.long
 def test_label_by_http_resumes_and_stops_with_ctrl_c(cache, tmp_path):
     _, crops = pipeline.load_crops(config(cache), cache)
     log = labels.LabelLog(tmp_path / "labels.csv")
@@ -290,13 +292,13 @@ def test_errors_during_a_run_are_user_errors():
     [
         (
             ["--mode=clean", "--clean.num_cluster=3"],
-            "Unknown command line flag 'clean.num_cluster'. Did you mean: clean.num_clusters",
+            "'--clean.num-cluster' is not an option; similar: --clean.num-clusters",
         ),
         (
             ["--mode=clean", "--clean.num_clusters=three"],
-            "flag --clean.num_clusters=three: invalid literal for int",
+            "argument --clean.num-clusters: invalid int value: 'three'",
         ),
-        (["--mode=label", "--port=70000"], "--port=70000"),
+        (["--mode=label", "--port=70000"], "argument --port: 70000 is out of range"),
     ],
 )
 def test_mistakes_end_in_one_paragraph(cache, tmp_path, flags, message):

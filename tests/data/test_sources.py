@@ -16,6 +16,7 @@ import tensorflow_datasets
 from PIL import Image
 
 from jaxdog.data import crop_dataset, crop_recipes, photos, sources, toy
+from jaxdog.utils import optional
 
 MISSING = "n02105855_2933"  # the photo that the competition's data lacks
 
@@ -405,3 +406,9 @@ def test_folder_problems_are_described(tmp_path):
     write(tmp_path / "pug" / "b.png", np.zeros((20, 30, 3), np.uint8))
     with pytest.raises(ValueError, match=r"has 1 photos next to 1 class folders \(pug\)"):
         sources.folder(tmp_path)
+
+
+def test_without_tensorflow_datasets_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(optional.MissingExtraError, match=r"Stanford Dogs .* pip install 'jaxdog\[tfds\]'"):
+        sources.tfds()

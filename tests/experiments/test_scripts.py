@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from jaxdog import main
+from jaxdog.cli import entry, flags, options
 from tests.config import test_build
 
 ROOT = test_build.ROOT
@@ -27,7 +27,11 @@ def test_flags_exist(path: pathlib.Path) -> None:
     others = {"nodes", "ntasks-per-node", "gpus-per-node", "time", "requeue", "signal", "job-name"}
     others |= {"cpus-per-task", "kill-on-bad-exit", "zone", "worker", "command"}
     first = {word.split("-")[0] for word in others}
-    known = set(main.flags.FLAGS) | first
+    parser = options.Parser()
+    flags.add_arguments(parser)
+    names = options.option_names(parser)
+    names += [name for command in entry.BY_NAME for name in options.option_names(entry.tree(command))]
+    known = {name.lstrip("-").replace("-", "_") for name in names} | first
     strange = {word for word in words if word not in known and not word.startswith("config.")}
     assert not strange
     assert "coordinator" in words or path.name == "slurm.sh"

@@ -150,9 +150,7 @@ def test_scores_and_report_have_a_warning(name, cheat, tmp_path):
         "verdict": "copies", "reasons": [], "copied_share": 1.0, "copied_share_of_real": 0.0,
     }}  # fmt: skip
     nothing: Any = None
-    run = runs.Run(
-        checked, tmp_path, sharding.make_mesh(), nothing, build.phases(checked, 4), *4 * [nothing]
-    )
+    run = runs.Run(checked, tmp_path, sharding.make_mesh(), nothing, build.phases(checked, 4), *4 * [nothing])
     writer = Lines()
     runs.record_scores(run, writer, 2, scored, checked.sample, final=True)  # pyright: ignore[reportArgumentType]
     assert writer.rows[0].get("cheat", False) == cheat

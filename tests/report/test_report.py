@@ -5,9 +5,11 @@ import json
 import zipfile
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from jaxdog.evaluation import submission
+from jaxdog.render import animation
 from jaxdog.report import report
 from jaxdog.training import writers
 from jaxdog.utils import plots
@@ -230,6 +232,23 @@ def test_a_repeated_evaluation_is_shown_once():
         {**again, "samples": 50},
         again,
     ]
+
+
+def test_images_of_the_run_have_sections(tmp_path):
+    folder = tmp_path / report.MEDIA
+    folder.mkdir()
+    frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    animation.write(folder / report.INTERPOLATION, frames)
+    PIL.Image.fromarray(frames[0]).save(folder / report.CLASSES)
+    PIL.Image.fromarray(frames[0]).save(folder / "other.png")
+    page = Page(report.write(tmp_path))
+    assert page.headings == ["Classes", "Interpolation"]
+    sources = [image["src"] for image in page.all("img")]
+    assert sources == [
+        report.jpeg_uri(folder / report.CLASSES),
+        report.gif_uri(folder / report.INTERPOLATION),
+    ]
+    assert sources[1].startswith("data:image/gif;base64,")
 
 
 def test_a_damaged_zip_is_reported_not_fatal(tmp_path):

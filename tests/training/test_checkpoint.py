@@ -41,6 +41,20 @@ def test_round_trip_is_exact_and_includes_the_record(tmp_path: pathlib.Path) -> 
     assert record == {"seconds": 12.5}
 
 
+def test_a_part_of_the_arrays_is_read(tmp_path: pathlib.Path) -> None:
+    checkpoints = open_at(tmp_path)
+    whole = {"g": (state(1.0), state(2.0)), "d": state(3.0)}
+    checkpoints.save(3, whole, {})
+    checkpoints.wait()
+    wrong = jax.eval_shape(lambda: {**whole, "d": {"w": jnp.zeros(3), "step": jnp.zeros(3)}})
+    read = checkpoints.restore_arrays(3, wrong, on_first_device(wrong), {"g/0/w", "g/1/step"})
+    chex.assert_trees_all_equal(read, {"g/0/w": state(1.0)["w"], "g/1/step": state(2.0)["step"]})
+    for names in ({"d/w"}, {"d/step"}):  # which the checkpoint has in another shape
+        with pytest.raises(checkpoint.CheckpointError, match="damaged, or belongs to another model"):
+            checkpoints.restore_arrays(3, wrong, on_first_device(wrong), names)
+    checkpoints.close()
+
+
 def test_keeps_the_last_few_and_the_best(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path)
     scores = {1: None, 2: 5.0, 3: 9.0, 4: None, 5: 7.0, 6: None, 7: 8.0}

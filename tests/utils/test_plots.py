@@ -36,6 +36,19 @@ def test_a_grid_needs_columns():
         plots.grid(np.zeros((1, 2, 2, 3), np.uint8), columns=0)
 
 
+def test_rows_have_names_beside_them():
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 30, 20, 3), dtype=np.uint8)
+    sheet = plots.labeled_rows(images, ["pug", "a longer name"])
+    margin = sheet.shape[1] - 3 * 60
+    assert sheet.shape[0] == 2 * 90 and sheet.dtype == np.uint8  # enlarged three times
+    large = images.repeat(3, axis=2).repeat(3, axis=3)
+    np.testing.assert_array_equal(sheet[:, margin:], plots.grid(large.reshape(-1, 90, 60, 3), 3))
+    dark = [np.flatnonzero((row[:, :margin] < 100).any((0, 2))) for row in (sheet[:90], sheet[90:])]
+    assert 0 < dark[0].max() < dark[1].max() < margin and dark[0].min() > 0
+    with pytest.raises(ValueError, match=r"1 names for images of shape \[2, 3, 30, 20, 3\]"):
+        plots.labeled_rows(images, ["pug"])
+
+
 def test_losses_come_first_among_the_groups():
     log = [{"step": 1, "grad_norm/d": 1.0, "loss/g": 1.0}, {"step": 2, "loss/d": 1.0, "kimg": 2.0}]
     assert list(plots.scalar_groups(log).items()) == [

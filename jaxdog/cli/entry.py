@@ -1,0 +1,95 @@
+"""The commands, and the entry points of `jaxdog`, `jaxdog-score` and `python -m jaxdog.main`.
+
+jaxdog COMMAND ...                              one of COMMANDS
+jaxdog --config FILE [--mode MODE] ...          the same with flags only, see `flags.py`
+"""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from jaxdog.cli import compare, configs, flags, images, options, photos, runs, scoring, train
+from jaxdog.utils import errors
+
+COMMANDS = (
+    train.TRAIN,
+    *images.COMMANDS,
+    scoring.SCORE,
+    *runs.COMMANDS,
+    compare.COMPARE,
+    *photos.COMMANDS,
+    configs.CONFIGS,
+    train.FIND_BATCH_SIZE,
+)
+BY_NAME = {command.name: command for command in COMMANDS}
+EXAMPLES = """
+examples:
+  jaxdog train toy                                   a small run on drawn dogs, in minutes
+  jaxdog train biggan --data photos/ --resolution 64
+  jaxdog train --data photos/                        chooses a config for these photos
+  jaxdog sample runs/toy -n 9 --classes beagle --out beagles.png
+  jaxdog COMMAND --help                              options and examples of one command
+"""
+
+
+def run() -> None:
+    """Entry point of `jaxdog`."""
+    main(sys.argv[1:])
+
+
+def run_score() -> None:
+    """Entry point of `jaxdog-score`."""
+    main(["score", *sys.argv[1:]])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs one command. A UserError ends in one paragraph; other exceptions keep their traceback."""
+    try:
+        if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"):
+            command, overrides, words = flags.OLD, *options.split_overrides(flags.two_hyphens(argv))
+            parser = options.Parser(prog="jaxdog", description=flags.OLD.summary, epilog=flags.OLD.examples)
+            command.add_arguments(parser)
+        else:
+            overrides, words = options.split_overrides(argv)
+            name = next(iter(words), "--help")
+            if not name.startswith("-") and name not in BY_NAME:
+                raise errors.UserError(_unknown(name))
+            command, parser = BY_NAME.get(name), tree(name)
+        args = parser.parse_args(options.with_hyphens(words) or ["--help"])
+        assert command is not None  # --help and --version have ended the program
+        if overrides and not command.takes_overrides:
+            raise errors.UserError(f"jaxdog {command.name} takes no config, so {overrides[0]} has no effect")
+        args.overrides = overrides
+        options.set_environment(args)
+        command.run(args)
+    except errors.UserError as error:
+        print(f"\njaxdog: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def tree(name: str) -> options.Parser:
+    """The parser of all commands, of which only that of `name` has its arguments."""
+    parser = options.Parser(
+        prog="jaxdog", description="GANs for small images in JAX.", epilog=f"{EXAMPLES}\n{flags.OLD.summary}"
+    )
+    version = importlib.import_module("jaxdog").__version__ if name == "--version" else ""
+    parser.add_argument("--version", action="version", version=f"jaxdog {version}")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for command in COMMANDS:
+        overrides = options.OVERRIDES_HELP if command.takes_overrides else ""
+        sub = commands.add_parser(
+            command.name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=f"{overrides}\nexamples:\n{command.examples.strip(chr(10))}",
+        )
+        if command.name == name:
+            command.add_arguments(sub)
+    return parser
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, BY_NAME, n=2)
+    similar = f"; similar: {', '.join(near)}" if near else ""
+    return f"{name!r} is not a command{similar}. Commands: {', '.join(BY_NAME)}"

@@ -1,0 +1,103 @@
+"""The config that `jaxdog train --data photos/` chooses, and about how long it takes."""
+
+import logging
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdog import cost, sharding
+from jaxdog.config import advice, build, library, schema
+from jaxdog.data import photos, sources
+
+log = logging.getLogger("jaxdog")
+
+MEASURED_PHOTOS = 200  # whose sizes are read
+# Training steps reach 9 to 59 % of the FLOP/s of large matrix products (experiments/gpu), 30 % on CPUs.
+EFFICIENCY = 0.3
+
+
+def choose(data: str, resolution: int | None, overrides: Sequence[str]) -> Any:
+    """The config for a folder of photos, as an ml_collections.ConfigDict; prints what was chosen and why.
+
+    Args:
+      data: a folder of photos, or of one folder per class.
+      resolution: side of the generated images in pixels; None: chosen, too.
+      overrides: words of the command line, which come last.
+    """
+    situation = examine(data, resolution)
+    chosen = advice.choose(situation)
+    config = library.load(
+        chosen.config, overrides=chosen.overrides(), data=data, resolution=chosen.resolution
+    )
+    config = library.override(config, overrides)
+    if jax.process_index() == 0:
+        print(describe(situation, chosen, data, estimate(build.check(config), situation.classes)))
+    return config
+
+
+def examine(data: str, resolution: int | None) -> advice.Situation:
+    """Counts the photos and classes, and reads the sizes of some photos."""
+    source = sources.folder(data)
+    count = len(source.photos)
+    sides = []
+    for i in range(0, count, -(-count // MEASURED_PHOTOS)):
+        try:
+            sides.append(min(source.photos[i].read().shape[:2]))
+        except photos.BrokenPhotoError as error:
+            log.debug("%s", error)  # training reports it
+    side = int(statistics.median(sides)) if sides else 0
+    memory, accelerator = sharding.device_memory() / 1e9, jax.default_backend() != "cpu"
+    return advice.Situation(count, len(source.class_names), side, memory, accelerator, resolution)
+
+
+def describe(situation: advice.Situation, chosen: advice.Advice, data: str, seconds: float) -> str:
+    """The choice as text."""
+    memory = f"{situation.memory_gb:.1f} GB {'' if situation.accelerator else 'of memory'}"
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {memory}"
+    lines = [
+        f"\n{data}: {situation.photos:,} photos of {situation.classes} classes, short side "
+        f"{situation.photo_side} px",
+        f"device: {device.strip()}",
+        f"\nconfig: {chosen.config} at {chosen.resolution} px",
+        *(f"  - {reason}" for reason in chosen.reasons),
+        f"\nTraining takes about {duration(seconds)}, estimated from the FLOPs of a step and the speed of "
+        "matrix products here.\nIt may be half or twice that; the log shows the speed. Evaluations and "
+        "compilation come on top.\nStop with Ctrl-C; the same command resumes.",
+        f"\nThe same config:\n  {chosen.command(data)}\n",
+    ]
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """A rough duration: 40 minutes, 3 hours, 2 days."""
+    for unit, size, least in (("days", 86_400, 1.5), ("hours", 3_600, 1.5), ("minutes", 60, 1.5)):
+        if seconds >= least * size:
+            return f"{seconds / size:.2g} {unit}"
+    return "a minute"
+
+
+def estimate(config: schema.Experiment, classes: int) -> float:
+    """Seconds of training: FLOPs of all steps / (devices * FLOP/s of matrix products * EFFICIENCY)."""
+    flops = sum(
+        phase.steps * cost.count_flops(phase, config.data.stored_resolution)
+        for phase in build.phases(config, classes)
+    )
+    return flops / (jax.device_count() * product_flops_per_second(config.dtype) * EFFICIENCY)
+
+
+def product_flops_per_second(dtype: str) -> float:
+    """FLOP/s of large matrix products on the first device; takes less than a second."""
+    n = 1_024 if jax.default_backend() == "cpu" else 8_192
+    product = jax.jit(lambda a: a @ a)
+    a = jnp.ones((n, n), dtype)
+    product(a).block_until_ready()  # compiles
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        product(a).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2.0 * n**3 / min(times)

@@ -1,0 +1,107 @@
+"""`jaxdog score`: scores of any images against any others, without a run (`evaluation.score_files`)."""
+
+import argparse
+import json
+import logging
+from typing import Any
+
+from jaxdog.cli import options
+from jaxdog.evaluation import score_options
+from jaxdog.utils import errors, files
+
+DEFAULTS = score_options.Options()
+
+
+def _add_arguments(parser: options.Parser) -> None:
+    kinds = "a folder, a .zip, an .npy or .npz array, a file of features, or tfds for Stanford Dogs"
+    parser.add_argument("paths", metavar="REAL FAKE", nargs="*", help=f"real and generated images: {kinds}")
+    parser.add_argument("--real", help="REAL, as an option")
+    parser.add_argument("--fake", help="FAKE, as an option")
+    parser.add_argument("--out", metavar="FILE", help="file to write the scores to, as JSON")
+    group = parser.add_argument_group("how images are scored")  # one option for each field of Options
+    group.add_argument(
+        "--network",
+        choices=score_options.NETWORKS,
+        help="inception: the public leaderboard's (default); nasnet: the private one's",
+    )
+    group.add_argument(
+        "--weights", metavar="KIND", help="published (default), random, or a file or folder of weights"
+    )
+    group.add_argument(
+        "--size",
+        metavar="N",
+        type=options.integer(0),
+        help="both sides are squashed to squares of N pixels; 0 (default): size of the generated images",
+    )
+    group.add_argument(
+        "--resampler",
+        choices=score_options.RESAMPLERS,
+        help="how images are squashed: lanczos (default) as in the competition's demo, tf1-bilinear as in "
+        "its organizers' code",
+    )
+    group.add_argument("--eps", type=float, help="MiFID's threshold; default: 0.1 (inception), 0.25 (nasnet)")
+    group.add_argument(
+        "--metric",
+        dest="metrics",
+        metavar="NAME,NAME",
+        action="extend",
+        type=_metrics,
+        help=f"default: {','.join(DEFAULTS.metrics)}; choices: {', '.join(score_options.METRICS)}",
+    )
+    group.add_argument(
+        "--pairs", metavar="PNG", help="with --metric copies: images beside the photos they copy"
+    )
+    group.add_argument("--save-real", metavar="NPZ", help="file for the real side's features")
+    group.add_argument("--save-fake", metavar="NPZ", help="file for the generated side's features")
+    group.add_argument("--batch-size", type=options.integer(1), help="images per forward pass; default: 64")
+    group.add_argument(
+        "--cache-dir", help=f"of weights and of the real side's features; default: {DEFAULTS.cache_dir}"
+    )
+
+
+def _metrics(text: str) -> list[str]:
+    names = options.words_of(text)
+    for name in names:
+        if name not in score_options.METRICS:
+            choices = ", ".join(score_options.METRICS)
+            raise argparse.ArgumentTypeError(f"{name!r} is not a metric; choices: {choices}")
+    return names
+
+
+def options_of(args: argparse.Namespace) -> score_options.Options:
+    """The `Options` of parsed arguments."""
+    given: dict[str, Any] = {name: getattr(args, name) for name in DEFAULTS._fields}
+    given["metrics"] = given["metrics"] and tuple(given["metrics"])
+    return DEFAULTS._replace(**{name: value for name, value in given.items() if value is not None})
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Prints the scores; user errors are printed without a traceback."""
+    real, fake, *more = [*args.paths, None, None] if args.paths else [args.real, args.fake]
+    if more[2:] or (args.paths and (args.real or args.fake)) or real is None or fake is None:
+        raise errors.UserError("give two sets of images, as in jaxdog score REAL FAKE, or --real and --fake")
+    from jaxdog.evaluation import score_files  # not at the top: it imports JAX
+    from jaxdog.training import writers
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("jaxdog").addHandler(logging.StreamHandler())
+    try:
+        scores = score_files.score(real, fake, options_of(args))
+        if args.out is not None:
+            files.write_text(args.out, json.dumps(writers.to_json(scores), indent=2) + "\n")
+    except (OSError, RuntimeError, ImportError) as error:
+        raise errors.UserError(str(error)) from error
+    print(score_files.table(scores))
+
+
+SCORE = options.Command(
+    "score",
+    "score images against others: FID, MiFID, KID, Inception Score, precision, recall, copies",
+    """
+  jaxdog score photos/ images.zip
+  jaxdog score photos/ images.zip --metric mifid,copies --pairs pairs.png --out scores.json
+  jaxdog score real.npz images.zip            features that an earlier --save-real has written
+""",
+    _add_arguments,
+    _run,
+)

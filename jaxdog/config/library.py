@@ -1,0 +1,237 @@
+"""The configs that come with jaxdog, by name; and configs with overrides, as the command line loads them.
+
+    config = library.load("biggan", overrides=["train.max_hours=2"])
+    config = library.load("my_configs/wide.py", "test", data="photos/", resolution=128)
+
+`names`, `find` and `describe` do not import JAX.
+"""
+
+import ast
+import difflib
+import os
+import pathlib
+import runpy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from jaxdog.utils import errors
+
+Config = ml_collections.ConfigDict
+Overrides = Mapping[str, Any] | Sequence[str]
+
+
+def folder() -> pathlib.Path:
+    """The folder of the configs that come with jaxdog: in the package, or beside it in a clone."""
+    package = pathlib.Path(__file__).resolve().parent.parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def names() -> tuple[str, ...]:
+    """The names of all configs that come with jaxdog, sorted."""
+    return tuple(sorted(path.stem for path in folder().glob("*.py") if not path.stem.startswith("_")))
+
+
+def find(name_or_path: str | os.PathLike) -> pathlib.Path:
+    """The file of a config.
+
+    Args:
+      name_or_path: a name in `names()`, or the path of a Python file.
+
+    Raises errors.MissingFileError if there is no such file, or no config of this name; it suggests others.
+    """
+    given = os.fspath(name_or_path)
+    path = pathlib.Path(given).expanduser()
+    if given.endswith(".py") or path.name != given:
+        if path.is_file():
+            return path
+        raise errors.MissingFileError(
+            f"the config cannot be read: {path} does not exist. Configs that come with jaxdog are loaded by "
+            f"name: {', '.join(names())}"
+        )
+    if given in names():
+        return folder() / f"{given}.py"
+    near = difflib.get_close_matches(given, names(), n=3, cutoff=0.5)
+    raise errors.MissingFileError(
+        f"no config is called {given!r}; {'similar' if near else 'names'}: {', '.join(near or names())}. "
+        "A config of your own is given as a path that ends in .py"
+    )
+
+
+def describe(name_or_path: str | os.PathLike) -> str:
+    """The first line of a config's docstring, read without running the file; "" if it has none."""
+    tree = ast.parse(find(name_or_path).read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or "").partition("\n")[0]
+
+
+def load(
+    name_or_path: str | os.PathLike,
+    variant: str = "full",
+    overrides: Overrides = (),
+    data: str | os.PathLike | None = None,
+    resolution: int | None = None,
+) -> Config:
+    """A config, with changes.
+
+    Args:
+      name_or_path: a name in `names()`, or the path of a Python file with get_config(); "biggan:test" is the
+        same as "biggan" with variant "test".
+      variant: the argument of get_config. "test": the same experiment, tiny, on drawn dogs, if the file has
+        that variant.
+      overrides: changed fields, as words of the command line (["train.steps=500"]) or as a dictionary
+        ({"train.steps": 500} or {"train": {"steps": 500}}).
+      data: a folder of photos to train on, see `with_data`; None: the config's photos.
+      resolution: side of the images in pixels, see `with_resolution`; None: the config's.
+
+    Raises errors.UserError if there is no such config, field or choice.
+    """
+    given = os.fspath(name_or_path)
+    head, colon, tail = given.rpartition(":")
+    if colon and len(head) > 1 and tail.isidentifier():  # not the colon of C:\
+        given, variant = head, tail
+    path = find(given)
+    functions = runpy.run_path(str(path))
+    if "get_config" not in functions:
+        raise errors.ConfigError(f"{path} is not a config: it has no function get_config()")
+    get_config = functions["get_config"]
+    config = get_config() if variant == "full" else get_config(variant)
+    return change(config, overrides, data, resolution)
+
+
+def change(
+    config: Config,
+    overrides: Overrides = (),
+    data: str | os.PathLike | None = None,
+    resolution: int | None = None,
+) -> Config:
+    """A config, which is left unchanged, with the changes described at `load`."""
+    if data is not None:
+        config = with_data(config, data)
+    if resolution is not None:
+        config = with_resolution(config, resolution)
+    return override(config, overrides)
+
+
+def with_data(config: Config, data: str | os.PathLike) -> Config:
+    """The config for the photos in a folder, with as many classes as it has; its name gets the folder's."""
+    path = pathlib.Path(data).expanduser()
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise errors.MissingFileError(
+            f"{path} {what}; it should be a folder of photos, or of one folder per class"
+        )
+    from jaxdog.config import resolve  # not at the top: it imports JAX
+
+    name = f"{config.name}_{path.resolve().name}"
+    return resolve.derive(config, name=name, data={"source": "folder", "path": str(path), "classes": 0})
+
+
+def with_resolution(config: Config, resolution: int) -> Config:
+    """The config for images of resolution x resolution pixels.
+
+    Stored crops, and the heights of maps with self-attention, keep their ratio to it. The latents of a
+    hierarchical BigGAN get the next size that it can split. Not every network can have every size.
+    """
+    fields: Any = config
+    if "resolution" not in fields.system:
+        raise errors.ConfigError(
+            f"the resolution of a progressive system cannot be set alone: {config.name} trains at "
+            f"{', '.join(map(str, fields.system.resolutions))} px, with a number of steps, a fade and an EMA "
+            "decay for each; set config.system.resolutions, config.system.steps, config.system.fade and "
+            "config.ema.decay together, or choose another config"
+        )
+    from jaxdog.config import resolve
+    from jaxdog.models import biggan
+
+    if resolution < 1:
+        raise errors.ConfigError(f"the resolution is {resolution} px, and must be positive")
+    changes: dict[str, Any] = {"system": {"resolution": resolution}}
+    if fields.data.stored_resolution:
+        stored = max(round(fields.data.stored_resolution * resolution / fields.system.resolution), resolution)
+        changes["data"] = {"stored_resolution": stored}
+    if fields.generator.get("name") == "biggan" and fields.generator.hierarchical:
+        slices = len(biggan.shape_of(resolution).g)
+        changes["system"]["latent_dim"] = -(-fields.system.latent_dim // slices) * slices
+    for player in ("generator", "discriminator"):
+        heights = fields[player].get("attention", ())
+        if heights:
+            scaled = tuple(max(height * resolution // fields.system.resolution, 1) for height in heights)
+            changes[player] = {"attention": scaled}
+    return resolve.derive(config, **changes)
+
+
+# ------------------------------------------------------------------ overrides
+
+
+def override(config: Config, overrides: Overrides) -> Config:
+    """The config with changed fields.
+
+    Args:
+      config: unchanged.
+      overrides: as for `load`. A word may also begin with "config." or "--config.".
+
+    Raises errors.ConfigError if a field does not exist, naming those that do, or a value is not of its type.
+    """
+    if isinstance(overrides, str):
+        raise errors.ConfigError(f"overrides is {overrides!r}, and must be a list of such words")
+    if isinstance(overrides, Mapping):
+        from jaxdog.config import resolve
+
+        for name in overrides:
+            _check_field(config, name)
+        return resolve.derive(config, **_nested(overrides)) if overrides else config
+    return _parsed(config, [_word(word) for word in overrides]) if overrides else config
+
+
+def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1, "a": {"c": 2}} -> {"a": {"b": 1, "c": 2}}."""
+    tree: dict[str, Any] = {}
+    for name, value in overrides.items():
+        *sections, field = name.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        both_sections = isinstance(value, Mapping) and isinstance(place.get(field), dict)
+        place[field] = {**place[field], **value} if both_sections else value
+    return tree
+
+
+def _word(word: str) -> str:
+    """An override as a flag: "train.steps=3" -> "--config.train.steps=3"."""
+    bare = word.lstrip("-")
+    return f"--{bare}" if bare.startswith(("config.", "noconfig.")) else f"--config.{bare}"
+
+
+def _parsed(config: Config, words: Sequence[str]) -> Config:
+    """The config after flags of the form --config.x.y=v, read by ml_collections, which knows their types."""
+    config, values = Config(config.to_dict()), flags.FlagValues()
+    argv = ["jaxdog", *words]
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        rest = values(argv)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # for a field that does not exist
+        for word in words:
+            _check_field(config, word.partition("=")[0].partition(".")[2])
+        raise errors.ConfigError(f"{' '.join(words)}: {error}") from error
+    except flags.Error as error:
+        raise errors.ConfigError(str(error)) from error
+    if rest[1:]:
+        raise errors.ConfigError(f"{rest[1]!r} is not an override; write config.field=value")
+    config.unlock()  # ml_collections has locked it
+    return config
+
+
+def _check_field(config: Config, name: str) -> None:
+    """Raises errors.ConfigError if `name`, with dots, is no field, naming the fields where it goes wrong."""
+    section: Any = config
+    path = "config"
+    for field in name.split("."):
+        is_section = isinstance(section, Config)
+        if not is_section or field not in section:
+            fields = ", ".join(sorted(section)) if is_section else ""
+            raise errors.ConfigError(f"{path}.{field} is not a field of {path}; fields: {fields or 'none'}")
+        section, path = section[field], f"{path}.{field}"

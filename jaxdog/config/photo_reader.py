@@ -1,0 +1,57 @@
+"""The crops of the photos that a config names, read when they are needed."""
+
+import functools
+import logging
+import pathlib
+from functools import partial
+
+from jaxdog.config import build, schema
+from jaxdog.data import crop_dataset, crop_recipes, dataset_info, photos
+
+log = logging.getLogger("jaxdog")
+
+
+class PhotoReader:
+    """Reads the crops of a config's photos, from the cache if they are there.
+
+    source(): the photos. training_set(): the crops to train on. Both are read by the first call.
+
+    Args:
+      config: the experiment.
+      cache_dir: folder of the cache.
+    """
+
+    def __init__(self, config: schema.Experiment, cache_dir: pathlib.Path):
+        self.config, self.cache_dir = config, cache_dir
+        self.source = functools.cache(partial(build.source, config.data))
+        self.training_set = functools.cache(self._training_set)
+        size, resampler = config.submit.resolution, config.eval.resampler
+        self.squash = partial(crop_recipes.squash, size=size, resampler=resampler)
+
+    def describe(self) -> dataset_info.DatasetInfo:
+        """The training set without its images."""
+        recipe = crop_recipes.cache_key(build.recipe(self.config.data))
+        return dataset_info.describe(self.source(), self.training_set(), recipe)
+
+    def whole_and_boxes(self) -> crop_dataset.CropDataset:
+        """Whole photos and crops to boxes."""
+        size, resampler = self.config.submit.resolution, self.config.eval.resampler
+        return self._load(partial(crop_recipes.whole_and_boxes, size=size, resampler=resampler))
+
+    def whole(self) -> crop_dataset.CropDataset:
+        """Whole photos, squashed to the evaluated size."""
+        return self._load(self.squash)
+
+    def _training_set(self) -> crop_dataset.CropDataset:
+        source, data = self.source(), self.config.data
+        crops = build.select_crops(data)(self._load(build.recipe(data)))
+        for note in (*source.notes, *(f"broken photo left out: {name}" for name in crops.broken)):
+            log.info("%s", note)
+        counts = len(crops.image), len(source.photos), len(crops.class_names)
+        log.info("%d crops of %d photos, %d classes", *counts)
+        return crops
+
+    def _load(self, recipe: photos.Recipe) -> crop_dataset.CropDataset:
+        """All crops of a recipe, from the cache if they are there."""
+        key, workers = crop_recipes.cache_key(recipe), self.config.data.workers or None
+        return crop_dataset.load(self.source(), recipe, key, self.cache_dir / "crops", workers)

@@ -1,0 +1,1 @@
+"""Trained generators: class `Generator`, its export format, model cards, and the Hugging Face Hub."""

@@ -1,0 +1,138 @@
+"""`jaxdog sample`, `interpolate`, `project` and `export` with a stand-in for the generator."""
+
+import pathlib
+import types
+import zipfile
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from jaxdog.cli import entry, images
+from jaxdog.generators import generator
+
+COLORS = np.arange(12, dtype=np.uint8)[:, None, None, None] * 20
+
+
+class Stub:
+    """Images of one gray level each; keeps what it is asked for."""
+
+    resolution, classes, notes = 8, ("beagle", "pug"), ("a note",)
+
+    def __init__(self, asked: list[tuple]):
+        self.asked = asked
+
+    def sample(self, n: int, **given: Any) -> np.ndarray:
+        self.asked.append(("sample", n, given))
+        return np.broadcast_to(COLORS[:n], (n, 8, 8, 3))
+
+    def interpolate(self, seeds: list[int], **given: Any) -> np.ndarray:
+        self.asked.append(("interpolate", seeds, given))
+        return np.broadcast_to(COLORS[: given["frames"]], (given["frames"], 8, 8, 3))
+
+    def project(self, image: np.ndarray, **given: Any) -> Any:
+        self.asked.append(("project", image.shape, given))
+        losses = np.array([2.0, 1.0], np.float32)
+        return types.SimpleNamespace(
+            z=np.ones(4, np.float32), w=None, label=1, image=image // 2, losses=losses
+        )
+
+    def save_pretrained(self, folder: pathlib.Path, **given: Any) -> None:
+        self.asked.append(("export", folder.name, given))
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(bytes(1_000_000))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> list[tuple]:
+    """What was asked of the generator, in a folder that has a run, `r`."""
+    calls: list[tuple] = []
+
+    def from_run(folder: Any, step: Any) -> Stub:
+        calls.append(("run", str(folder), step))
+        return Stub(calls)
+
+    def from_pretrained(name: str) -> Stub:
+        calls.append(("pretrained", name))
+        return Stub(calls)
+
+    monkeypatch.setattr(generator.Generator, "from_run", from_run)
+    monkeypatch.setattr(generator.Generator, "from_pretrained", from_pretrained)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r" / "checkpoints").mkdir(parents=True)
+    return calls
+
+
+def test_sample_writes_a_grid(asked: list[tuple], capsys: pytest.CaptureFixture) -> None:
+    words = "sample r -n 9 --classes beagle,pug --classes pug --seed 3 --truncation 0.7 --columns 3"
+    entry.main([*words.split(), "--step", "latest"])
+    given = {"classes": ["beagle", "pug", "pug"], "seed": 3, "truncation": 0.7}
+    assert asked == [("run", "r", "latest"), ("sample", 9, given)]
+    grid = np.asarray(PIL.Image.open("samples.png"))
+    assert grid.shape == (24, 24, 3) and (grid[::8, ::8, 0].ravel() == COLORS[:9].ravel()).all()
+    printed = capsys.readouterr()
+    assert printed.out == "9 images: samples.png\n" and printed.err == "note: a note\n"
+
+
+def test_sample_writes_files(asked: list[tuple]) -> None:
+    entry.main("sample hf://u/n -n 12 --out folder".split())
+    assert asked == [
+        ("pretrained", "hf://u/n"),
+        ("sample", 12, {"classes": None, "seed": 0, "truncation": None}),
+    ]
+    paths = sorted(pathlib.Path("folder").iterdir())
+    assert [path.name for path in paths] == [f"{i:05d}.png" for i in range(12)]
+    assert np.asarray(PIL.Image.open(paths[5])).max() == COLORS[5].item()
+    entry.main("sample r -n 12 --out images.zip".split())
+    with zipfile.ZipFile("images.zip") as archive:
+        assert len(archive.namelist()) == 12
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_interpolate(suffix: str, asked: list[tuple]) -> None:
+    words = f"interpolate r --seeds 1,3-4 --classes pug --frames 5 --no-loop --upscale 2 --out a.{suffix}"
+    entry.main([*words.split(), "--step=40"])
+    given = {"classes": ["pug"], "frames": 5, "loop": False, "truncation": None}
+    assert asked == [("run", "r", 40), ("interpolate", [1, 3, 4], given)]
+    with PIL.Image.open(f"a.{suffix}") as image:
+        assert (image.size, image.n_frames) == ((16, 16), 5)
+
+
+def test_project(asked: list[tuple], capsys: pytest.CaptureFixture) -> None:
+    PIL.Image.new("L", (30, 20), 100).save("photo.png")
+    entry.main("project r photo.png --steps 7 --class pug --out p.png".split())
+    assert asked[1] == ("project", (8, 8, 3), {"steps": 7, "classes": "pug", "seed": 0})
+    pair = np.asarray(PIL.Image.open("p.png"))
+    assert pair.shape == (8, 16, 3) and (pair[0, 0, 0], pair[0, 8, 0]) == (100, 50)
+    with np.load("p.npz") as found:
+        assert set(found) == {"z", "label", "losses"} and found["label"] == 1
+    assert "class pug, loss 1: p.png" in capsys.readouterr().out
+
+
+def test_export(asked: list[tuple], capsys: pytest.CaptureFixture) -> None:
+    entry.main("export r --out dogs --dtype float16".split())
+    assert asked[1] == ("export", "dogs", {"dtype": "float16"})
+    assert "dogs: 1.0 MB; jaxdog sample dogs, or jaxdog.Generator.from_pretrained('dogs')" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("sample r --step=worst", "--step is 'worst'; choices: best, latest, or the step of a checkpoint"),
+        ("sample dogs64 --step=latest", "--step is for the folder of a run, and dogs64 has no checkpoints"),
+    ],
+)
+def test_mistakes(words: str, message: str, asked: list[tuple], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        entry.main(words.split())
+    assert message in capsys.readouterr().err
+
+
+def test_a_grid_is_nearly_square(tmp_path: pathlib.Path) -> None:
+    for n, size in ((1, (2, 2)), (9, (6, 6)), (100, (20, 20)), (300, (20, 60))):
+        images.write_images(tmp_path / "a.png", np.zeros((n, 2, 2, 3), np.uint8))
+        with PIL.Image.open(tmp_path / "a.png") as image:
+            assert image.size == size

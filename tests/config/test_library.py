@@ -1,0 +1,130 @@
+"""Configs by name, and configs with overrides."""
+
+import pathlib
+
+import pytest
+
+from configs import biggan, toy
+from jaxdog.config import build, library
+from jaxdog.utils import errors
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def test_every_config_of_the_repository_has_a_name_and_a_line() -> None:
+    assert library.names() == tuple(sorted(path.stem for path in (ROOT / "configs").glob("*.py")))
+    for name in library.names():
+        assert library.find(name) == ROOT / "configs" / f"{name}.py"
+        assert 20 < len(library.describe(name)) < 120, name
+
+
+def test_describe_does_not_run_the_file(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.py").write_text('"""First line.\n\nMore."""\nraise RuntimeError\n')
+    (tmp_path / "b.py").write_text("x = 1\n")
+    assert library.describe(tmp_path / "a.py") == "First line."
+    assert library.describe(tmp_path / "b.py") == ""
+
+
+def test_names_and_paths_and_variants() -> None:
+    assert library.load("biggan") == biggan.get_config()
+    test = toy.get_config("test")
+    assert library.load("toy:test") == library.load("toy", "test") == test
+    assert library.load(ROOT / "configs" / "toy.py", "test") == test
+    assert library.load(f"{ROOT / 'configs' / 'toy.py'}:test") == test
+
+
+def test_overrides_as_words_and_as_a_dictionary() -> None:
+    words = [
+        "train.steps=12",
+        "--config.parallel.fsdp",
+        "config.optimizer.g.learning_rate=1",
+        "sample.sweep={}",
+    ]
+    one = library.load("toy:test", overrides=words)
+    assert one.train.steps == 12 and one.parallel.fsdp is True and one.optimizer.g.learning_rate == 1.0
+    assert not one.sample.sweep
+    other = library.load(
+        "toy:test",
+        overrides={
+            "train.steps": 12,
+            "parallel": {"fsdp": True},
+            "optimizer.g": {"learning_rate": 1.0},
+            "sample.sweep": {},
+        },
+    )
+    assert one == other
+    both = library.load("toy", overrides={"train": {"steps": 500}, "train.log_every": 50})
+    assert (both.train.steps, both.train.log_every) == (500, 50)
+    assert library.load("toy").train.steps == 800
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.stepz=3"], "config.train.stepz is not a field of config.train; fields: grid_every, grid_im"),
+        (["stepz=3"], "config.stepz is not a field of config; fields: augment, checkpoint"),
+        (["train.steps.x=3"], "config.train.steps.x is not a field of config.train.steps; fields: none"),
+        (["train.steps=many"], "config.train.steps=many: invalid literal for int"),
+        (["train.steps=3", "4"], "config.4 is not a field"),
+        (["train.steps", "4"], "config.4 is not a field"),
+        ({"train.stepz": 3}, "config.train.stepz is not a field of config.train; fields: grid_every"),
+        ({"train": {"stepz": 3}}, "config.train.stepz"),
+        ({"train.steps": "many"}, "config.train.steps is 'many'"),
+        ("train.steps=3", "must be a list"),
+    ],
+)
+def test_wrong_overrides_name_the_fields(overrides, message: str) -> None:
+    with pytest.raises(errors.ConfigError, match=message):
+        library.load("toy:test", overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("biggn", "no config is called 'biggn'; similar: biggan"),
+        ("zzzz", "no config is called 'zzzz'; names: acgan, "),
+        ("toy.py", "toy.py does not exist"),
+        ("some/toy", "some/toy does not exist"),
+        ("toy:fast", "variant is 'fast'"),
+    ],
+)
+def test_unknown_configs(name: str, message: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(errors.UserError, match=message):
+        library.load(name)
+
+
+def test_a_file_without_get_config(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    with pytest.raises(errors.ConfigError, match="it has no function get_config"):
+        library.load(tmp_path / "a.py")
+
+
+def test_an_error_in_a_config_keeps_its_traceback(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.py").write_text("def get_config():\n    return 1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        library.load(tmp_path / "a.py")
+
+
+def test_a_folder_of_photos(tmp_path: pathlib.Path) -> None:
+    config = library.load("biggan", data=tmp_path, overrides=["data.workers=3"])
+    build.check(config)
+    assert config.name == f"biggan_{tmp_path.name}"
+    assert (config.data.source, config.data.path, config.data.classes) == ("folder", str(tmp_path), 0)
+    assert config.data.workers == 3 and config.data.crop == library.load("biggan").data.crop
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.MissingFileError, match="file is a file; it should be a folder"):
+        library.load("biggan", data=tmp_path / "file")
+
+
+def test_another_resolution() -> None:
+    assert build.check(library.load("biggan", resolution=128)).data.stored_resolution == 128
+    assert library.load("biggan", resolution=128).system.latent_dim == 102
+    config = library.load("biggan", resolution=32)
+    assert config.generator.attention == config.discriminator.attention == (16,)
+    config = library.load("sngan", resolution=32)
+    assert (config.system.resolution, config.data.stored_resolution) == (32, 64)
+    with pytest.raises(errors.ConfigError, match="progan trains at 4, 8, 16, 32, 64 px.*config.ema.decay"):
+        library.load("progan", resolution=128)
+    with pytest.raises(errors.ConfigError, match="resolution is 0 px"):
+        library.load("biggan", resolution=0)

@@ -1,0 +1,89 @@
+"""The examples of docs/python.md and the notebook run, on the toy config's smoke test."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+NOT_RUN = ("install", "hub")  # cells that would need a network
+TAGS = "install parameters drive train sample interpolate jax score export hub photos own report".split()
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Fast compilation, and a home of its own for caches that the tests of this file share."""
+    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    settings |= {
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(tmp_path_factory.mktemp("home")),
+    }
+    return {**os.environ, **settings}
+
+
+def test_the_page_shows_how_to_call_everything() -> None:
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    for name in (
+        "train",
+        "sample",
+        "latents",
+        "decode",
+        "interpolate",
+        "project",
+        "score",
+        "save_pretrained",
+    ):
+        assert re.search(rf"[a-z]\.{name}\(", "".join(examples(text))), name
+
+
+def examples(text: str) -> list[str]:
+    """The Python blocks of a page."""
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.long
+def test_the_examples_of_the_page_run(tmp_path: pathlib.Path, environment: dict[str, str]) -> None:
+    blocks = examples((ROOT / "docs" / "python.md").read_text(encoding="utf-8"))
+    script = "\n".join(blocks).replace('"toy"', '"toy:test"')
+    assert script.count('"toy:test"') == 1
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert (tmp_path / "toy_dogs" / "model.safetensors").is_file()
+
+
+@pytest.mark.oracle
+def test_the_notebook_runs(
+    tmp_path: pathlib.Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed: make oracles")
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: make oracles")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed: make oracles")
+    book = nbformat.read(ROOT / "docs" / "notebook.ipynb", 4)
+    nbformat.validate(book)
+    cells = {cell.metadata["tags"][0]: cell for cell in book.cells if cell.cell_type == "code"}
+    assert list(cells) == TAGS
+    assert not any(cell.outputs or cell.execution_count for cell in cells.values()), "clear the outputs"
+    assert not any("subprocess" in cell.source for cell in cells.values())
+    book.cells = [cell for name, cell in cells.items() if name not in NOT_RUN]
+    cells["parameters"].source = f'RUNS = "{tmp_path}/runs"\nTOY = OWN = "toy:test"'
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = {name: [out.get("data", {}) for out in cell.outputs] for name, cell in cells.items()}
+    assert "image/png" in shown["sample"][-1]
+    assert "image/gif" in shown["interpolate"][-1]
+    assert "random_fid768" in shown["score"][-1]["text/plain"]
+    assert shown["export"][-1]["text/plain"] == "True"
+    assert "<svg" in shown["report"][-1]["text/html"]
