@@ -68,8 +68,8 @@ def make(
     load_weights = functools.cache(partial(networks.load, "inception", config.eval.weights, cache_dir))
     if scoring:
         load_weights()
-    reader = photo_reader.PhotoReader(config, cache_dir)
     dataset = None if training else load_dataset(folder)
+    reader = photo_reader.PhotoReader(config, cache_dir, dataset.source if dataset else None)
     if dataset is None:
         dataset = reader.describe()
     return Run(
@@ -138,9 +138,9 @@ def _evaluator(
     else:
         read_images = partial(_read_for_features, reader, folder)
         real = feature_extractor.real_features(extractor, read_images, spec, data_key, cache_dir / "features")
+        if jax.process_index() == 0 and load_dataset(folder) is not None:
+            saved_features.keep(folder, real)
     held_out = _held_out(config, folder, dataset, reader, real.count)
-    if jax.process_index() == 0 and load_dataset(folder) is not None:
-        saved_features.keep(folder, real)
     return evaluate.Evaluator(extractor, real, mesh, config.eval.eps, held_out)
 
 

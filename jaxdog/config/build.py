@@ -131,17 +131,20 @@ def _check_parallel(config: schema.Experiment) -> None:
 
 # ------------------------------------------------------------------ data
 
-SOURCES: dict[str, Callable[[schema.Data], photos.Source]] = {
-    "tfds": lambda data: sources.tfds(data.path or None, archives=data.archives or None),
-    "kaggle": lambda data: sources.kaggle(data.path),
-    "folder": lambda data: sources.folder(data.path),
-    "toy": lambda data: toy.dogs(data.toy_photos),
+SOURCES: dict[str, Callable[[schema.Data, bool], photos.Source]] = {  # arguments: those of `source`
+    "tfds": lambda data, prepare: sources.tfds(data.path or None, data.archives or None, prepare=prepare),
+    "kaggle": lambda data, _: sources.kaggle(data.path),
+    "folder": lambda data, _: sources.folder(data.path),
+    "toy": lambda data, _: toy.dogs(data.toy_photos),
 }
 
 
-def source(data: schema.Data) -> photos.Source:
-    """The photos that config.data names; raises ConfigError unless data.classes is their number, or 0."""
-    found = SOURCES[data.source](data)
+def source(data: schema.Data, prepare: bool = True) -> photos.Source:
+    """The photos that config.data names; raises ConfigError unless data.classes is their number, or 0.
+
+    prepare: whether to download and prepare the dataset of source "tfds" if it is missing.
+    """
+    found = SOURCES[data.source](data, prepare)
     count = len(found.class_names)
     if data.classes not in (0, count):
         raise errors.ConfigError(

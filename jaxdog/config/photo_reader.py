@@ -7,6 +7,7 @@ from functools import partial
 
 from jaxdog.config import build, schema
 from jaxdog.data import crop_dataset, crop_recipes, dataset_info, photos
+from jaxdog.utils import errors
 
 log = logging.getLogger("jaxdog")
 
@@ -19,11 +20,13 @@ class PhotoReader:
     Args:
       config: the experiment.
       cache_dir: folder of the cache.
+      expected: key of the photos that a run was trained on. Other photos are refused, and nothing is
+        downloaded. None: any photos.
     """
 
-    def __init__(self, config: schema.Experiment, cache_dir: pathlib.Path):
-        self.config, self.cache_dir = config, cache_dir
-        self.source = functools.cache(partial(build.source, config.data))
+    def __init__(self, config: schema.Experiment, cache_dir: pathlib.Path, expected: str | None = None):
+        self.config, self.cache_dir, self.expected = config, cache_dir, expected
+        self.source = functools.cache(self._source)
         self.training_set = functools.cache(self._training_set)
         size, resampler = config.submit.resolution, config.eval.resampler
         self.squash = partial(crop_recipes.squash, size=size, resampler=resampler)
@@ -41,6 +44,14 @@ class PhotoReader:
     def whole(self) -> crop_dataset.CropDataset:
         """Whole photos, squashed to the evaluated size."""
         return self._load(self.squash)
+
+    def _source(self) -> photos.Source:
+        source = build.source(self.config.data, prepare=self.expected is None)
+        if self.expected not in (None, source.key):
+            raise errors.UserError(
+                f"the photos are not those that the run was trained on: {source.key}, not {self.expected}"
+            )
+        return source
 
     def _training_set(self) -> crop_dataset.CropDataset:
         source, data = self.source(), self.config.data

@@ -16,9 +16,7 @@ def load(folder: pathlib.Path) -> build.Config:
     """The config that a run saved in its folder. Raises MissingFileError if there is none, or UserError."""
     path = folder / NAME
     if not path.is_file():
-        raise errors.MissingFileError(
-            f"{path} does not exist: {folder} is not the work folder of a run. Give --config."
-        )
+        raise errors.MissingFileError(f"{path} does not exist: {folder} is not the folder of a run")
     try:
         return build.Config(lists_to_tuples(json.loads(path.read_text(encoding="utf-8"))))
     except (ValueError, TypeError) as error:

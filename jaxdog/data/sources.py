@@ -52,6 +52,7 @@ def tfds(
     data_dir: str | os.PathLike | None = None,
     archives: str | os.PathLike | None = None,
     splits: Sequence[str] = ("train", "test"),
+    prepare: bool = True,
 ) -> photos.Source:
     """Stanford Dogs (Khosla et al., 2011) as tfds `stanford_dogs`: 20,580 photos, 120 breeds, all boxes.
 
@@ -63,9 +64,10 @@ def tfds(
       archives: folder with images.tar, annotation.tar and lists.tar; if the dataset must be prepared, these
         are used instead of a download, whatever their checksums.
       splits: any of "train" and "test", in this order.
+      prepare: whether to download and prepare the dataset if it is missing.
 
     Raises:
-      FileNotFoundError: `archives` lacks an archive.
+      FileNotFoundError: `archives` lacks an archive, or the dataset is missing and `prepare` is False.
       ModuleNotFoundError: the dataset must be prepared and TensorFlow is not installed.
       optional.MissingExtraError: TensorFlow Datasets is not installed.
       RuntimeError: preparing failed, without network or with damaged archives.
@@ -77,6 +79,8 @@ def tfds(
     tensorflow_datasets = optional.load(*_TFDS)
     builder = _tfds_builder(data_dir)
     if not pathlib.Path(builder.data_path).is_dir():
+        if not prepare:
+            raise errors.MissingFileError(f"{builder.data_path} does not exist")
         _prepare(builder, archives)
         builder = _tfds_builder(data_dir)
     skip = {"image": tensorflow_datasets.decode.SkipDecoding()}

@@ -88,7 +88,7 @@ def test_examples_are_shown_and_understood(name: str, capsys: pytest.CaptureFixt
         (["train", "toy", "--resolutoin=64"], "'--resolutoin' is not an option; similar: --resolution"),
         (["train", "toy", "--num-processes=0"], "must be at least 1"),
         (["evaluate"], "the following arguments are required: RUN"),
-        (["evaluate", "nowhere"], "nowhere is not the work folder of a run"),
+        (["evaluate", "nowhere"], "nowhere is not the folder of a run"),
         (["report", "x", "--config.train.steps=3"], "jaxdog report takes no config"),
         (["score", "a"], "give two sets of images"),
         (["score", "a", "b", "--fake=c"], "give two sets of images"),

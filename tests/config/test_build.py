@@ -50,7 +50,7 @@ def test_every_config_builds(path: pathlib.Path, variant: str) -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_says_what_it_is_and_refuses_unknown_variants(path: pathlib.Path) -> None:
     module = load(path)
-    assert module.__doc__ and f"--config configs/{path.name}" in module.__doc__
+    assert module.__doc__ and f"jaxdog train {path.stem}" in module.__doc__
     with pytest.raises(ValueError, match="'fast'; choices: 'full', 'test'"):
         module.get_config("fast")
 
