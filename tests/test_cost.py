@@ -42,6 +42,7 @@ def found(config: schema.Experiment) -> list[Any]:
     return again
 
 
+@pytest.mark.long
 def test_sizes_double_up_to_the_first_that_does_not_fit(found: list[Any]) -> None:
     assert [size for size, _ in found] == [4, 8, 16]
     working = [cost.temp_bytes for _, cost in found]
@@ -69,6 +70,7 @@ def test_find_batch_size_returns_the_largest_that_fits(
     assert "largest that fits: 8" in text and text.count("too large") == 1 and "out of memory" in text
 
 
+@pytest.mark.long
 def test_loops_and_winograd_do_not_change_the_count(config: schema.Experiment, monkeypatch: Any) -> None:
     phase, side = build.phases(config, 3)[-1], config.data.stored_resolution
     expected = cost.count_flops(phase, side)

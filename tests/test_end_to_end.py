@@ -105,6 +105,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cache: pathlib.Path) -> path
     return workdir
 
 
+@pytest.mark.long
 def test_a_run_writes_all_files(whole: pathlib.Path) -> None:
     assert all((whole / name).exists() for name in FILES), sorted(os.listdir(whole))
     assert json.loads((whole / "config.json").read_text())["name"] == "toy"
@@ -118,6 +119,7 @@ def test_a_run_writes_all_files(whole: pathlib.Path) -> None:
     assert list((whole / "tensorboard").iterdir())
 
 
+@pytest.mark.long
 def test_scores_have_names_by_kind_of_weights(whole: pathlib.Path) -> None:
     scores = writers.read_jsonl(whole / "scores.jsonl")
     assert [(row["step"], row["final"]) for row in scores][:2] == [(4, False), (8, False)]
@@ -128,6 +130,7 @@ def test_scores_have_names_by_kind_of_weights(whole: pathlib.Path) -> None:
         assert not any(name.startswith(("fid", "mifid")) for name in row)
 
 
+@pytest.mark.long
 def test_held_out_photos_are_scored_and_the_best_sampling_option_is_used(whole: pathlib.Path) -> None:
     table = json.loads((whole / "sweep.json").read_text())
     ways = {way["setting"]["ema_index"]: way[table["metric"]] for way in table["options"]}
@@ -162,6 +165,7 @@ def test_a_killed_and_resumed_run_is_bit_identical(
     assert steps == [2, 4, 6, 8]
 
 
+@pytest.mark.long
 def test_other_modes_work_without_a_config(whole: pathlib.Path) -> None:
     base = [sys.executable, "-m", "jaxdog.main", f"--workdir={whole}"]
     before = (whole / "images.zip").read_bytes()
@@ -188,6 +192,7 @@ print(hashlib.sha256(g.sample(20, classes=[g.classes[1], 2], seed=2**40).tobytes
 """
 
 
+@pytest.mark.long
 def test_a_moved_run_needs_neither_photos_nor_caches(
     whole: pathlib.Path, cache: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -215,6 +220,7 @@ def test_a_moved_run_needs_neither_photos_nor_caches(
     assert len(first) > 64 and first.splitlines()[-1] == second.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_the_folder_keeps_the_features_of_the_photos(whole: pathlib.Path, cache: pathlib.Path) -> None:
     kept = whole / "real_features.npz"
     assert any(kept.samefile(path) for path in (cache / "features").glob("*.npz"))
@@ -239,6 +245,7 @@ def test_a_run_can_be_initialized_from_another(
     assert names and all(np.array_equal(source[name], after[name]) for name in names)
 
 
+@pytest.mark.long
 def test_a_folder_of_another_experiment_is_refused(whole: pathlib.Path, cache: pathlib.Path) -> None:
     text = run(*command(whole, cache, "--config.generator.channels=8"), code=1)
     assert "with another config: generator.channels is 8, was 4" in text and "Traceback" not in text
@@ -275,6 +282,7 @@ def test_two_processes_give_the_losses_of_one(
     np.testing.assert_allclose(scores[0], scores[1], rtol=0.02)
 
 
+@pytest.mark.long
 def test_dry_run_prints_sizes_and_stops(tmp_path: pathlib.Path, cache: pathlib.Path) -> None:
     text = run(*command(tmp_path / "run", cache, "--dry_run"))
     assert "parameters" in text and "GFLOP" in text and "MB" in text and '"steps": 8' in text

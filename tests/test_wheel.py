@@ -69,6 +69,7 @@ def test_the_wheel_holds_everything(wheel: pathlib.Path) -> None:
     assert "jaxdog = jaxdog.main:run" in scripts and "jaxdog-score = jaxdog.cli.entry:run_score" in scripts
 
 
+@pytest.mark.long
 def test_a_wheel_can_be_built_from_the_source_archive(tmp_path: pathlib.Path) -> None:
     with tarfile.open(build("sdist", tmp_path)) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

@@ -28,6 +28,7 @@ def copied(training: crop_dataset.CropDataset) -> copies.CopyReport:
     return copies.find_copies(fakes, training.image, training.photo, sharding.make_mesh())
 
 
+@pytest.mark.long
 def test_copies_are_found_with_their_photos(training, copied):
     assert copied.result.is_copy and copied.result.copied_share > 0.9
     summary = copies.summary(copied, training)
@@ -46,6 +47,7 @@ def test_pairs_show_the_image_next_to_its_source(copied):
     assert copies.pair_grid(copied, columns=5).shape == (SIZE * -(-len(copied.pairs) // 5), SIZE * 10, 3)
 
 
+@pytest.mark.long
 def test_noise_is_not_a_copy_for_any_number_of_devices(training):
     noise = np.random.default_rng(0).integers(0, 256, (9, SIZE, SIZE, 3), np.uint8)
     generator = np.random.default_rng(1)

@@ -71,6 +71,7 @@ def samples(batch_size: int = 4) -> np.ndarray:
     return generation.generate(DRAWN, jnp.float32(0.1), KEY, LABEL, sharding.make_mesh(), batch_size)
 
 
+@pytest.mark.long
 def test_scores_equal_a_plain_computation(network: inception_weights.Weights, scores: dict[str, Any]) -> None:
     take = jax.jit(features.inception_features)
     real, fake = (

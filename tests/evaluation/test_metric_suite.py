@@ -53,6 +53,7 @@ def test_every_metric_is_a_plain_float_under_its_name(result, suite):
     assert {metric.needs for metric in metric_table.METRICS.values()} == set(metric_table.NEEDS)
 
 
+@pytest.mark.long
 def test_scores_are_those_of_their_layers(result):
     for name, layer in (("fid768", "mixed_7"), ("fid2048", "pool_3")):
         expected = fid.frechet_exact(REAL.layers[layer], FAKE.layers[layer])
@@ -84,6 +85,7 @@ def test_devices_padding_and_order_change_nothing(result):
         np.testing.assert_allclose(x, result.scores[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_matrices_may_be_factored_elsewhere(result, monkeypatch):
     """As where the devices are TPUs; the other scores stay on these."""
     host = Mesh(np.array(jax.devices()[2:3]), ("data",))
@@ -97,6 +99,7 @@ def test_matrices_may_be_factored_elsewhere(result, monkeypatch):
         np.testing.assert_allclose(found.scores[name], score, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.long
 def test_what_is_made_of_the_real_side_alone_is_kept_beside_it(tmp_path, result, caplog):
     """Made by one device, read by four; what is kept is used, and made again where it is damaged."""
     real, metrics = REAL._replace(file=tmp_path / "features-0.npz"), ("mifid", "prdc")

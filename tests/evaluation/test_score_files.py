@@ -70,6 +70,7 @@ def test_arrays_and_files_of_features_score_the_same(found, place):
             np.testing.assert_allclose(again[name], found[name], rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.long
 def test_features_alone_need_no_network_and_must_agree(place, found):
     same = score_files.score(
         place / "real.npz", place / "real.npz", score_files.Options(weights="none/there")

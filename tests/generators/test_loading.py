@@ -43,6 +43,7 @@ def load(folder: pathlib.Path, made: generator.Generator) -> generator.Generator
     return generator.Generator(*loading._with_fixed_statistics(run, option, 8))
 
 
+@pytest.mark.long
 def test_batch_statistics_become_fixed_ones(
     made: generator.Generator, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ def test_parameter_counts_of_2019(net, count):
     assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) == count
 
 
+@pytest.mark.long
 def test_weights_start_as_in_keras():
     label = jnp.zeros(1, jnp.int32)
     params: Any = models.Table(40, SIZE).init(KEY, label, label, 1.0)["params"]

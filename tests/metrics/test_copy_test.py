@@ -201,6 +201,7 @@ def test_cheats_are_found_and_the_evidence_names_their_photos(drawn):
             assert np.abs(shown.astype(float) - cheat.image[row.image]).mean() < 12
 
 
+@pytest.mark.long
 def test_a_generator_that_copies_half_is_copying(drawn):
     others = toy.dogs(64, 5).photos
     image = np.stack([crop_recipes.squash(photo.read(), size=64)[0].image for photo in others])

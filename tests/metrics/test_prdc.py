@@ -68,6 +68,7 @@ def test_too_few_images_are_an_error():
         prdc.prdc(jnp.zeros((9, 4)), jnp.zeros((3, 4)))
 
 
+@pytest.mark.long
 def test_rows_of_weight_zero_are_ignored():
     real, fake = jnp.asarray(rows(0, 60)), jnp.asarray(rows(1, 50, spread=0.8))
     padded = [jnp.pad(x, ((0, 6), (0, 0))) for x in (real, fake)]

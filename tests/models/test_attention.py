@@ -15,6 +15,7 @@ def normal(i: int, *shape: int) -> jax.Array:
     return jax.random.normal(jax.random.key(i), shape)
 
 
+@pytest.mark.long
 def test_attention_starts_as_the_identity_and_rounds_its_widths_down():
     layer, x = attention.SelfAttention(), normal(18, 2, 4, 4, 16)
     variables = layer.init(KEY, x, True)

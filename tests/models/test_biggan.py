@@ -224,6 +224,7 @@ def small_g(**fields):
     return net, variables, image
 
 
+@pytest.mark.long
 def test_one_hot_conditions_need_no_embedding():
     _, variables, image = small_g(shared_embedding=False, condition_spectral=False, condition_bias=True)
     assert "embed" not in variables["params"]
@@ -275,6 +276,7 @@ def test_discriminator_options_show_in_state_and_score():
     assert set(params["linear"]) == {"kernel"} and set(params["block1"]["conv1"]) == {"kernel"}
 
 
+@pytest.mark.long
 def test_projection_is_linear_in_the_embedding():
     _, image, label = inputs(2, 32)
     net = discriminator(size=32, attention=(), embed_spectral=False)
@@ -287,6 +289,7 @@ def test_projection_is_linear_in_the_embedding():
     chex.assert_trees_all_close(tripled - without, 3 * (with_class - without), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.long
 def test_images_depend_on_both_latent_and_label():
     net, variables, _ = small_g()
     z, _, label = inputs(2)

@@ -139,6 +139,7 @@ def test_dropped_channels_depend_only_on_the_image_and_the_layer() -> None:
     assert abs(float(jnp.mean((kept == 0) & (other == 0))) - 0.0625) < 0.01
 
 
+@pytest.mark.long
 def test_nothing_is_dropped_outside_training() -> None:
     z, image, label = inputs(3, 32)
     net, plain = generator(), generator(dropout=())

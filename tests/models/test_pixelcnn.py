@@ -48,6 +48,7 @@ def test_each_code_depends_on_all_earlier_ones_and_on_no_other(attention: tuple[
     assert (change[later] > 1e-6).all(), np.argwhere(later & (change <= 1e-6))
 
 
+@pytest.mark.long
 def test_every_code_depends_on_the_class() -> None:
     net = prior()
     code = jnp.zeros((2, sum(net.lengths)), jnp.int32)

@@ -204,6 +204,7 @@ def test_generator_fades_from_the_upscaled_smaller_image_to_its_own() -> None:
     assert np.abs(picture(0.5) - picture(0.0)).max() > 0.01
 
 
+@pytest.mark.long
 def test_discriminator_fades_from_the_smaller_one_to_its_own() -> None:
     _, image, label = inputs(8)
     low = discriminator(4)

@@ -100,6 +100,7 @@ def test_configs_have_as_many_parameters_as_torchs_networks(
 # Starts and options -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_weights_are_initialized_as_glorot_and_classes_equally() -> None:
     """Uniform within sqrt(6 / (fan_in + fan_out)); every gain is 1 and every bias 0."""
     z, image, label = inputs(2, 32)

@@ -186,6 +186,7 @@ def test_both_levels_affect_the_image(first: Any) -> None:
 # The first phase --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_samples_without_a_prior_follow_the_usage_of_codes(first: Any) -> None:
     given, state, *_ = first
     net, n = state.autoencoder, sum(side**2 for side in vqvae_system.map_sides(SIZE))
@@ -245,6 +246,7 @@ def test_the_prior_is_trained_on_codes_of_a_fixed_autoencoder(first: Any, second
     np.testing.assert_allclose(scalars["bits_per_dim/prior"], bits.sum(1).mean() / (3 * SIZE**2), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_each_image_is_sampled_from_its_own_key(second: Any) -> None:
     given, state, *_ = second
     sample = jax.jit(vqvae_system.prior(given).sample)

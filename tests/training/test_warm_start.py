@@ -30,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.long
 def test_all_weights_of_an_equal_system_are_transferred(folder: pathlib.Path) -> None:
     expected = test_gan.perturbed(test_gan.init(gan.gan(test_gan.spec())))
     fresh = test_gan.init(gan.gan(test_gan.spec()))
