@@ -33,12 +33,9 @@ __all__ = ["Generator", "TrainedRun", "__version__", "score", "train"]
 def __getattr__(name: str) -> Any:
     """Imports what is used for the first time."""
     if name == "__version__":
-        from importlib import metadata
+        from jaxdog.utils import version
 
-        try:
-            value: Any = metadata.version("jaxdog")
-        except metadata.PackageNotFoundError:  # a clone on sys.path that is not installed
-            value = "unknown"
+        value: Any = version.version()
     elif name in _MODULES:
         value = getattr(importlib.import_module(_MODULES[name]), name)
     else:
