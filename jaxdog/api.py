@@ -1,17 +1,20 @@
 """`jaxdog.train` and `jaxdog.score`: the command line's train and score for Python programs and notebooks."""
 
 import dataclasses
-import difflib
+import logging
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxdog import commands, runs
+from jaxdog.advice import own_photos
 from jaxdog.config import library
 from jaxdog.evaluation import score_files, score_inputs, score_options
 from jaxdog.generators import generator
 from jaxdog.utils import errors
+
+log = logging.getLogger("jaxdog")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,7 @@ class TrainedRun:
 
 
 def train(
-    config: str | os.PathLike[str] | library.Config,
+    config: str | os.PathLike[str] | library.Config | None = None,
     data: str | os.PathLike[str] | None = None,
     resolution: int | None = None,
     workdir: str | os.PathLike[str] | None = None,
@@ -42,6 +45,7 @@ def train(
 ) -> TrainedRun:
     """Trains a generator, or resumes its training: the same code as `jaxdog train`.
 
+        run = jaxdog.train(data="photos/")
         run = jaxdog.train("biggan", data="photos/", resolution=64, overrides={"train.max_hours": 2.0})
         images = run.generator().sample(16)
 
@@ -51,9 +55,10 @@ def train(
 
     Args:
       config: a name that `jaxdog configs` lists, the path of a config file, or a config. "biggan:test" is the
-        smoke test of "biggan": tiny networks on drawn dogs, in seconds.
+        smoke test of "biggan": tiny networks on drawn dogs, in seconds. None: chosen for the photos in `data`
+        and this device; the log says which one, and why.
       data: a folder of photos, or of one folder of photos per class; None: the photos that the config names.
-      resolution: height and width of the images in pixels; None: as in the config.
+      resolution: height and width of the images in pixels; None: as in the config, or chosen with it.
       workdir: the folder of the run, created if missing; None: runs/<name of the config>.
       callbacks: objects that are called with log lines, scores, images and checkpoints, see
         `jaxdog.training.callbacks.Callback`. An exception of theirs ends training after a checkpoint.
@@ -66,12 +71,16 @@ def train(
       errors.UserError: an argument, a field or a file is invalid, or training cannot continue; the message
         says what to do. jaxdog.utils.errors.UserError is a ValueError.
     """
-    if isinstance(config, library.Config):
-        config = config if data is None else library.with_data(config, data)
-        config = config if resolution is None else library.with_resolution(config, resolution)
-        config = library.override(config, overrides or ())
+    overrides = overrides or ()
+    if config is None:
+        if data is None:
+            raise errors.UserError("which experiment? Give a config, photos (data), or both")
+        config, why = own_photos.choose(data, resolution, overrides)
+        log.info("%s", why)
+    elif isinstance(config, library.Config):
+        config = library.change(config, overrides, data, resolution)
     else:
-        config = library.load(config, overrides=overrides or (), data=data, resolution=resolution)
+        config = library.load(config, overrides=overrides, data=data, resolution=resolution)
     folder = pathlib.Path("runs", str(config.name)) if workdir is None else pathlib.Path(workdir).expanduser()
     result, scores = commands.train(config, folder, callbacks)
     return TrainedRun(folder, result.step, result.reason, scores)
@@ -108,16 +117,7 @@ def score(real: Any, fake: Any, n: int | None = None, **options: Any) -> dict[st
     Raises:
       errors.UserError: a side cannot be read, the sides cannot be compared, or an option is unknown.
     """
-    fields = score_options.Options._fields
-    for name in options:
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise errors.UserError(f"{name} is not an option of score; {hint}Options: {', '.join(fields)}")
-    if "metrics" in options:
-        options["metrics"] = (
-            (options["metrics"],) if isinstance(options["metrics"], str) else tuple(options["metrics"])
-        )
+    checked = score_options.from_keywords(options)
     fake_images = score_inputs.open_images(fake, n, "fake")
     real_images = score_inputs.open_images(real, None, "real")
-    return score_files.score(real_images, fake_images, score_options.Options(**options))
+    return score_files.score(real_images, fake_images, checked)

@@ -273,7 +273,7 @@ def test_ambiguous_and_impossible_images_are_refused(images: Any, n: int | None,
 def test_unknown_options_name_the_known_ones() -> None:
     with pytest.raises(errors.UserError, match="metric is not an option of score; did you mean metrics?"):
         jaxdog.score(IMAGES, IMAGES, metric="mifid")
-    with pytest.raises(errors.UserError, match="'mifi'"):
+    with pytest.raises(errors.UserError, match="mifi is not a metric; did you mean mifid"):
         jaxdog.score(IMAGES, IMAGES, metrics="mifi")
 
 

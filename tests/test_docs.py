@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from docs import pages
+from jaxdog.advice import rules
 from jaxdog.cli import entry, flags, options
-from jaxdog.config import advice, library
+from jaxdog.config import library
 from jaxdog.utils import errors
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -183,7 +184,7 @@ def test_extras_exist(page):
 
 def test_the_table_of_chosen_configs_is_up_to_date():
     text = (ROOT / "docs" / "photos.md").read_text(encoding="utf-8")
-    assert advice.table() in text, "print(jaxdog.config.advice.table()) writes it anew"
+    assert rules.table() in text, "print(jaxdog.advice.rules.table()) writes it anew"
 
 
 # The site ------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ ROOMS = (
     "render",
     "runs",
     "cost",
+    "advice",
     "sampling_sweep",
     "generators",
     "commands",

@@ -175,13 +175,9 @@ def _project(args: argparse.Namespace) -> None:
         raise errors.MissingFileError(f"{path} does not exist, or is no file")
     import numpy as np
 
-    from jaxdog.data import cropping, photos
-
     generator = _open(args)
-    photo = photos.decode(path.read_bytes(), upright=True)
-    photo = cropping.resize_center_crop(photo, generator.resolution, "lanczos")
-    found = generator.project(photo, steps=args.steps, classes=args.class_name, seed=args.seed)
-    write_images(out, np.stack([photo, found.image]), columns=2)
+    found = generator.project(path, steps=args.steps, classes=args.class_name, seed=args.seed)
+    write_images(out, np.stack([found.target, found.image]), columns=2)
     with files.atomic_path(out.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         latents = {name: getattr(found, name) for name in ("z", "w")}
         np.savez(

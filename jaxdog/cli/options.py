@@ -110,6 +110,15 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def side(text: str) -> int:
+    """The type of an option: the side of square images in pixels."""
+    if re.fullmatch(r"\d+\s*[x,]\s*\d+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is two numbers, and generated images are square: give their side, such as 64"
+        )
+    return integer(1)(text)
+
+
 def boolean(text: str) -> bool:
     """The type of an option: true or false."""
     values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -149,7 +158,7 @@ def add_config(parser: Parser, required: bool) -> None:
     )
     parser.add_argument("--data", metavar="FOLDER", help="photos, or one folder of photos per class")
     parser.add_argument(
-        "--resolution", metavar="N", type=integer(1), help="side of the generated images in pixels"
+        "--resolution", metavar="N", type=side, help="side of the generated images in pixels; they are square"
     )
 
 

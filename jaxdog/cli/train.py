@@ -31,14 +31,13 @@ def _train(args: argparse.Namespace) -> None:
 
     commands.init_distributed(args.coordinator, args.num_processes, args.process_id)
     if config is None:
-        from jaxdog.cli import own_photos
+        import jax
 
-        config = own_photos.choose(args.data, args.resolution, args.overrides)
-    elif args.resolution is not None:
-        from jaxdog import cost
-        from jaxdog.config import build
+        from jaxdog.advice import own_photos
 
-        cost.check_networks(build.check(config))  # before photos are read
+        config, text = own_photos.choose(args.data, args.resolution, args.overrides)
+        if jax.process_index() == 0:
+            print(text)
     commands.run_mode("train", config, args.workdir, dry_run=args.dry_run)
 
 

@@ -130,38 +130,88 @@ def with_data(config: Config, data: str | os.PathLike) -> Config:
     return resolve.derive(config, name=name, data={"source": "folder", "path": str(path), "classes": 0})
 
 
+def check_resolution(resolution: Any) -> None:
+    """Raises errors.ConfigError unless a resolution is a positive integer, or None."""
+    if resolution is not None and (not isinstance(resolution, int) or resolution < 1):
+        raise errors.ConfigError(
+            f"the resolution is {resolution!r}, and must be a positive integer, such as 64: the side of the "
+            "generated images, which are square"
+        )
+
+
 def with_resolution(config: Config, resolution: int) -> Config:
     """The config for images of resolution x resolution pixels.
 
     Stored crops, and the heights of maps with self-attention, keep their ratio to it. The latents of a
-    hierarchical BigGAN get the next size that it can split. Not every network can have every size.
+    hierarchical BigGAN get the next size that it can split. An R3GAN halves its width with each doubling, and
+    a progressive system fewer or more stages. Not every network can have every size.
+
+    Raises errors.ConfigError for a size that is not positive, or that a progressive system does not reach.
     """
-    fields: Any = config
-    if "resolution" not in fields.system:
-        raise errors.ConfigError(
-            f"the resolution of a progressive system cannot be set alone: {config.name} trains at "
-            f"{', '.join(map(str, fields.system.resolutions))} px, with a number of steps, a fade and an EMA "
-            "decay for each; set config.system.resolutions, config.system.steps, config.system.fade and "
-            "config.ema.decay together, or choose another config"
-        )
+    check_resolution(resolution)
     from jaxdog.config import resolve
     from jaxdog.models import biggan
 
-    if resolution < 1:
-        raise errors.ConfigError(f"the resolution is {resolution} px, and must be positive")
-    changes: dict[str, Any] = {"system": {"resolution": resolution}}
+    fields: Any = config
+    progressive = "resolution" not in fields.system
+    before = fields.system.resolutions[-1] if progressive else fields.system.resolution
+    changes: dict[str, Any] = (
+        _stages(fields, resolution) if progressive else {"system": {"resolution": resolution}}
+    )
     if fields.data.stored_resolution:
-        stored = max(round(fields.data.stored_resolution * resolution / fields.system.resolution), resolution)
+        stored = max(round(fields.data.stored_resolution * resolution / before), resolution)
         changes["data"] = {"stored_resolution": stored}
     if fields.generator.get("name") == "biggan" and fields.generator.hierarchical:
         slices = len(biggan.shape_of(resolution).g)
         changes["system"]["latent_dim"] = -(-fields.system.latent_dim // slices) * slices
     for player in ("generator", "discriminator"):
-        heights = fields[player].get("attention", ())
-        if heights:
-            scaled = tuple(max(height * resolution // fields.system.resolution, 1) for height in heights)
+        network = fields[player]
+        if heights := network.get("attention", ()):
+            scaled = tuple(max(height * resolution // before, 1) for height in heights)
             changes[player] = {"attention": scaled}
+        if network.get("name") == "r3gan":
+            changes[player] = {"widths": _r3gan_widths(network.widths, resolution, player == "discriminator")}
     return resolve.derive(config, **changes)
+
+
+def _stages(fields: Any, resolution: int) -> dict[str, Any]:
+    """Changes of a progressive system: its stages up to `resolution`.
+
+    The last stage is as long as the config's last one; those that are added before it are as long as the one
+    before them.
+    """
+    first = fields.system.resolutions[0]
+    count = (resolution // first).bit_length()  # stages
+    if count < 2 or resolution != first << (count - 1):
+        sizes = ", ".join(str(first << i) for i in range(1, 7))
+        raise errors.ConfigError(
+            f"the resolution is {resolution} px; choices of {fields.name}, which grows from {first} px: "
+            f"{sizes}, ..."
+        )
+
+    def fit(values: tuple) -> tuple:
+        *growing, last = values
+        return (*growing[: count - 1], *[growing[-1]] * (count - len(values)), last)
+
+    steps = fit(fields.system.steps)
+    return {
+        "system": {
+            "resolutions": tuple(first << i for i in range(count)),
+            "steps": steps,
+            "fade": fit(fields.system.fade),
+        },
+        "ema": {"decay": fit(fields.ema.decay)},
+        "train": {"steps": sum(steps)},
+    }
+
+
+def _r3gan_widths(widths: tuple[int, ...], resolution: int, downwards: bool) -> tuple[int, ...]:
+    """Widths at 4x4, 8x8, ..., or the reverse, up to `resolution`; an added width is half the last."""
+    upwards = widths[::-1] if downwards else widths
+    count = (resolution // 4).bit_length()
+    added = (max(upwards[-1] >> i, 1) for i in range(1, count - len(upwards) + 1))
+    fitted = (*upwards[:count], *added)
+    return fitted[::-1] if downwards else fitted
 
 
 # ------------------------------------------------------------------ overrides

@@ -1,6 +1,10 @@
 """Options of `score_files` and their choices. This module does not import JAX, for a fast command line."""
 
-from typing import NamedTuple
+import difflib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxdog.utils import errors
 
 NETWORKS = ("inception", "nasnet")  # as in features.NETWORKS
 METRICS = (
@@ -29,3 +33,25 @@ class Options(NamedTuple):
     pairs: str = ""  # .png file for pairs of images and the photos they resemble, with metric "copies"
     save_real: str = ""  # .npz file for the real side's features
     save_fake: str = ""  # .npz file for the generated side's features
+
+
+def from_keywords(options: Mapping[str, Any]) -> Options:
+    """The options of a Python call; `metrics` may be one name, names with commas, or a sequence of names.
+
+    Raises errors.UserError for an unknown option or metric, naming near ones and the choices.
+    """
+    for name in options:
+        _check_name(name, Options._fields, "an option of score", "options")
+    checked = Options(**options)
+    names = checked.metrics
+    metrics = tuple(word.strip() for word in names.split(",")) if isinstance(names, str) else tuple(names)
+    for name in metrics:
+        _check_name(name, METRICS, "a metric", "metrics")
+    return checked._replace(metrics=metrics)
+
+
+def _check_name(name: str, choices: tuple[str, ...], what: str, kind: str) -> None:
+    if name not in choices:
+        near = difflib.get_close_matches(str(name), choices, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise errors.UserError(f"{name} is not {what}; {hint}{kind}: {', '.join(choices)}")

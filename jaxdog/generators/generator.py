@@ -16,7 +16,7 @@ from jax import core
 from jaxdog import runs, types
 from jaxdog.config import schema
 from jaxdog.data import photos
-from jaxdog.evaluation import batching, score_files, score_inputs
+from jaxdog.evaluation import batching, score_files, score_inputs, score_options
 from jaxdog.generators import class_names as names
 from jaxdog.generators import hub, loading, model_card, pretrained, sampler
 from jaxdog.render import decoding, interpolation, projection, sheets
@@ -240,7 +240,8 @@ class Generator:
           seed: of the random latents and the noise.
 
         Returns the latent (`z`, or `w` of style-based generators), the class, the image [h, w, 3] uint8
-        before postprocessing, and the losses of all steps. `decode` with `seed` makes the image from z.
+        before postprocessing, the target as it was cropped, and the losses of all steps. `decode` with `seed`
+        makes the image from z.
         """
         decoding.require_latents(self.system, "projection")
         system, state = self._sampler.differentiable(), self.state
@@ -297,12 +298,9 @@ class Generator:
           seed: of the generated images.
           **options: fields of `jaxdog.evaluation.score_options.Options`, such as metrics and weights.
         """
-        unknown = sorted(options.keys() - set(score_files.Options._fields))
-        if unknown:
-            choices = ", ".join(score_files.Options._fields)
-            raise errors.UserError(f"{unknown[0]} is not an option of score; options: {choices}")
+        checked = score_options.from_keywords(options)
         real = score_inputs.open_images(photos, None, "real")
-        return score_files.score(real, self.sample(n, seed=seed), score_files.Options(**options))
+        return score_files.score(real, self.sample(n, seed=seed), checked)
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], dtype: Literal["float32", "float16"] = "float32"

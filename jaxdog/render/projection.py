@@ -45,6 +45,7 @@ class Projection(NamedTuple):
     w: np.ndarray | None  # [layers, k] float32; None if the system has no w
     label: int  # the class of the image
     image: np.ndarray  # [h, w, 3] uint8, generated from z and label, or from w
+    target: np.ndarray  # [h, w, 3] uint8, the given image
     losses: np.ndarray  # [steps] float32, distance to the given image, without the penalty on the norm
 
 
@@ -94,9 +95,9 @@ def project(
     losses = np.asarray(run.losses)[:, 0]
     if system.map_latents is None:
         found = decoding.decode(system, state, latent, one, keys)[0]
-        return Projection(latent[0], None, label, found, losses)
+        return Projection(latent[0], None, label, found, image, losses)
     found = decoding.synthesize(system, state, latent, keys)[0]
-    return Projection(None, latent[0], label, found, losses)
+    return Projection(None, latent[0], label, found, image, losses)
 
 
 def distance(image: Array, target: Array) -> Array:

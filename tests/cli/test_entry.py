@@ -82,10 +82,11 @@ def test_examples_are_shown_and_understood(name: str, capsys: pytest.CaptureFixt
         (["train", "biggn"], "no config is called 'biggn'; similar: biggan"),
         (["train", "nowhere.py"], "nowhere.py does not exist"),
         (["train", "toy", "--data", "nowhere"], "nowhere does not exist; it should be a folder of photos"),
-        (["train", "progan", "--resolution=128"], "set config.system.resolutions, config.system.steps"),
+        (["train", "progan", "--resolution=96"], "choices of progan, which grows from 4 px: 8, 16, 32"),
         (["train", "toy", "--config.train.stepz=3"], "config.train.stepz is not a field of config.train"),
         (["train", "toy", "--config.train.steps=many"], "config.train.steps=many: invalid literal for int"),
         (["train", "toy", "--resolutoin=64"], "'--resolutoin' is not an option; similar: --resolution"),
+        (["train", "toy", "--resolution=64x96"], "'64x96' is two numbers, and generated images are square"),
         (["train", "toy", "--num-processes=0"], "must be at least 1"),
         (["evaluate"], "the following arguments are required: RUN"),
         (["evaluate", "nowhere"], "nowhere is not the folder of a run"),
@@ -202,13 +203,14 @@ def test_configs(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_a_network_that_cannot_have_a_size_is_found_before_photos_are_read(
-    calls: list[tuple], tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
 ) -> None:
-    more = ["--data", str(tmp_path), "--resolution"]
-    text = output(["train", "biggan", *more, "256"], capsys, 1)
-    assert "BigGAN at 256x256 is unknown; sizes: 32, 64, 96, 128" in text
-    text = output(["train", "r3gan", *more, "128"], capsys, 1)
-    assert "5 widths are for resolutions 4 to 64, but size is 128" in text
-    assert not calls
-    entry.main(["train", "biggan", *more, "128"])
+    run = tmp_path / "run"
+    words = ["train", "biggan", "--data", str(tmp_path), "--workdir", str(run), "--resolution=256"]
+    assert "BigGAN at 256x256 is unknown; sizes: 32, 64, 96, 128" in output(words, capsys, 1)
+    assert not run.exists()
+
+
+def test_attention_moves_with_the_resolution(calls: list[tuple], tmp_path: pathlib.Path) -> None:
+    entry.main(["train", "biggan", "--data", str(tmp_path), "--resolution=128"])
     assert calls[0][1]["generator"]["attention"] == (64,)

@@ -31,11 +31,12 @@ class Stub:
         self.asked.append(("interpolate", seeds, given))
         return np.broadcast_to(COLORS[: given["frames"]], (given["frames"], 8, 8, 3))
 
-    def project(self, image: np.ndarray, **given: Any) -> Any:
-        self.asked.append(("project", image.shape, given))
+    def project(self, image: pathlib.Path, **given: Any) -> Any:
+        self.asked.append(("project", image.name, given))
+        images = np.broadcast_to(COLORS, (12, 8, 8, 3))
         losses = np.array([2.0, 1.0], np.float32)
         return types.SimpleNamespace(
-            z=np.ones(4, np.float32), w=None, label=1, image=image // 2, losses=losses
+            z=np.ones(4, np.float32), w=None, label=1, image=images[5], target=images[10], losses=losses
         )
 
     def save_pretrained(self, folder: pathlib.Path, **given: Any) -> None:
@@ -102,9 +103,9 @@ def test_interpolate(suffix: str, asked: list[tuple]) -> None:
 def test_project(asked: list[tuple], capsys: pytest.CaptureFixture) -> None:
     PIL.Image.new("L", (30, 20), 100).save("photo.png")
     entry.main("project r photo.png --steps 7 --class pug --out p.png".split())
-    assert asked[1] == ("project", (8, 8, 3), {"steps": 7, "classes": "pug", "seed": 0})
+    assert asked[1] == ("project", "photo.png", {"steps": 7, "classes": "pug", "seed": 0})
     pair = np.asarray(PIL.Image.open("p.png"))
-    assert pair.shape == (8, 16, 3) and (pair[0, 0, 0], pair[0, 8, 0]) == (100, 50)
+    assert pair.shape == (8, 16, 3) and (pair[0, 0, 0], pair[0, 8, 0]) == (200, 100)
     with np.load("p.npz") as found:
         assert set(found) == {"z", "label", "losses"} and found["label"] == 1
     assert "class pug, loss 1: p.png" in capsys.readouterr().out

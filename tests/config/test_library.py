@@ -124,7 +124,32 @@ def test_another_resolution() -> None:
     assert config.generator.attention == config.discriminator.attention == (16,)
     config = library.load("sngan", resolution=32)
     assert (config.system.resolution, config.data.stored_resolution) == (32, 64)
-    with pytest.raises(errors.ConfigError, match="progan trains at 4, 8, 16, 32, 64 px.*config.ema.decay"):
-        library.load("progan", resolution=128)
-    with pytest.raises(errors.ConfigError, match="resolution is 0 px"):
+    widths = library.load("r3gan", resolution=256).discriminator.widths
+    assert (
+        widths == (32, 64, 128, 256, 384, 512, 512)
+        and widths[1:] == (library.load("r3gan", resolution=128).generator.widths[::-1])
+    )
+    with pytest.raises(errors.ConfigError, match="resolution is 0, and must be"):
         library.load("biggan", resolution=0)
+
+
+def test_progressive_systems_get_fewer_or_more_stages() -> None:
+    config = library.load("progan", resolution=32)
+    assert config.system.resolutions == (4, 8, 16, 32)
+    assert config.system.steps == (346 * 5, 346 * 10, 346 * 20, 346 * 100)  # the last stage is the longest
+    assert config.ema.decay == (0.9, 0.9, 0.99, 0.99) and config.data.stored_resolution == 64
+    config = library.load("stylegan", resolution=256)
+    stage = 600_000 // 32
+    assert config.system.resolutions == (8, 16, 32, 64, 128, 256)
+    assert config.system.steps[:5] == (stage, *[2 * stage] * 4) and config.train.steps == sum(
+        config.system.steps
+    )
+    assert config.system.fade[:5] == (0.0, *[0.5] * 4) and len(config.ema.decay) == 6
+    for name, resolution in (("progan", 32), ("stylegan", 256)):
+        build.check(library.load(name, resolution=resolution))
+    with pytest.raises(
+        errors.ConfigError, match="96 px; choices of progan, which grows from 4 px: 8, 16, 32"
+    ):
+        library.load("progan", resolution=96)
+    with pytest.raises(errors.ConfigError, match="8 px; choices of stylegan"):
+        library.load("stylegan", resolution=8)

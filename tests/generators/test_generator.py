@@ -157,6 +157,7 @@ def test_images_are_projected(g: generator.Generator, images: np.ndarray, tmp_pa
     result = g.project(images[0], steps=3, classes="beagle")
     assert result.z is not None and result.z.shape == (g.latent_dim,) and result.label == 0
     np.testing.assert_array_equal(result.image.shape, (32, 32, 3))
+    np.testing.assert_array_equal(result.target, images[0])
     wide = np.zeros((32, 48, 3), np.uint8)
     wide[:, 8:40] = images[0]
     PIL.Image.fromarray(wide).save(tmp_path / "wide.png")
@@ -191,7 +192,9 @@ def test_scores_take_options(g: generator.Generator, monkeypatch: pytest.MonkeyP
     assert g.score(np.zeros((4, 32, 32, 3), np.uint8), n=3, seed=5, weights="random") == {"fid2048": 1.0}
     _, fake, options = seen[0]
     assert fake.shape == (3, 32, 32, 3) and options.weights == "random"
-    with pytest.raises(errors.UserError, match="weight is not an option of score; options: network, weights"):
+    g.score(np.zeros((4, 32, 32, 3), np.uint8), n=1, metrics="prdc, kid")
+    assert seen[1][2].metrics == ("prdc", "kid")
+    with pytest.raises(errors.UserError, match="weight is not an option of score; did you mean weights"):
         g.score(np.zeros((4, 32, 32, 3), np.uint8), n=3, weight="random")
 
 

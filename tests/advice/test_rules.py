@@ -5,10 +5,11 @@ import pathlib
 import pytest
 
 from jaxdog import cost
-from jaxdog.config import advice, build, library
+from jaxdog.advice import rules
+from jaxdog.config import build, library
 from jaxdog.utils import errors
 
-GPU = advice.Situation(photos=5_000, classes=6, photo_side=512, memory_gb=24.0, accelerator=True)
+GPU = rules.Situation(photos=5_000, classes=6, photo_side=512, memory_gb=24.0, accelerator=True)
 CPU = GPU._replace(memory_gb=8.0, accelerator=False)
 DEVICES = (CPU, GPU._replace(memory_gb=4.0), GPU._replace(memory_gb=8.0), GPU)
 
@@ -26,9 +27,9 @@ DEVICES = (CPU, GPU._replace(memory_gb=4.0), GPU._replace(memory_gb=8.0), GPU)
     ],
 )
 def test_every_choice_is_a_valid_config(
-    photos: int, device: advice.Situation, resolution: int | None, tmp_path: pathlib.Path
+    photos: int, device: rules.Situation, resolution: int | None, tmp_path: pathlib.Path
 ) -> None:
-    chosen = advice.choose(device._replace(photos=photos, resolution=resolution))
+    chosen = rules.choose(device._replace(photos=photos, resolution=resolution))
     config = library.load(
         chosen.config, overrides=chosen.overrides(), data=tmp_path, resolution=chosen.resolution
     )
@@ -44,7 +45,7 @@ def test_every_choice_is_a_valid_config(
 
 
 def test_few_photos_need_more_augmentation_and_fewer_images() -> None:
-    few, some, many = (advice.choose(GPU._replace(photos=n)).changes for n in (300, 8_000, 200_000))
+    few, some, many = (rules.choose(GPU._replace(photos=n)).changes for n in (300, 8_000, 200_000))
     ends = [(x["system.augment_p.first"], x["system.augment_p.last"]) for x in (few, some, many)]
     assert ends == [(0.6, 0.6), (0.6, 0.6), (0.0, 0.0)]
     assert few["train.steps"] < some["train.steps"] < many["train.steps"]
@@ -52,36 +53,34 @@ def test_few_photos_need_more_augmentation_and_fewer_images() -> None:
 
 
 def test_devices_differ_in_width_and_resolution() -> None:
-    choices = [advice.choose(device) for device in DEVICES]
+    choices = [rules.choose(device) for device in DEVICES]
     assert [x.changes.get("generator.channels", 48) for x in choices] == [8, 8, 24, 48]
     assert [x.resolution for x in choices] == [64, 64, 128, 128]
     assert "dtype" not in choices[0].changes and choices[1].changes["dtype"] == "bfloat16"
 
 
 def test_the_resolution_is_at_most_that_of_the_photos() -> None:
-    assert [advice.choose(GPU._replace(photo_side=n)).resolution for n in (20, 63, 64, 100, 4_000)] == [
+    assert [rules.choose(GPU._replace(photo_side=n)).resolution for n in (20, 63, 64, 100, 4_000)] == [
         *(32, 32, 64, 64, 128)
     ]
-    asked = advice.choose(GPU._replace(photo_side=40, resolution=96))
+    asked = rules.choose(GPU._replace(photo_side=40, resolution=96))
     assert asked.resolution == 96 and "most photos are smaller (40 px)" in asked.reasons[0]
     with pytest.raises(errors.UserError, match="100 px; choices: 32, 64, 96, 128, 256, 512"):
-        advice.choose(GPU._replace(resolution=100))
+        rules.choose(GPU._replace(resolution=100))
 
 
 def test_classes() -> None:
-    assert any(
-        "3.0 photos per class are few" in why for why in advice.choose(GPU._replace(photos=18)).reasons
-    )
+    assert any("3.0 photos per class are few" in why for why in rules.choose(GPU._replace(photos=18)).reasons)
     large = GPU._replace(resolution=256)
-    assert advice.choose(large).changes["generator.embed_dim"] == 64
-    assert "generator.embed_dim" not in advice.choose(large._replace(classes=1)).changes
+    assert rules.choose(large).changes["generator.embed_dim"] == 64
+    assert "generator.embed_dim" not in rules.choose(large._replace(classes=1)).changes
     with pytest.raises(errors.UserError, match="0 photos of 6 classes"):
-        advice.choose(GPU._replace(photos=0))
+        rules.choose(GPU._replace(photos=0))
 
 
 def test_the_command_and_the_table() -> None:
-    command = advice.choose(CPU).command("my photos/")
+    command = rules.choose(CPU).command("my photos/")
     assert command.startswith("jaxdog train record_biggan --data 'my photos/' --resolution 64 --config.")
     assert "--config.generator.channels=8 " in command and "'--config.sample.sweep={}'" in command
-    rows = advice.table().splitlines()
+    rows = rules.table().splitlines()
     assert len({row.count("|") for row in rows}) == 1 and len(rows) == 15

@@ -1,15 +1,21 @@
 """`jaxdog train --data photos/`: what is measured, chosen and printed."""
 
+import logging
 import pathlib
 import shlex
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
 
+import jaxdog
 from jaxdog import commands
-from jaxdog.cli import entry, own_photos
+from jaxdog.advice import own_photos
+from jaxdog.cli import entry
 from jaxdog.config import build, library
+from jaxdog.training import loop
+from jaxdog.utils import errors
 
 
 @pytest.fixture
@@ -27,6 +33,9 @@ def test_photos_are_examined(photos: pathlib.Path) -> None:
     found = own_photos.examine(str(photos), 96)
     assert (found.photos, found.classes, found.photo_side, found.resolution) == (6, 2, 42, 96)
     assert not found.accelerator and found.memory_gb > 0.5
+    assert found.gray
+    PIL.Image.new("RGB", (50, 50), (9, 10, 10)).save(photos / "cat" / "color.png")
+    assert not own_photos.examine(photos, None).gray
 
 
 def test_train_chooses_says_why_and_trains(
@@ -46,6 +55,24 @@ def test_train_chooses_says_why_and_trains(
     command = text.split("The same config:\n")[1].strip()
     entry.main([*shlex.split(command)[1:], "--config.train.steps=4000"])
     assert seen[1] == config
+
+
+def test_python_chooses_the_same(photos: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    seen = []
+    monkeypatch.setattr(own_photos, "estimate", lambda config, classes: 11_000.0)
+    monkeypatch.setattr(
+        commands, "train", lambda *args: (seen.append(args), (loop.TrainResult(8, None, 1.0, "steps"), {}))[1]
+    )
+    monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)  # the command line sets it to False
+    with caplog.at_level("INFO", "jaxdog"):
+        run = jaxdog.train(data=photos, overrides={"train.steps": 4_000}, workdir=photos / "run")
+    assert run.step == 8 and run.folder == photos / "run"
+    assert seen[0][0] == own_photos.choose(str(photos), None, ["train.steps=4000"])[0]
+    assert "record_biggan at 32 px" in caplog.text and "note: the photos are gray" in caplog.text
+    with pytest.raises(errors.UserError, match="Give a config, photos"):
+        jaxdog.train()
+    with pytest.raises(errors.UserError, match=r"resolution is \(64, 96\), and must be a positive integer"):
+        own_photos.choose(photos, (64, 96))  # type: ignore
 
 
 def test_the_estimate_is_flops_by_speed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,16 @@
 """The config that `jaxdog train --data photos/` chooses, and about how long it takes."""
 
 import logging
+import os
 import statistics
 import time
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxdog import cost, sharding
-from jaxdog.config import advice, build, library, schema
+from jaxdog.advice import rules
+from jaxdog.config import build, library, schema
 from jaxdog.data import photos, sources
 
 log = logging.getLogger("jaxdog")
@@ -20,41 +20,50 @@ MEASURED_PHOTOS = 200  # whose sizes are read
 EFFICIENCY = 0.3
 
 
-def choose(data: str, resolution: int | None, overrides: Sequence[str]) -> Any:
-    """The config for a folder of photos, as an ml_collections.ConfigDict; prints what was chosen and why.
+def choose(
+    data: str | os.PathLike[str], resolution: int | None = None, overrides: library.Overrides = ()
+) -> tuple[library.Config, str]:
+    """The config for a folder of photos, and what was chosen and why, as text.
 
     Args:
       data: a folder of photos, or of one folder per class.
       resolution: side of the generated images in pixels; None: chosen, too.
-      overrides: words of the command line, which come last.
+      overrides: changed fields as for `library.load`, which come last.
+
+    Raises errors.UserError if there are no photos, or no config generates images of this resolution.
     """
+    data = os.fspath(data)
+    library.check_resolution(resolution)
     situation = examine(data, resolution)
-    chosen = advice.choose(situation)
+    chosen = rules.choose(situation)
     config = library.load(
         chosen.config, overrides=chosen.overrides(), data=data, resolution=chosen.resolution
     )
     config = library.override(config, overrides)
-    if jax.process_index() == 0:
-        print(describe(situation, chosen, data, estimate(build.check(config), situation.classes)))
-    return config
+    return config, describe(situation, chosen, data, estimate(build.check(config), situation.classes))
 
 
-def examine(data: str, resolution: int | None) -> advice.Situation:
+def examine(data: str, resolution: int | None) -> rules.Situation:
     """Counts the photos and classes, and reads the sizes of some photos."""
     source = sources.folder(data)
     count = len(source.photos)
-    sides = []
+    sides, gray = [], True
     for i in range(0, count, -(-count // MEASURED_PHOTOS)):
         try:
-            sides.append(min(source.photos[i].read().shape[:2]))
+            image = source.photos[i].read()
         except photos.BrokenPhotoError as error:
             log.debug("%s", error)  # training reports it
+            continue
+        sides.append(min(image.shape[:2]))
+        gray = gray and bool((image == image[..., :1]).all())
     side = int(statistics.median(sides)) if sides else 0
     memory, accelerator = sharding.device_memory() / 1e9, jax.default_backend() != "cpu"
-    return advice.Situation(count, len(source.class_names), side, memory, accelerator, resolution)
+    return rules.Situation(
+        count, len(source.class_names), side, memory, accelerator, resolution, gray=bool(sides) and gray
+    )
 
 
-def describe(situation: advice.Situation, chosen: advice.Advice, data: str, seconds: float) -> str:
+def describe(situation: rules.Situation, chosen: rules.Advice, data: str, seconds: float) -> str:
     """The choice as text."""
     memory = f"{situation.memory_gb:.1f} GB {'' if situation.accelerator else 'of memory'}"
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {memory}"

@@ -1,4 +1,4 @@
-"""A config for a folder of photos, chosen by rules: `jaxdog train --data photos/`.
+"""The rules by which `jaxdog train --data photos/` chooses a config.
 
 The rules are for photos without boxes, and start from two configs: `record_biggan` (class-conditional, 32 to
 128 px) and `r3gan` (any power of two). `docs` shows `table()`.
@@ -25,6 +25,7 @@ class Situation(NamedTuple):
     memory_gb: float  # of a device; on CPUs, of the machine
     accelerator: bool  # False: CPUs
     resolution: int | None = None  # of the generated images, px; None: to be chosen
+    gray: bool = False  # whether all photos are gray
 
 
 class Advice(NamedTuple):
@@ -106,6 +107,8 @@ def choose(situation: Situation) -> Advice:
     if index == 0:
         changes["data.select"] = {}
         reasons.append("no photos are held out, as there are few")
+    if situation.gray:
+        reasons.append("note: the photos are gray; generated images are RGB, in nearly gray colors")
     if situation.photos < MANY_CLASSES_PHOTOS * situation.classes:
         reasons.append(
             f"note: {situation.photos / situation.classes:.1f} photos per class are few; put all photos into "

@@ -1,0 +1,217 @@
+"""Every family of networks on a small folder of photos, at several resolutions.
+
+    python experiments/own_photos/run.py --archives FOLDER --minutes 1.5 --jobs 2
+    python experiments/own_photos/run.py --archives FOLDER --chosen --minutes 12 --weights FOLDER --jobs 2
+
+The folder holds 50 photos of each of six breeds, taken from Stanford Dogs. The first command trains a config
+of each family, narrow, at 32, 64, 128 and 256 px, and writes sizes.json and sizes.md. With --chosen, configs
+are those that `jaxdog train --data` chooses; the runs are scored, and chosen.json, chosen.md and grids/
+written. `--only` selects resolutions.
+"""
+
+import argparse
+import pathlib
+import sys
+import tarfile
+from typing import Any
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))
+
+from experiments import trial  # noqa: E402
+
+BREEDS = ("beagle", "pug", "Samoyed", "chow", "Siberian_husky", "Rottweiler")
+PHOTOS = 50  # of each breed
+SIZES = ("32", "64", "128", "256")
+BATCH_SIZE = 8
+LONG = ("copies", "per_class", "sampling")  # left out of chosen.json
+FAMILIES = {  # config -> what divides its widths
+    "lsgan_sn": 4,  # a DCGAN
+    "sngan": 16,  # a ResNet
+    "sagan": 16,
+    "csagan": 8,
+    "biggan": 4,
+    "biggan_deep": 4,
+    "biggan96_style": 3,
+    "progan": 8,
+    "stylegan": 8,
+    "stylegan2": 8,
+    "r3gan": 8,
+    "vae": 4,
+    "vqvae2": 4,
+}
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = trial.parser(__doc__, SIZES)
+    parser.set_defaults(samples=300, batch=16)
+    parser.add_argument("--chosen", action="store_true", help="only the configs that jaxdog chooses")
+    args = parser.parse_args()
+    trial.check_budget(parser, args)
+    return args
+
+
+def folder(args: argparse.Namespace) -> pathlib.Path:
+    """A folder of photos per breed, made of the archives if it is not there."""
+    target = pathlib.Path(args.runs) / "photos"
+    if target.is_dir():
+        return target
+    counts = dict.fromkeys(BREEDS, 0)
+    with tarfile.open(pathlib.Path(args.archives) / "images.tar") as archive:
+        for member in archive:
+            *_, place, name = pathlib.PurePosixPath(member.name).parts or ("",)
+            breed = place.partition("-")[2]
+            if member.isfile() and counts.get(breed, PHOTOS) < PHOTOS:
+                counts[breed] += 1
+                path = target / breed.lower() / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = archive.extractfile(member)
+                assert file is not None
+                path.write_bytes(file.read())
+    return target
+
+
+# Each family -----------------------------------------------------------------------------------------------
+
+
+def measure(family: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Trains a narrow config of a family at a size; its row, or the reason why it cannot."""
+    from jaxdog.config import library
+    from jaxdog.utils import errors
+
+    try:
+        config: Any = library.load(family, data=folder(args), resolution=size)
+        changes = {**trial.narrow(config, FAMILIES[family]), "system.batch_size": BATCH_SIZE}
+        changes |= {"data.cache_dir": str(pathlib.Path(args.runs) / "cache")}
+        if family == "vqvae2":
+            changes |= {"system.prior.width": 96, "system.prior.layers": 4}
+        if config.system.name == "progressive":  # the last stage from the start: the others cost less
+            changes |= last_stage(config)
+        trial.shorten(config, args, **changes)
+        trained = trial.Trial(config, pathlib.Path(args.runs) / f"{family}_{size}")
+    except errors.UserError as error:
+        return {"family": family, "size": size, "refused": str(error)}
+    row = trained.train()
+    trained.grid(pathlib.Path(args.runs) / "grids" / f"{family}_{size}.png")
+    return {"family": family, "size": size, **{name: x for name, x in row.items() if name != "losses"}}
+
+
+def last_stage(config: Any) -> dict[str, Any]:
+    """Changes after which a progressive system only has its last stage."""
+    system = config.system
+    return {
+        "system.resolutions": system.resolutions[-1:],
+        "system.steps": system.steps[-1:],
+        "system.fade": (0.0,),
+        "ema.decay": config.ema.decay[-1:],
+        "train.steps": system.steps[-1],
+    }
+
+
+def sizes_table(rows: list[dict[str, Any]]) -> str:
+    """Images a second and memory of each family at each size, as Markdown."""
+    found = {(row["family"], row["size"]): row for row in rows}
+    header = ["family", "parameters, 64 px", *(f"{size} px: images/s, GB" for size in SIZES)]
+    lines = []
+    for family in FAMILIES:
+        cells = []
+        for size in SIZES:
+            row = found.get((family, int(size)), {})
+            speed = f"{row['images_per_second']:.1f}, {row['memory_gb']:.1f}" if "memory_gb" in row else ""
+            cells.append("no" if "refused" in row else speed)
+        parameters = found.get((family, 64), {}).get("parameters", {})
+        lines.append([f"`{family}`", f"{sum(parameters.values()) / 1e6:.2f} M", *cells])
+    reasons = [
+        f"- `{row['family']}` at {row['size']} px: {row['refused']}\n" for row in rows if "refused" in row
+    ]
+    return trial.markdown(header, lines) + "\n" + "".join(reasons)
+
+
+# What is chosen ---------------------------------------------------------------------------------------------
+
+
+def choose(size: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Trains what `jaxdog train --data` chooses at a size; its row."""
+    import jax
+    import PIL.Image
+
+    import jaxdog
+    from jaxdog.advice import own_photos
+    from jaxdog.training import progress, writers
+    from jaxdog.utils import plots
+
+    place = pathlib.Path(args.runs) / f"chosen_{size}"
+    config, text = own_photos.choose(folder(args), size)
+    print(text, flush=True)
+    changes = {
+        "train.max_hours": args.minutes / 60.0,
+        "data.cache_dir": str(pathlib.Path(args.runs) / "cache"),
+        "eval.weights": args.weights,
+        "eval.every_kimg": 0.0,
+        "eval.batch_size": args.batch,
+        "submit.images": args.samples,
+        **trial.overrides(args),
+    }
+    trained = jaxdog.train(config, workdir=place, overrides=changes)
+    log = writers.read_jsonl(place / writers.LOG)
+    images = trained.generator().sample(24, classes=[breed.lower() for breed in BREEDS], seed=0)
+    grid = HERE / "grids" / f"{size}.png"
+    grid.parent.mkdir(exist_ok=True)
+    PIL.Image.fromarray(plots.grid(images, len(BREEDS))).save(grid)  # a column per class
+    return {
+        "size": size,
+        "config": config.name,
+        "chosen": text.splitlines(),
+        "steps": trained.step,
+        "images": trained.step * config.system.batch_size,
+        "seconds": log[-1]["seconds"],
+        "images_per_second": sorted(line["images_per_second"] for line in log)[len(log) // 2],
+        "memory_gb": progress.peak_memory_gb(),
+        "scores": writers.to_json({name: x for name, x in trained.scores.items() if name not in LONG}),
+        "device": f"{jax.devices()[0].device_kind}, {args.jobs} trainings at a time",
+        "jax": jax.__version__,
+    }
+
+
+def chosen_table(rows: list[dict[str, Any]]) -> str:
+    """The runs of chosen configs, as Markdown."""
+    header = ["px", "config", "minutes", "thousand images", "images/s", "GB", "fid768", "grid"]
+    lines = []
+    for row in sorted(rows, key=lambda row: row["size"]):
+        fid = next(value for name, value in row["scores"].items() if name.endswith("fid768"))
+        numbers = (row["seconds"] / 60, row["images"] / 1000, row["images_per_second"], row["memory_gb"])
+        cells = [row["size"], f"`{row['config'].removesuffix('_photos')}`", *(f"{x:.1f}" for x in numbers)]
+        lines.append([*cells, f"{fid:.2f}", f"[{row['size']}.png](grids/{row['size']}.png)"])
+    return trial.markdown(header, lines)
+
+
+# The command ------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Trains, and makes the tables of all rows that are there."""
+    args = parse()
+    kind = "chosen" if args.chosen else "sizes"
+    rows = pathlib.Path(args.runs) / kind
+    if args.one:
+        family, _, size = args.one.rpartition("_")
+        row = choose(int(size), args) if args.chosen else measure(family, int(size), args)
+        trial.write(rows / f"{args.one}.json", row)
+        return
+    folder(args)
+    names = [f"chosen_{size}" for size in args.only]
+    if not args.chosen:
+        names = [f"{family}_{size}" for size in args.only for family in FAMILIES]
+    tasks = [trial.Task(name) for name in names if not (rows / f"{name}.json").exists()]
+    failed = trial.run_tasks(__file__, tasks, args.jobs)
+    found = list(trial.read_rows(rows).values())
+    trial.write(HERE / f"{kind}.json", found)
+    (HERE / f"{kind}.md").write_text(text := (chosen_table if args.chosen else sizes_table)(found))
+    print(text)
+    if failed:
+        sys.exit(f"these failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
