@@ -7,9 +7,9 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxdog import commands, runs
+from jaxdog import commands, cost, runs
 from jaxdog.advice import own_photos
-from jaxdog.config import library
+from jaxdog.config import build, library
 from jaxdog.evaluation import score_files, score_inputs, score_options
 from jaxdog.generators import generator
 from jaxdog.utils import errors
@@ -81,6 +81,8 @@ def train(
         config = library.change(config, overrides, data, resolution)
     else:
         config = library.load(config, overrides=overrides, data=data, resolution=resolution)
+    if resolution is not None:
+        cost.check_networks(build.check(config))  # before photos are read
     folder = pathlib.Path("runs", str(config.name)) if workdir is None else pathlib.Path(workdir).expanduser()
     result, scores = commands.train(config, folder, callbacks)
     return TrainedRun(folder, result.step, result.reason, scores)

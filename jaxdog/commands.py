@@ -165,8 +165,6 @@ def _train(
     listeners: Iterable[object],
 ) -> tuple[loop.TrainResult, dict[str, Any]]:
     """`train` with a config that has been checked."""
-    if not (folder / "config.json").exists():
-        cost.check_networks(experiment)  # before photos are read and files are written
     _save_config(config, folder)
     run = runs.make(experiment, folder, cache_dir, training=True, scoring=True)
     latest, fields = run.checkpoints.latest() or 0, json.loads(config.to_json_best_effort())

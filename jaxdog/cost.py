@@ -36,7 +36,7 @@ class Cost(NamedTuple):
 def check_networks(config: schema.Experiment) -> None:
     """Traces the initialization of all phases; raises the UserError of a network that cannot have this size.
 
-    It takes about a second per phase, and reads no photo.
+    It takes seconds per phase, and reads no photo.
     """
     mesh, side = sharding.make_mesh(), config.data.stored_resolution
     for phase in build.phases(config, build.classes(config.data)):

@@ -27,7 +27,8 @@ def _train(args: argparse.Namespace) -> None:
         )
     config = load(args) if args.config is not None else None
 
-    from jaxdog import commands  # not at the top: it imports JAX, which takes seconds
+    from jaxdog import commands, cost  # not at the top: they import JAX, which takes seconds
+    from jaxdog.config import build
 
     commands.init_distributed(args.coordinator, args.num_processes, args.process_id)
     if config is None:
@@ -38,6 +39,8 @@ def _train(args: argparse.Namespace) -> None:
         config, text = own_photos.choose(args.data, args.resolution, args.overrides)
         if jax.process_index() == 0:
             print(text)
+    elif args.resolution is not None:
+        cost.check_networks(build.check(config))  # before photos are read
     commands.run_mode("train", config, args.workdir, dry_run=args.dry_run)
 
 
