@@ -240,6 +240,18 @@ def shorten(config: Any, args: argparse.Namespace, **changes: Any) -> dict[str, 
 # Training ---------------------------------------------------------------------------------------------------
 
 
+class CpuTime:
+    """A callback that notes the processor time of all threads at each log line."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, float]] = []  # (step, seconds)
+
+    def on_log(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """See jaxdog.training.callbacks."""
+        del scalars
+        self.lines.append((step, time.process_time()))
+
+
 class Trial:
     """A run in `folder`: `init` or `train` it, then `score` its state."""
 
@@ -258,7 +270,8 @@ class Trial:
         (folder / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")  # for init_from
         self.folder, self.seed = folder, checked.seed
         self.run = runs.make(checked, folder, cache, training=True, scoring=True)
-        self.writer = writers.Writer(folder, step=0)
+        self.cpu_time = CpuTime()
+        self.writer = writers.Writer(folder, step=0, listeners=[self.cpu_time])
         self.setup = runs.train_setup(self.run, self.writer)
         self.phase, self.state = self.run.phases[0], None
 
@@ -290,6 +303,7 @@ class Trial:
             "steps": result.step,
             "images": train_step.images_at(self.run.phases, result.step),
             "images_per_second": float(np.median([line["images_per_second"] for line in lines])),
+            "cpu_seconds_per_kimg": self._cpu_seconds_per_kimg(),
             "memory_gb": progress.peak_memory_gb(),
             "losses": [
                 {k: v for k, v in line.items() if k == "step" or k.startswith(CURVES)} for line in lines
@@ -303,6 +317,14 @@ class Trial:
             "jax": jax.__version__,
             "python": platform.python_version(),
         }
+
+    def _cpu_seconds_per_kimg(self) -> float:
+        """Processor time of a thousand images, after the first log line, with which compilation ends."""
+        from jaxdog.training import train_step
+
+        (first, start), *_, (last, end) = [*self.cpu_time.lines, *self.cpu_time.lines[-1:]]
+        seen = [train_step.images_at(self.run.phases, step) for step in (first, last)]
+        return 1000.0 * (end - start) / (seen[1] - seen[0]) if seen[1] > seen[0] else float("nan")
 
     def _draws(self, count: int, phase: Any) -> tuple[Any, Any, int]:
         """(the key of evaluations, labels of so many samples, at least a batch, and the batch size)."""

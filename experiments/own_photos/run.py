@@ -110,16 +110,16 @@ def last_stage(config: Any) -> dict[str, Any]:
 
 
 def sizes_table(rows: list[dict[str, Any]]) -> str:
-    """Images a second and memory of each family at each size, as Markdown."""
+    """Processor time and memory of each family at each size, as Markdown."""
     found = {(row["family"], row["size"]): row for row in rows}
-    header = ["family", "parameters, 64 px", *(f"{size} px: images/s, GB" for size in SIZES)]
+    header = ["family", "parameters, 64 px", *(f"{size} px: s, GB" for size in SIZES)]
     lines = []
     for family in FAMILIES:
         cells = []
         for size in SIZES:
             row = found.get((family, int(size)), {})
-            speed = f"{row['images_per_second']:.1f}, {row['memory_gb']:.1f}" if "memory_gb" in row else ""
-            cells.append("no" if "refused" in row else speed)
+            cost = f"{row['cpu_seconds_per_kimg']:.0f}, {row['memory_gb']:.1f}" if "seconds" in row else ""
+            cells.append("no" if "refused" in row else cost)
         parameters = found.get((family, 64), {}).get("parameters", {})
         lines.append([f"`{family}`", f"{sum(parameters.values()) / 1e6:.2f} M", *cells])
     reasons = [

@@ -65,6 +65,20 @@ def test_parameter_counts_of_the_fifth_place():
     assert total(d_sizes) - total(outside_d) == 19_671_745
 
 
+@pytest.mark.parametrize(
+    ("size", "latent_dim", "g_count", "d_count"),
+    [(64, 120, 70_377_348, None), (128, 120, 70_433_988, 87_982_370), (256, 119, 82_108_548, None)],
+)
+def test_parameter_counts_for_imagenet(size: int, latent_dim: int, g_count: int, d_count: int | None):
+    """As the authors' PyTorch code prints for 96 channels and 1,000 classes; D: without a classifier."""
+    label, heights = jnp.arange(2), (min(64, size // 2),)
+    g = biggan.Generator(96, latent_dim, 128, 1000, size, attention=heights)
+    assert total(shapes(g, jnp.zeros((2, latent_dim)), label)) == g_count
+    if d_count:
+        d = biggan.Discriminator(96, 1000, size, attention=heights)
+        assert total(shapes(d, jnp.zeros((2, size, size, 3)), label)) == d_count
+
+
 @pytest.mark.parametrize("size", biggan.SHAPES)
 def test_every_size_fits_together(size):
     z, image, label = inputs(2, size)
@@ -317,7 +331,7 @@ def test_bfloat16_is_finite_near_and_leaves_parameters_alone():
 
 def test_wrong_settings_name_their_choices():
     z, image, label = inputs(2)
-    with pytest.raises(ValueError, match=r"BigGAN at 48x48 is unknown; sizes: 32, 64, 96, 128"):
+    with pytest.raises(ValueError, match=r"BigGAN at 48x48 is unknown; sizes: 32, 64, 96, 128, 256"):
         generator(size=48).init(KEY, z, label, True)
     with pytest.raises(ValueError, match=r"latent_dim 21 cannot be split into 5 equal .*a multiple of 5"):
         generator(latent_dim=21).init(KEY, jnp.zeros((2, 21)), label, True)

@@ -242,7 +242,7 @@ def test_bfloat16_is_finite_near_and_leaves_parameters_alone():
 
 def test_wrong_settings_name_their_choices():
     z, image, label = inputs(2)
-    with pytest.raises(ValueError, match=r"BigGAN-deep at 96x96 is unknown; sizes: 32, 64, 128"):
+    with pytest.raises(ValueError, match=r"BigGAN-deep at 96x96 is unknown; sizes: 32, 64, 128, 256"):
         generator(size=96).init(KEY, z, label, True)
     with pytest.raises(ValueError, match=r"no feature map has attention height 12; heights: 8, 16, 32, 64"):
         generator(attention=(12,)).init(KEY, z, label, True)
