@@ -1,12 +1,12 @@
 """Every family of networks on a small folder of photos, at several resolutions.
 
-    python experiments/own_photos/run.py --archives FOLDER --minutes 1.5 --jobs 2
+    python experiments/own_photos/run.py --archives FOLDER --jobs 2
     python experiments/own_photos/run.py --archives FOLDER --chosen --minutes 12 --weights FOLDER --jobs 2
 
 The folder holds 50 photos of each of six breeds, taken from Stanford Dogs. The first command trains a config
-of each family, narrow, at 32, 64, 128 and 256 px, and writes sizes.json and sizes.md. With --chosen, configs
-are those that `jaxdog train --data` chooses; the runs are scored, and chosen.json, chosen.md and grids/
-written. `--only` selects resolutions.
+of each family, narrow, for a few steps at 32, 64, 128 and 256 px: sizes.json and sizes.md. With --chosen,
+configs are those that `jaxdog train --data` chooses, and their runs are scored: chosen.json, chosen.md and
+grids/. `--only` selects resolutions.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from experiments import trial  # noqa: E402
 BREEDS = ("beagle", "pug", "Samoyed", "chow", "Siberian_husky", "Rottweiler")
 PHOTOS = 50  # of each breed
 SIZES = ("32", "64", "128", "256")
-BATCH_SIZE = 8
+BATCH_SIZE, STEPS = 8, 40  # of the first command
 LONG = ("copies", "per_class", "sampling")  # left out of chosen.json
 FAMILIES = {  # config -> what divides its widths
     "lsgan_sn": 4,  # a DCGAN
@@ -48,7 +48,8 @@ def parse() -> argparse.Namespace:
     parser.set_defaults(samples=300, batch=16)
     parser.add_argument("--chosen", action="store_true", help="only the configs that jaxdog chooses")
     args = parser.parse_args()
-    trial.check_budget(parser, args)
+    if args.chosen:
+        trial.check_budget(parser, args)
     return args
 
 
@@ -86,27 +87,28 @@ def measure(family: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
         changes |= {"data.cache_dir": str(pathlib.Path(args.runs) / "cache")}
         if family == "vqvae2":
             changes |= {"system.prior.width": 96, "system.prior.layers": 4}
-        if config.system.name == "progressive":  # the last stage from the start: the others cost less
-            changes |= last_stage(config)
         trial.shorten(config, args, **changes)
+        config.update_from_flattened_dict(few_steps(config))
         trained = trial.Trial(config, pathlib.Path(args.runs) / f"{family}_{size}")
     except errors.UserError as error:
         return {"family": family, "size": size, "refused": str(error)}
     row = trained.train()
-    trained.grid(pathlib.Path(args.runs) / "grids" / f"{family}_{size}.png")
     return {"family": family, "size": size, **{name: x for name, x in row.items() if name != "losses"}}
 
 
-def last_stage(config: Any) -> dict[str, Any]:
-    """Changes after which a progressive system only has its last stage."""
-    system = config.system
-    return {
-        "system.resolutions": system.resolutions[-1:],
-        "system.steps": system.steps[-1:],
-        "system.fade": (0.0,),
-        "ema.decay": config.ema.decay[-1:],
-        "train.steps": system.steps[-1],
-    }
+def few_steps(config: Any) -> dict[str, Any]:
+    """Changes for `STEPS` steps; a progressive system only has its last stage."""
+    changes: dict[str, Any] = {"train.steps": STEPS}
+    if config.system.name == "progressive":
+        changes |= {
+            "system.resolutions": config.system.resolutions[-1:],
+            "system.steps": (STEPS,),
+            "system.fade": (0.0,),
+            "ema.decay": config.ema.decay[-1:],
+        }
+    if config.system.name == "vqvae":
+        changes["system.autoencoder_steps"] = STEPS // 2
+    return changes
 
 
 def sizes_table(rows: list[dict[str, Any]]) -> str:
