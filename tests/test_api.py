@@ -321,7 +321,7 @@ def test_the_example_of_trackers_runs(cache: pathlib.Path, tmp_path: pathlib.Pat
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     assert "step 4: random_fid2048" in done.stdout and "with 16 samples" in done.stdout

@@ -63,7 +63,7 @@ def run(*words: str, code: int = 0, **more: str) -> str:
         env={**environment(), **more},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
     )
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
@@ -271,7 +271,7 @@ def test_two_processes_give_the_losses_of_one(
         )
         for i in range(2)
     ]
-    output = [process.communicate(timeout=600)[0] for process in started]
+    output = [process.communicate(timeout=1800)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], output[0][-3000:] + output[1][-3000:]
     ours, theirs = (writers.read_jsonl(folder / "log.jsonl") for folder in (workdir, whole))
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]

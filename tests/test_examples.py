@@ -56,7 +56,7 @@ def test_the_examples_of_the_page_run(tmp_path: pathlib.Path, environment: dict[
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
@@ -80,7 +80,7 @@ def test_the_notebook_runs(
     cells["parameters"].source = f'RUNS = "{tmp_path}/runs"\nTOY = OWN = "toy:test"'
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    nbclient.NotebookClient(book, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(book, timeout=1800, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = {name: [out.get("data", {}) for out in cell.outputs] for name, cell in cells.items()}
     assert "image/png" in shown["sample"][-1]
     assert "image/gif" in shown["interpolate"][-1]

@@ -41,7 +41,7 @@ def unpacked(wheel: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> p
 def run(unpacked: pathlib.Path, folder: pathlib.Path, *words: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(unpacked), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

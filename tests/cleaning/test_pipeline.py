@@ -213,7 +213,7 @@ def command(cache: pathlib.Path, workdir: pathlib.Path, *flags: str) -> list[str
 
 
 def call(words: list[str], code: int = 0) -> str:
-    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=1800)
     assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 

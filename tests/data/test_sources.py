@@ -85,7 +85,7 @@ def make_archives(folder: pathlib.Path) -> dict[str, photos.Photo]:
 
 def run(code: str, *arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1800)
 
 
 PREPARE = """

@@ -38,7 +38,7 @@ def found(place: pathlib.Path) -> dict:
     command += ["--fake", str(place / "fake.zip"), "--weights", "random", "--out", str(place / "s.json")]
     command += ["--cache_dir", str(place / "cache"), "--save_real", str(place / "real.npz")]
     command += ["--metric", "mifid", "--metric", "prdc"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     scores = json.loads((place / "s.json").read_text())
     assert f"random_fid2048         {scores['random_fid2048']:,.6g}" in done.stdout

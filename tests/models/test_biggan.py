@@ -82,8 +82,8 @@ def test_parameter_counts_for_imagenet(size: int, latent_dim: int, g_count: int,
 @pytest.mark.parametrize("size", biggan.SHAPES)
 def test_every_size_fits_together(size):
     z, image, label = inputs(2, size)
-    g = generator(size=size, attention=(), latent_dim=60)
-    z = jnp.zeros((2, 60))
+    g = generator(size=size, attention=(), latent_dim=420)
+    z = jnp.zeros((2, 420))
     d = discriminator(size=size, attention=())
     image = jax.eval_shape(lambda key: g.init_with_output(key, z, label, True)[0], KEY)
     assert image.shape == (2, size, size, 3) and image.dtype == jnp.float32
