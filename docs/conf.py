@@ -33,6 +33,8 @@ napoleon_google_docstring = True
 
 html_theme = "sphinx_book_theme"
 html_title = f"jaxdog {release}"
+html_static_path = ["_static"]
+html_css_files = ["jaxdog.css"]
 html_theme_options = {
     "home_page_in_toc": True,
     "use_download_button": False,
