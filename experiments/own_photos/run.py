@@ -11,6 +11,7 @@ grids/. `--only` selects resolutions.
 
 import argparse
 import pathlib
+import statistics
 import sys
 import tarfile
 from typing import Any
@@ -166,9 +167,9 @@ def choose(size: int, args: argparse.Namespace) -> dict[str, Any]:
         "config": config.name,
         "chosen": text.splitlines(),
         "steps": trained.step,
-        "images": trained.step * config.system.batch_size,
-        "seconds": log[-1]["seconds"],
-        "images_per_second": sorted(line["images_per_second"] for line in log)[len(log) // 2],
+        "images": 1000 * log[-1]["kimg"],
+        "minutes": args.minutes,
+        "images_per_second": statistics.median(line["images_per_second"] for line in log),
         "memory_gb": progress.peak_memory_gb(),
         "scores": writers.to_json({name: x for name, x in trained.scores.items() if name not in LONG}),
         "device": f"{jax.devices()[0].device_kind}, {args.jobs} trainings at a time",
@@ -182,7 +183,7 @@ def chosen_table(rows: list[dict[str, Any]]) -> str:
     lines = []
     for row in sorted(rows, key=lambda row: row["size"]):
         fid = next(value for name, value in row["scores"].items() if name.endswith("fid768"))
-        numbers = (row["seconds"] / 60, row["images"] / 1000, row["images_per_second"], row["memory_gb"])
+        numbers = (row["minutes"], row["images"] / 1000, row["images_per_second"], row["memory_gb"])
         cells = [row["size"], f"`{row['config'].removesuffix('_photos')}`", *(f"{x:.1f}" for x in numbers)]
         lines.append([*cells, f"{fid:.2f}", f"[{row['size']}.png](grids/{row['size']}.png)"])
     return trial.markdown(header, lines)

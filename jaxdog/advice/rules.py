@@ -13,6 +13,7 @@ from jaxdog.utils import errors
 BIGGAN_SIZES = (32, 64, 96, 128)
 R3GAN_SIZES = (256, 512)
 R3GAN_WIDTHS = {4: 512, 8: 512, 16: 384, 32: 256, 64: 128, 128: 64, 256: 32, 512: 16}
+SLOW = {"train.log_every": 20, "train.grid_every": 500, "checkpoint.every": 500}  # a step takes seconds
 MANY_CLASSES_PHOTOS = 10  # with fewer photos per class, a class is hardly learned
 
 
@@ -83,7 +84,7 @@ def choose(situation: Situation) -> Advice:
     first, last, why_augment = _augment(epochs)
     changes = {
         **(_biggan(size.part) if biggan else _r3gan(size.part, resolution, situation.classes)),
-        **({"dtype": "bfloat16"} if situation.accelerator else {}),
+        **({"dtype": "bfloat16"} if situation.accelerator else SLOW),
         "system.batch_size": batch,
         "system.augment_p.first": first,
         "system.augment_p.last": last,

@@ -57,6 +57,7 @@ def test_devices_differ_in_width_and_resolution() -> None:
     assert [x.changes.get("generator.channels", 48) for x in choices] == [8, 8, 24, 48]
     assert [x.resolution for x in choices] == [64, 64, 128, 128]
     assert "dtype" not in choices[0].changes and choices[1].changes["dtype"] == "bfloat16"
+    assert choices[0].changes["train.log_every"] == 20 and "train.log_every" not in choices[1].changes
 
 
 def test_the_resolution_is_at_most_that_of_the_photos() -> None:
