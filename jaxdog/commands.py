@@ -71,9 +71,9 @@ def run_mode(
     if config is None:
         config = saved.load(folder)
     experiment, cache_dir = _prepare(config)
-    if jax.process_index() == 0:
-        print(config.to_json_best_effort(indent=2))
     if dry_run:
+        if jax.process_index() == 0:
+            print(config.to_json_best_effort(indent=2))
         cost.print_costs(experiment)
     elif mode == "train":
         _train(config, experiment, cache_dir, folder, ())
@@ -136,6 +136,7 @@ def _save_config(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Non
     if jax.process_index() == 0:
         # Written atomically, as other processes may be reading it.
         files.write_text(path, config.to_json_best_effort(indent=2) + "\n")
+        log.info("config: %s", path)
 
 
 # ------------------------------------------------------------------ modes

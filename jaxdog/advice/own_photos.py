@@ -58,8 +58,17 @@ def examine(data: str, resolution: int | None) -> rules.Situation:
         gray = gray and bool((image == image[..., :1]).all())
     side = int(statistics.median(sides)) if sides else 0
     memory, accelerator = sharding.device_memory() / 1e9, jax.default_backend() != "cpu"
+    parts = (photo.name.split("/") for photo in source.photos) if len(source.class_names) == 1 else ()
+    folders = {names[1] for names in parts if len(names) > 2}  # below the folder of the only class
     return rules.Situation(
-        count, len(source.class_names), side, memory, accelerator, resolution, gray=bool(sides) and gray
+        count,
+        len(source.class_names),
+        side,
+        memory,
+        accelerator,
+        resolution,
+        gray=bool(sides) and gray,
+        folders=tuple(sorted(folders)),
     )
 
 

@@ -13,6 +13,7 @@ On the same devices, a resumed run is bit-identical to an uninterrupted one, exc
 --deterministic and with settings that depend on wall-clock time (wallclock_cosine, train.max_hours).
 """
 
+import logging
 import pathlib
 import shutil
 from collections.abc import Collection
@@ -26,6 +27,10 @@ from jaxdog.evaluation import sampling_state
 from jaxdog.utils import errors
 
 Record = dict[str, Any]
+
+# Warnings of Orbax about what is done here on purpose: arrays of our own type, checkpoints without a score.
+EXPECTED = ("Type handler registry type", "Requested `tracked_metric`; did not provide metrics")
+logging.getLogger("absl").addFilter(lambda line: not line.getMessage().startswith(EXPECTED))
 
 
 class CheckpointError(errors.UserError):
