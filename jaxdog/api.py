@@ -56,7 +56,7 @@ def train(
     Args:
       config: a name that `jaxdog configs` lists, the path of a config file, or a config. "biggan:test" is the
         smoke test of "biggan": tiny networks on drawn dogs, in seconds. None: chosen for the photos in `data`
-        and this device; the log says which one, and why.
+        and this device; which one, and why, is printed.
       data: a folder of photos, or of one folder of photos per class; None: the photos that the config names.
       resolution: height and width of the images in pixels; None: as in the config, or chosen with it.
       workdir: the folder of the run, created if missing; None: runs/<name of the config>.
@@ -76,7 +76,7 @@ def train(
         if data is None:
             raise errors.UserError("which experiment? Give a config, photos (data), or both")
         config, why = own_photos.choose(data, resolution, overrides)
-        log.info("%s", why)
+        log.info("%s", why) if log.isEnabledFor(logging.INFO) else print(why)
     elif isinstance(config, library.Config):
         config = library.change(config, overrides, data, resolution)
     else:

@@ -166,6 +166,8 @@ def _train(
     listeners: Iterable[object],
 ) -> tuple[loop.TrainResult, dict[str, Any]]:
     """`train` with a config that has been checked."""
+    if folder.exists() and not folder.is_dir():
+        raise errors.UserError(f"{folder} is a file; --workdir must be a folder, which may not exist yet")
     _save_config(config, folder)
     run = runs.make(experiment, folder, cache_dir, training=True, scoring=True)
     latest, fields = run.checkpoints.latest() or 0, json.loads(config.to_json_best_effort())

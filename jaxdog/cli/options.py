@@ -34,9 +34,12 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             name = unknown[0].partition("=")[0]
-            near = difflib.get_close_matches(name, option_names(self), n=2)
+            near = difflib.get_close_matches(name, sorted(set(option_names(self))), n=2, cutoff=0.7)
             similar = f"; similar: {', '.join(near)}" if near else ""
-            self.error(f"{name!r} is not an option{similar}")
+            fields = (
+                "; a field of the config is set with --config.FIELD=VALUE, such as --config.train.steps=500"
+            )
+            self.error(f"{name!r} is not an option{similar or fields}")
         return parsed
 
     def error(self, message: str) -> NoReturn:

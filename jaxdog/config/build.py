@@ -12,6 +12,12 @@ from jaxdog.data import crop_dataset, photos, select, sources, toy
 from jaxdog.utils import errors
 
 Config = ml_collections.ConfigDict
+LEAST = {  # the least values of numbers with which nothing could be trained otherwise
+    **dict.fromkeys(("generator.channels", "discriminator.channels", "system.latent_dim"), 1),
+    **dict.fromkeys(("system.batch_size", "system.num_d_steps", "system.grad_accumulation_steps"), 1),
+    **dict.fromkeys(("train.steps", "eval.samples", "eval.batch_size", "submit.images"), 1),
+    **dict.fromkeys(("train.max_hours", "train.grid_every", "eval.every_kimg"), 0),
+}
 SWEEPABLE = ("truncation", "method", "labels", "batch_stats", "postprocess", "ema_index")
 
 
@@ -50,6 +56,7 @@ def check(config: Config) -> schema.Experiment:
     """
     given = config.to_dict()
     tree_of(given).check(given, "config")
+    _check_least(given)
     experiment = _records(given)
     phases(experiment, classes(experiment.data))
     recipe(experiment.data)
@@ -75,6 +82,15 @@ def _records(given: dict[str, Any]) -> schema.Experiment:
         "submit": submit._replace(resolution=submit.resolution or system.resolution),
     }
     return schema.Experiment(**{**given, **sections_})
+
+
+def _check_least(given: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a number below its row of LEAST."""
+    for name, least in LEAST.items():
+        section, _, field = name.partition(".")
+        value = given[section].get(field, least)
+        if (min(value, default=least) if isinstance(value, tuple) else value) < least:
+            raise errors.ConfigError(f"config.{name} is {value}, and must be at least {least}")
 
 
 def _check_per_class(config: schema.Experiment) -> None:

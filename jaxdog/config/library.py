@@ -282,6 +282,9 @@ def _check_field(config: Config, name: str) -> None:
     for field in name.split("."):
         is_section = isinstance(section, Config)
         if not is_section or field not in section:
-            fields = ", ".join(sorted(section)) if is_section else ""
-            raise errors.ConfigError(f"{path}.{field} is not a field of {path}; fields: {fields or 'none'}")
+            names = sorted(section) if is_section else []
+            raise errors.ConfigError(
+                f"{path}.{field} is not a field of {path}; {errors.did_you_mean(field, names)}"
+                f"fields: {', '.join(names) or 'none'}"
+            )
         section, path = section[field], f"{path}.{field}"

@@ -252,7 +252,8 @@ def _check_known(section: Mapping[str, Any], fields: Collection[str], path: str)
     unknown = sorted(set(section) - set(fields))
     if unknown:
         names = ", ".join(sorted(fields)) or "none"
-        raise errors.ConfigError(f"{path}.{unknown[0]} is not a field of {path}; fields: {names}")
+        hint = errors.did_you_mean(unknown[0], fields)
+        raise errors.ConfigError(f"{path}.{unknown[0]} is not a field of {path}; {hint}fields: {names}")
 
 
 def _check_names(section: Mapping[str, Any], fields: Collection[str], path: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 Box = tuple[int, int, int, int]  # xmin, ymin, xmax, ymax in pixels; xmax and ymax are exclusive
 
@@ -87,7 +87,9 @@ def _open(data: bytes) -> Iterator[Image.Image]:
         with Image.open(io.BytesIO(data)) as image:
             yield image
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        raise BrokenPhotoError(f"{type(error).__name__}: {error}") from error
+        unknown = isinstance(error, UnidentifiedImageError)  # whose own message names an object in memory
+        reason = "it is not an image in a format that is read here" if unknown else str(error)
+        raise BrokenPhotoError(f"{type(error).__name__}: {reason}") from error
 
 
 def rgb(image: Image.Image) -> Image.Image:

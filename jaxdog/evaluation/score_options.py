@@ -1,6 +1,5 @@
 """Options of `score_files` and their choices. This module does not import JAX, for a fast command line."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -52,6 +51,5 @@ def from_keywords(options: Mapping[str, Any]) -> Options:
 
 def _check_name(name: str, choices: tuple[str, ...], what: str, kind: str) -> None:
     if name not in choices:
-        near = difflib.get_close_matches(str(name), choices, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = errors.did_you_mean(str(name), choices)
         raise errors.UserError(f"{name} is not {what}; {hint}{kind}: {', '.join(choices)}")

@@ -1,5 +1,8 @@
 """Errors that are caused by user input."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """An error that the user can fix: an invalid argument, config field or file.
@@ -14,3 +17,9 @@ class MissingFileError(UserError, FileNotFoundError):
 
 class ConfigError(UserError):
     """A config field is unknown, missing, of the wrong type, or not one of its choices."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """A question that names the choice nearest to a mistyped name, for a message; "" if none is near."""
+    near = difflib.get_close_matches(name, list(choices), n=1)
+    return f"did you mean {near[0]}? " if near else ""

@@ -87,6 +87,10 @@ def test_examples_are_shown_and_understood(name: str, capsys: pytest.CaptureFixt
         (["train", "toy", "--config.train.steps=many"], "config.train.steps=many: invalid literal for int"),
         (["train", "toy", "--resolutoin=64"], "'--resolutoin' is not an option; similar: --resolution"),
         (["train", "toy", "--resolution=64x96"], "'64x96' is two numbers, and generated images are square"),
+        (
+            ["train", "toy", "--steps=10"],
+            "'--steps' is not an option; a field of the config is set",
+        ),
         (["train", "toy", "--num-processes=0"], "must be at least 1"),
         (["evaluate"], "the following arguments are required: RUN"),
         (["evaluate", "nowhere"], "nowhere is not the folder of a run"),

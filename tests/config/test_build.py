@@ -58,11 +58,18 @@ def test_every_config_says_what_it_is_and_refuses_unknown_variants(path: pathlib
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("trian", {}, "config.trian is not a field of config; fields: augment, checkpoint, data"),
+        ("system.batch_size", 0, "config.system.batch_size is 0, and must be at least 1"),
+        ("generator.channels", -3, "config.generator.channels is -3, and must be at least 1"),
+        ("train.max_hours", -1.0, "config.train.max_hours is -1.0, and must be at least 0"),
+        (
+            "trian",
+            {},
+            "config.trian is not a field of config; did you mean train. fields: augment, check",
+        ),
         (
             "train.stepz",
             4,
-            "config.train.stepz is not a field of config.train; fields: grid_every, grid_images",
+            "config.train.stepz is not a field of config.train; did you mean steps. fields: grid_every",
         ),
         ("generator.chanels", 4, "config.generator.chanels is not a field .*channels"),
         (

@@ -61,13 +61,19 @@ def test_overrides_as_words_and_as_a_dictionary() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["train.stepz=3"], "config.train.stepz is not a field of config.train; fields: grid_every, grid_im"),
+        (
+            ["train.stepz=3"],
+            "config.train.stepz is not a field of config.train; did you mean steps.",
+        ),
         (["stepz=3"], "config.stepz is not a field of config; fields: augment, checkpoint"),
         (["train.steps.x=3"], "config.train.steps.x is not a field of config.train.steps; fields: none"),
         (["train.steps=many"], "config.train.steps=many: invalid literal for int"),
         (["train.steps=3", "4"], "config.4 is not a field"),
         (["train.steps", "4"], "config.4 is not a field"),
-        ({"train.stepz": 3}, "config.train.stepz is not a field of config.train; fields: grid_every"),
+        (
+            {"train.stepz": 3},
+            "config.train.stepz is not a field of config.train; did you mean steps.",
+        ),
         ({"train": {"stepz": 3}}, "config.train.stepz"),
         ({"train.steps": "many"}, "config.train.steps is 'many'"),
         ("train.steps=3", "must be a list"),

@@ -164,7 +164,8 @@ def _download_problem(remote: Remote, problem: str) -> str:
     return (
         f"The published Inception weights could not be downloaded from {remote.url}: {problem}. Without "
         f"network, download that file elsewhere ({remote.size:,} bytes, sha256 {remote.sha256}) and name "
-        "its path as config.eval.weights, or name a folder of .npz files of folded kernels and biases there."
+        "its path as config.eval.weights (jaxdog score: --weights), or name a folder of .npz files of folded "
+        "kernels and biases there."
     )
 
 
