@@ -55,7 +55,7 @@ def train(
 
     Args:
       config: a name that `jaxdog configs` lists, the path of a config file, or a config. "biggan:test" is the
-        smoke test of "biggan": tiny networks on drawn dogs, in seconds. None: chosen for the photos in `data`
+        smoke test of "biggan": tiny networks on drawn dogs. None: chosen for the photos in `data`
         and this device; which one, and why, is printed.
       data: a folder of photos, or of one folder of photos per class; None: the photos that the config names.
       resolution: height and width of the images in pixels; None: as in the config, or chosen with it.

@@ -244,6 +244,7 @@ def _score(
 ) -> dict[str, Any]:
     """Scores images with the metrics of config.eval.final, writes the report, and returns the scores."""
     evaluator, metrics = run.evaluator(), run.config.eval.final
+    log.info("scoring %d images", len(images))
     fake = evaluator.features_of(images, label)
     scores, pairs, nearest = evaluator.score(fake, metrics), None, None
     photos = _photos(run.training_photos, "copies", scores) if "copies" in metrics else None

@@ -4,6 +4,8 @@ import logging
 import os
 import statistics
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,18 @@ def choose(
         chosen.config, overrides=chosen.overrides(), data=data, resolution=chosen.resolution
     )
     config = library.override(config, overrides)
-    return config, describe(situation, chosen, data, estimate(build.check(config), situation.classes))
+    checked = build.check(config)
+    chosen = chosen._replace(changes={**chosen.changes, **_fields(overrides)})
+    seconds = estimate(checked, situation.classes)
+    return config, describe(situation, chosen, data, seconds, checked.train.max_hours)
+
+
+def _fields(overrides: library.Overrides) -> dict[str, Any]:
+    """Overrides as {field: value}, for a command line."""
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    words = (word.lstrip("-").removeprefix("config.").partition("=") for word in overrides)
+    return {field: value for field, equals, value in words if equals}
 
 
 def examine(data: str, resolution: int | None) -> rules.Situation:
@@ -72,19 +85,22 @@ def examine(data: str, resolution: int | None) -> rules.Situation:
     )
 
 
-def describe(situation: rules.Situation, chosen: rules.Advice, data: str, seconds: float) -> str:
+def describe(
+    situation: rules.Situation, chosen: rules.Advice, data: str, seconds: float, max_hours: float = 0.0
+) -> str:
     """The choice as text."""
+    count = f"{situation.classes} class{'es' if situation.classes > 1 else ''}"
+    limit = f"\nIt stops after {max_hours:g} hours (config.train.max_hours)." if max_hours else ""
     memory = f"{situation.memory_gb:.1f} GB {'' if situation.accelerator else 'of memory'}"
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {memory}"
     lines = [
-        f"\n{data}: {situation.photos:,} photos of {situation.classes} classes, short side "
-        f"{situation.photo_side} px",
+        f"\n{data}: {situation.photos:,} photos of {count}, short side {situation.photo_side} px",
         f"device: {device.strip()}",
         f"\nconfig: {chosen.config} at {chosen.resolution} px",
         *(f"  - {reason}" for reason in chosen.reasons),
         f"\nTraining takes about {duration(seconds)}, estimated from the FLOPs of a step and the speed of "
-        "matrix products here.\nIt may be half or twice that; the log shows the speed. Evaluations and "
-        "compilation come on top.\nStop with Ctrl-C; the same command resumes.",
+        "matrix products here.\nIt may be half or twice that. Compilation, evaluations and the final scores "
+        f"come on top.{limit}\nStop with Ctrl-C; the same command resumes.",
         f"\nThe same config:\n  {chosen.command(data)}\n",
     ]
     return "\n".join(lines)

@@ -104,7 +104,8 @@ def choose(situation: Situation) -> Advice:
         if biggan
         else "r3gan is the config for more than 128 px",
         size.reason,
-        f"{kimg:,} thousand images ({epochs:,.0f} epochs), as there are {situation.photos:,} photos",
+        f"{kimg:,} thousand images for D ({epochs:,.0f} epochs), as there are {situation.photos:,} photos"
+        + ("; G takes as many, and the log counts both" if biggan else ""),
         why_augment,
     ]
     if index == 0:
@@ -180,7 +181,7 @@ def _r3gan(part: int, resolution: int, classes: int) -> dict[str, Any]:
 def table() -> str:
     """The choices for common situations, as a Markdown table."""
     lines = [
-        "| photos | device | resolution | config | widths G, D | batch | thousand images | DiffAugment |",
+        "| photos | device | resolution | config | widths G, D | batch | kimg for D | DiffAugment |",
         "|---|---|---|---|---|---|---|---|",
     ]
     devices = (("CPU", 16.0, False), ("4 GB", 4.0, True), ("8 GB", 8.0, True), ("16 GB or more", 16.0, True))

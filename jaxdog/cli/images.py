@@ -48,7 +48,7 @@ def _add_images(parser: options.Parser, classes: str) -> None:
     parser.add_argument(
         "--truncation",
         type=float,
-        help="less variety, better images: 0 < TRUNCATION, smaller is stronger; default: the run's",
+        help="less variety, better images, the more the smaller; default: the run's",
     )
 
 

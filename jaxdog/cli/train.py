@@ -10,7 +10,9 @@ from jaxdog.utils import errors
 
 def _add_train(parser: options.Parser) -> None:
     options.add_config(parser, required=False)
-    parser.add_argument("--workdir", metavar="RUN", help="folder of the run; default: runs/NAME")
+    parser.add_argument(
+        "--workdir", metavar="RUN", help="folder of the run; default: runs/NAME, with --data runs/NAME_FOLDER"
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",

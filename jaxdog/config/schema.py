@@ -166,7 +166,7 @@ class Train(NamedTuple):
     """config.train: the length of the run, and the intervals of logs and grids."""
 
     steps: int  # generator steps of the whole run
-    max_hours: float = 0.0  # hours of training after which the run stops; 0: no limit
+    max_hours: float = 0.0  # hours with compilation and evaluations, after which training stops; 0: no limit
     memory_gb: float = 0.0  # host memory at which the run stops; 0: no limit
     steps_per_execution: int = 10  # steps in one compiled program
     log_every: int = 100  # steps between log lines

@@ -214,8 +214,15 @@ class Generator:
         """
         decoding.require_latents(self.system, "interpolation")
         seeds = list(np.atleast_1d(np.asarray(seeds, object)))
-        if not seeds:
-            raise errors.UserError("seeds is empty; interpolation needs some, such as [0, 1, 2]")
+        if len(seeds) < 2:
+            raise errors.UserError(f"seeds is {seeds}; interpolation needs at least two, such as [0, 1, 2]")
+        if frames < len(seeds):
+            raise errors.UserError(f"frames is {frames}, and must be at least the {len(seeds)} seeds")
+        count = 1 if classes is None else len(np.atleast_1d(classes))
+        if count not in (1, len(seeds)):
+            raise errors.UserError(
+                f"there are {count} classes and {len(seeds)} seeds; give one class, or one for each seed"
+            )
         label = self._labels(len(seeds), classes, seeds[0])
         z = np.concatenate([self.latents(1, seed, truncation) for seed in seeds])
         noise = sampling.image_keys(sampler.seed_key(seeds[0]), 1)[0]

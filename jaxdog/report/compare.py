@@ -350,7 +350,7 @@ def figures(runs: Sequence[RunFiles]) -> list[Record]:
 
 def newest_grid(run: RunFiles) -> Record | None:
     """The final grid, or else the newest; None if there is none."""
-    found = report.find_grids(run.folder / writers.GRIDS, run.log)
+    found = report.find_grids(run.folder / writers.GRIDS, [*run.log, *run.scores])
     grid, _ = report.select_grids([x for x in found if x.name not in ("copies", "reconstructions")])
     return grid and {"source": report.jpeg_uri(grid.path), "caption": f"{run.name}: {grid.caption}"}
 

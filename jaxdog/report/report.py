@@ -84,13 +84,13 @@ def gather(workdir: pathlib.Path) -> Record:
     log = writers.read_jsonl(workdir / writers.LOG)
     scores = drop_repeated(writers.read_jsonl(workdir / writers.SCORES))
     metrics = sorted({key for record in scores for key in record if plots.is_metric(key)})
-    grids = find_grids(workdir / writers.GRIDS, log)
+    grids = find_grids(workdir / writers.GRIDS, [*log, *scores])
     copies = [grid for grid in grids if grid.name == "copies"]
     final, series = select_grids([grid for grid in grids if grid not in copies])
     config = workdir / "config.json"
     return {
         "title": workdir.resolve().name,
-        "cards": score_cards(scores, metrics) + progress_cards(log),
+        "cards": score_cards(scores, metrics) + progress_cards(log, scores),
         "warning": warning(workdir),
         "notes": notes(metrics),
         "scores": [score_row(record) for record in scores],
@@ -174,11 +174,14 @@ def score_cards(scores: Sequence[Record], metrics: Sequence[str]) -> list[Record
     return cards
 
 
-def progress_cards(log: Sequence[Record]) -> list[Record]:
-    """Cards with the steps, time and speed of the run."""
-    if not log:
+def progress_cards(log: Sequence[Record], scores: Sequence[Record]) -> list[Record]:
+    """Cards with the steps, time and speed of the run; it may have been scored after the last log line."""
+    if not log and not scores:
         return []
-    last = log[-1]
+    last = {**(log[-1] if log else {})}
+    for record in scores:
+        if record.get("step", 0) > last.get("step", 0):
+            last |= {name: record.get(name) for name in ("step", "kimg")}
     cards = [{"name": "steps", "value": format_number(last.get("step")), "note": ""}]
     if last.get("kimg") is not None:
         cards.append(
@@ -265,9 +268,9 @@ def figures(log: Sequence[Record], scores: Sequence[Record]) -> list[Record]:
     return [{"name": name, "svg": svg} for name, svg in plotted if svg is not None]
 
 
-def find_grids(folder: pathlib.Path, log: Sequence[Record]) -> list[Grid]:
-    """The grids in order of step; captions give the kimg of the log line at that step or the one before."""
-    kimg = {r["step"]: r["kimg"] for r in log if r.get("step") is not None and r.get("kimg") is not None}
+def find_grids(folder: pathlib.Path, lines: Sequence[Record]) -> list[Grid]:
+    """The grids in order of step; captions give the kimg of the line (of log or scores) there or before."""
+    kimg = {r["step"]: r["kimg"] for r in lines if r.get("step") is not None and r.get("kimg") is not None}
     grids = []
     for path in sorted(folder.glob("*.png")):
         if match := re.fullmatch(r"(.+)_(\d+)", path.stem):

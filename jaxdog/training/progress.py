@@ -5,6 +5,7 @@ Scalars are read one execution late, so that the devices never wait for the host
 
 import collections
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,10 @@ from jaxdog import types
 from jaxdog.config import schema
 from jaxdog.training import train_step, writers
 from jaxdog.utils import errors, memory
+
+log = logging.getLogger("jaxdog")
+
+SECONDS = 60.0  # between lines where there is no progress bar, as in notebooks and files
 
 
 class TrainingError(errors.UserError):
@@ -60,10 +65,11 @@ class Progress:
             total=sum(phase.steps for phase in phases),
             initial=step,
             unit="step",
-            disable=None if jax.process_index() == 0 else True,
+            disable=None if jax.process_index() == 0 else True,  # None: without a terminal
             dynamic_ncols=True,
             smoothing=0.1,
         )
+        self._first_step, self._next_line = step, self._session_start + SECONDS
 
     def seconds(self) -> float:
         """Wall-clock time of all sessions, evaluations included."""
@@ -94,8 +100,20 @@ class Progress:
                 )
             self._window.append(means)
             self.bar.update(self._settings.steps_per_execution)
+            if self.bar.disable and jax.process_index() == 0 and time.monotonic() >= self._next_line:
+                self._write_line(step)
             if step % self._settings.log_every == 0:
                 self._log(step, phase)
+
+    def _write_line(self, step: int) -> None:
+        """A line in place of the progress bar: the step, and about how long training will take."""
+        now, total = time.monotonic(), sum(phase.steps for phase in self._phases)
+        left = (total - step) * (now - self._session_start) / max(step - self._first_step, 1)
+        if self._settings.max_hours:
+            left = min(left, max(3600.0 * self._settings.max_hours - self.seconds(), 0.0))
+        size, unit = (3600.0, "hours") if left > 5_400.0 else (60.0, "minutes")
+        log.info("step %s of %s, about %.3g %s left", f"{step:,}", f"{total:,}", left / size, unit)
+        self._next_line = now + SECONDS
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -47,7 +47,7 @@ def test_train_chooses_says_why_and_trains(
     monkeypatch.setattr(own_photos, "estimate", lambda config, classes: 11_000.0)
     entry.main(["train", "--data", str(photos), "--config.train.steps=4000"])
     text = capsys.readouterr().out
-    assert "Training takes about 3.1 hours, estimated" in text
+    assert "Training takes about 3.1 hours, estimated" in text and "It stops after" not in text
     assert "6 photos of 2 classes, short side 42 px" in text
     assert "config: record_biggan at 32 px" in text and "3.0 photos per class are few" in text
     (config,) = seen
@@ -56,6 +56,9 @@ def test_train_chooses_says_why_and_trains(
     command = text.split("The same config:\n")[1].strip()
     entry.main([*shlex.split(command)[1:], "--config.train.steps=4000"])
     assert seen[1] == config
+    _, text = own_photos.choose(str(photos), None, ["--config.train.max_hours=2", "dtype=float32"])
+    assert "It stops after 2 hours" in text and text.count("max_hours=") == 1
+    assert "--config.train.max_hours=2 " in text and "--config.dtype=float32" in text
 
 
 def test_python_chooses_the_same(photos: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

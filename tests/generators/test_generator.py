@@ -149,8 +149,14 @@ def test_interpolations_go_through_the_samples(g: generator.Generator) -> None:
     for i, seed in ((0, 5), (2, 2**40)):  # noise of this generator: none
         np.testing.assert_array_equal(frames[i], g.sample(1, classes="beagle", seed=seed)[0])
     assert isinstance(g.interpolate([1, 2], frames=2, loop=False, output="pil")[0], PIL.Image.Image)
-    with pytest.raises(errors.UserError, match="seeds is empty"):
-        g.interpolate([])
+    for seeds, more, message in (
+        ([], {}, r"seeds is \[\]; interpolation needs at least two"),
+        ([1], {}, r"seeds is \[1\]; interpolation"),
+        ([1, 2, 3], {"frames": 2}, "frames is 2, and must be at least the 3 seeds"),
+        ([1, 2], {"classes": ["beagle"] * 3}, "there are 3 classes and 2 seeds"),
+    ):
+        with pytest.raises(errors.UserError, match=message):
+            g.interpolate(seeds, **more)
 
 
 def test_images_are_projected(g: generator.Generator, images: np.ndarray, tmp_path: pathlib.Path) -> None:

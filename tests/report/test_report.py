@@ -144,6 +144,18 @@ def test_the_page_says_that_kernels_were_fitted(page):
     assert "some kernels were fitted" in page.text and "not with FID" not in page.text
 
 
+def test_a_run_scored_after_its_last_log_line_shows_that_step(tmp_path):
+    log = [{"step": 200, "kimg": 6.4, "seconds": 360.0, "images_per_second": 50.0}]
+    cards = report.progress_cards(log, [{"step": 270, "kimg": 8.64}])
+    assert [card["value"] for card in cards[:3]] == ["270", "8.640", "0.10 h"]
+    plots_folder = tmp_path / "grids"
+    plots_folder.mkdir()
+    (plots_folder / "final_00000270.png").touch()
+    assert report.find_grids(plots_folder, [*log, {"step": 270, "kimg": 8.64}])[0].caption == (
+        "final, step 270, 8.640 kimg"
+    )
+
+
 def test_curves_grids_zip_and_config_are_there(page, workdir):
     captions = [
         "fid2048_approx",

@@ -308,6 +308,19 @@ def test_a_collapsed_score_rolls_back_to_the_best_at_half_the_learning_rates(
     assert setup.checkpoints.best() == 4
 
 
+def test_lines_replace_the_progress_bar_without_a_terminal(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
+    with caplog.at_level(logging.INFO, "jaxdog"):
+        loop.train(make(tmp_path))
+    lines = [record.message for record in caplog.records if " left" in record.message]
+    assert lines[0].startswith("step 2 of 12, about") and lines[-1].startswith(
+        "step 12 of 12, about 0 minutes"
+    )
+
+
 def test_without_a_ratio_there_is_no_rollback(tmp_path: pathlib.Path) -> None:
     scores = {4: 1.0, 8: 9.0, 12: 9.0}
     setup = make(tmp_path, [rated()], evaluate=lambda *given: scores[given[2]], evaluate_every=4)
