@@ -27,6 +27,8 @@ log = logging.getLogger("jaxdog")
 
 # Sections of the config that may change when a run resumes.
 CHANGEABLE = ("parallel", "train", "checkpoint", "eval", "sample", "submit", "name")
+# Fields that may change, as they do not change what is learned; paths: how they are written.
+WITHOUT_EFFECT, PATHS = ("data.cache_dir", "data.workers"), ("data.path", "data.archives", "init_from")
 
 
 def init_distributed(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -126,7 +128,7 @@ def _save_config(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Non
         changed = [
             f"{name} is {new.get(name)!r}, was {old.get(name)!r}"
             for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name) and name.split(".")[0] not in CHANGEABLE
+            if _differs(name, old.get(name), new.get(name)) and name.split(".")[0] not in CHANGEABLE
         ]
         if changed:
             raise errors.ConfigError(
@@ -137,6 +139,13 @@ def _save_config(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Non
         # Written atomically, as other processes may be reading it.
         files.write_text(path, config.to_json_best_effort(indent=2) + "\n")
         log.info("config: %s", path)
+
+
+def _differs(name: str, old: Any, new: Any) -> bool:
+    """Whether a field differs from the saved one."""
+    if name in PATHS and old and new:
+        return pathlib.Path(old).expanduser().resolve() != pathlib.Path(new).expanduser().resolve()
+    return old != new and name not in WITHOUT_EFFECT
 
 
 # ------------------------------------------------------------------ modes

@@ -104,3 +104,18 @@ def test_other_errors_keep_their_traceback(
 )
 def test_our_errors_are_user_errors(error: type[Exception]) -> None:
     assert issubclass(error, errors.UserError)
+
+
+def test_a_run_resumes_with_another_cache_and_another_spelling_of_its_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy.get_config("test")
+    monkeypatch.chdir(tmp_path)
+    config.data.path = "photos"
+    commands._save_config(config, tmp_path)
+    config.data.path, config.data.cache_dir = str(tmp_path / "photos" / "."), "elsewhere"
+    config.data.workers = 3
+    commands._save_config(config, tmp_path)
+    config.data.path = "others"
+    with pytest.raises(errors.ConfigError, match="data.path is 'others', was"):
+        commands._save_config(config, tmp_path)
