@@ -115,11 +115,12 @@ def few_steps(config: Any) -> dict[str, Any]:
 def sizes_table(rows: list[dict[str, Any]]) -> str:
     """Processor time and memory of each family at each size, as Markdown."""
     found = {(row["family"], row["size"]): row for row in rows}
-    header = ["family", "parameters, 64 px", *(f"{size} px: s, GB" for size in SIZES)]
+    sizes = [size for size in SIZES if any(row["size"] == int(size) for row in rows)]
+    header = ["family", "parameters, 64 px", *(f"{size} px: s, GB" for size in sizes)]
     lines = []
     for family in FAMILIES:
         cells = []
-        for size in SIZES:
+        for size in sizes:
             row = found.get((family, int(size)), {})
             cost = f"{row['cpu_seconds_per_kimg']:.0f}, {row['memory_gb']:.1f}" if "seconds" in row else ""
             cells.append("no" if "refused" in row else cost)
