@@ -58,8 +58,11 @@ def test_what_is_checked_can_be_read_back() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trian": {}}, "config.trian is not a field of config; fields: augment, checkpoint"),
-        ({"train": {"stepz": 3}}, "config.train.stepz is not a field of config.train; fields: grid_every"),
+        ({"trian": {}}, "config.trian is not a field of config; did you mean train. fields: augment"),
+        (
+            {"train": {"stepz": 3}},
+            "config.train.stepz is not a field of config.train; did you mean steps.",
+        ),
         ({"train": {}}, "config.train.steps is missing; config.train needs: grid_every"),
         ({"train": {"steps": 2.5}}, r"config.train.steps is 2.5 \(float\), and must be of type int"),
         ({"train": 5}, "config.train is 5, and must be a section"),

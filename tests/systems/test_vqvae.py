@@ -283,7 +283,7 @@ def test_errors_of_the_spec() -> None:
         (
             "system.prior.depth",
             3,
-            "config.system.prior.depth is not a field of config.system.prior; fields: dropout",
+            "config.system.prior.depth is not a field of config.system.prior; did you mean width.",
         ),
         ("generator.name", "biggan", "config.generator.name is 'biggan'; choices: vqvae"),
         ("discriminator.name", "biggan", "this system has no discriminator"),
