@@ -24,7 +24,8 @@ from experiments import trial  # noqa: E402
 BREEDS = ("beagle", "pug", "Samoyed", "chow", "Siberian_husky", "Rottweiler")
 PHOTOS = 50  # of each breed
 SIZES = ("32", "64", "128", "256")
-BATCH_SIZE, STEPS = 8, 40  # of the first command
+BATCH_SIZE = 8  # of the first command
+STEPS = {32: 40, 64: 40, 128: 20, 256: 20}
 LONG = ("copies", "per_class", "sampling")  # left out of chosen.json
 FAMILIES = {  # config -> what divides its widths
     "lsgan_sn": 4,  # a DCGAN
@@ -89,7 +90,7 @@ def measure(family: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
         if family == "vqvae2":
             changes |= {"system.prior.width": 96, "system.prior.layers": 4}
         trial.shorten(config, args, **changes)
-        config.update_from_flattened_dict(few_steps(config))
+        config.update_from_flattened_dict(few_steps(config, STEPS[size]))
         trained = trial.Trial(config, pathlib.Path(args.runs) / f"{family}_{size}")
     except errors.UserError as error:
         return {"family": family, "size": size, "refused": str(error)}
@@ -97,18 +98,18 @@ def measure(family: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
     return {"family": family, "size": size, **{name: x for name, x in row.items() if name != "losses"}}
 
 
-def few_steps(config: Any) -> dict[str, Any]:
-    """Changes for `STEPS` steps; a progressive system only has its last stage."""
-    changes: dict[str, Any] = {"train.steps": STEPS}
+def few_steps(config: Any, steps: int) -> dict[str, Any]:
+    """Changes for so many steps; a progressive system only has its last stage."""
+    changes: dict[str, Any] = {"train.steps": steps}
     if config.system.name == "progressive":
         changes |= {
             "system.resolutions": config.system.resolutions[-1:],
-            "system.steps": (STEPS,),
+            "system.steps": (steps,),
             "system.fade": (0.0,),
             "ema.decay": config.ema.decay[-1:],
         }
     if config.system.name == "vqvae":
-        changes["system.autoencoder_steps"] = STEPS // 2
+        changes["system.autoencoder_steps"] = steps // 2
     return changes
 
 
