@@ -152,6 +152,15 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return head + "|---" * len(header) + "|\n" + "".join(lines)
 
 
+def replace_block(path: pathlib.Path, name: str, text: str) -> None:
+    """Replaces the lines of a page between `<!-- NAME -->` and `<!-- end -->`."""
+    before, start, rest = path.read_text().partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    if not end:
+        raise ValueError(f"{path} has no block between <!-- {name} --> and <!-- end -->")
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}")
+
+
 def loss_curves(losses: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
     """Every loss of every run over its steps: title -> lines of its log."""
     from matplotlib.figure import Figure

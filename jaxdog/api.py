@@ -77,12 +77,13 @@ def train(
             raise errors.UserError("which experiment? Give a config, photos (data), or both")
         config, why = own_photos.choose(data, resolution, overrides)
         log.info("%s", why) if log.isEnabledFor(logging.INFO) else print(why)
-    elif isinstance(config, library.Config):
-        config = library.change(config, overrides, data, resolution)
     else:
-        config = library.load(config, overrides=overrides, data=data, resolution=resolution)
-    if resolution is not None:
-        cost.check_networks(build.check(config))  # before photos are read
+        if isinstance(config, library.Config):
+            config = library.change(config, overrides, data, resolution)
+        else:
+            config = library.load(config, overrides=overrides, data=data, resolution=resolution)
+        if resolution is not None:
+            cost.check_networks(build.check(config))  # before photos are read
     folder = pathlib.Path("runs", str(config.name)) if workdir is None else pathlib.Path(workdir).expanduser()
     result, scores = commands.train(config, folder, callbacks)
     return TrainedRun(folder, result.step, result.reason, scores)

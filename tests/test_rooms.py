@@ -210,3 +210,11 @@ def test_the_checks_see_what_they_should():
     assert imports(
         lazy(ast.parse("import a\ndef f():\n    import b\nclass C:\n    def g(self): import c"))
     ) == [("a", "")]
+
+
+def test_readme_lists_all_rooms_in_order() -> None:
+    layout = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Layout")[2].partition("\n## ")[0]
+    lines = [line[4:].partition("  ")[0] for line in layout.splitlines() if line.startswith("    jaxdog/")]
+    entries = [part.strip().removeprefix("jaxdog/") for line in lines for part in line.split(",")]
+    listed = [entry.rstrip("/").removesuffix(".py") for entry in entries]
+    assert [name for name in ROOMS if name not in ("main", "score")] == listed  # these start the last room

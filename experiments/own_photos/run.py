@@ -4,9 +4,9 @@
     python experiments/own_photos/run.py --archives FOLDER --chosen --minutes 12 --weights FOLDER --jobs 2
 
 The folder holds 50 photos of each of six breeds, taken from Stanford Dogs. The first command trains a config
-of each family, narrow, for a few steps at 32, 64, 128 and 256 px: sizes.json and sizes.md. With --chosen,
-configs are those that `jaxdog train --data` chooses, and their runs are scored: chosen.json, chosen.md and
-grids/. `--only` selects resolutions.
+of each family, narrow, for a few steps at 32, 64, 128 and 256 px: sizes.json. With --chosen, configs are
+those that `jaxdog train --data` chooses, and their runs are scored: chosen.json and grids/. `--only`
+selects resolutions. The tables are written into docs/photos.md.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import tarfile
 from typing import Any
 
 HERE = pathlib.Path(__file__).resolve().parent
+PAGE = HERE.parent.parent / "docs" / "photos.md"
 sys.path.insert(0, str(HERE.parent.parent))
 
 from experiments import trial  # noqa: E402
@@ -117,7 +118,7 @@ def sizes_table(rows: list[dict[str, Any]]) -> str:
     """Processor time and memory of each family at each size, as Markdown."""
     found = {(row["family"], row["size"]): row for row in rows}
     sizes = [size for size in SIZES if any(row["size"] == int(size) for row in rows)]
-    header = ["family", "parameters, 64 px", *(f"{size} px: s, GB" for size in sizes)]
+    header = ["family", "parameters at 64 px", *(f"{size} px: s, GB" for size in sizes)]
     lines = []
     for family in FAMILIES:
         cells = []
@@ -187,7 +188,7 @@ def chosen_table(rows: list[dict[str, Any]]) -> str:
         fid = next(value for name, value in row["scores"].items() if name.endswith("fid768"))
         numbers = (row["minutes"], row["images"] / 1000, row["images_per_second"], row["memory_gb"])
         cells = [row["size"], f"`{row['config'].removesuffix('_photos')}`", *(f"{x:.1f}" for x in numbers)]
-        lines.append([*cells, f"{fid:.2f}", f"[{row['size']}.png](grids/{row['size']}.png)"])
+        lines.append([*cells, f"{fid:.2f}", f"[grid](../experiments/own_photos/grids/{row['size']}.png)"])
     return trial.markdown(header, lines)
 
 
@@ -212,8 +213,7 @@ def main() -> None:
     failed = trial.run_tasks(__file__, tasks, args.jobs)
     found = list(trial.read_rows(rows).values())
     trial.write(HERE / f"{kind}.json", found)
-    (HERE / f"{kind}.md").write_text(text := (chosen_table if args.chosen else sizes_table)(found))
-    print(text)
+    trial.replace_block(PAGE, f"own photos, {kind}", (chosen_table if args.chosen else sizes_table)(found))
     if failed:
         sys.exit(f"these failed: {', '.join(failed)}")
 

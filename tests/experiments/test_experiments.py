@@ -322,3 +322,12 @@ def test_ratios_are_those_of_adjacent_turns() -> None:
         "jaxdog draws": 8.0,
     }
     assert found["input_share"] == 0.1 and found["log_share"] == 0.025
+
+
+def test_a_block_of_a_page_is_replaced_and_nothing_else(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- t -->\nold\n<!-- end -->\nb\n<!-- u -->\nkept\n<!-- end -->\n")
+    trial.replace_block(page, "t", "new\n")
+    assert page.read_text() == "a\n<!-- t -->\n\nnew\n\n<!-- end -->\nb\n<!-- u -->\nkept\n<!-- end -->\n"
+    with pytest.raises(ValueError, match="no block between <!-- v -->"):
+        trial.replace_block(page, "v", "new\n")
