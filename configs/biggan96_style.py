@@ -54,6 +54,6 @@ def get_config(variant: str = "full") -> Config:
         ),
         train=dict(steps=128_600, max_hours=8.5),
         eval=dict(every_kimg=320.0),
-        submit=dict(resolution=64),
+        submit=dict(resolution=64, checkpoint="latest"),
     )
     return smoke_test(config, variant, channels=3, style_layers=2, latent_dim=8, submit=dict(resolution=24))

@@ -60,6 +60,7 @@ def get_config(variant: str = "full") -> Config:
         sample=dict(labels="skip_collapsed", batch_stats="batch", batch_size=50),
         train=dict(steps=91_690, max_hours=12.5),  # 5.9 million images, 265 epochs of 22,125 crops
         eval=dict(every_kimg=640.0),
+        submit=dict(checkpoint="latest"),
     )
     return smoke_test(
         config,

@@ -40,10 +40,8 @@ def get_config(variant: str = "full") -> Config:
     config = experiment(
         name="dog_biggan",
         seed=1234,
-        data=dict(
-            crop=dict(name="multicrop", both_sides=False),
-            stored_resolution=128,  # small crops are stored with each pixel doubled
-        ),
+        # Small crops are stored with each pixel doubled.
+        data=dict(crop=dict(name="multicrop", both_sides=False), stored_resolution=128),
         augment=dict(
             shift_scale_rotate=dict(  # for each crop type: plain, rotated, shifted
                 shift=(0.0, 0.0, 0.06),
@@ -70,6 +68,7 @@ def get_config(variant: str = "full") -> Config:
         ),
         train=dict(steps=280_000, max_hours=8.75, grid_every=5_000, grid_images=120),  # 100 epochs of 90,000
         eval=dict(every_kimg=320.0),
+        submit=dict(checkpoint="latest"),
     )
     return smoke_test(
         config, variant, channels=4, attention=(16,), shared_dim=8, data=dict(stored_resolution=64)

@@ -54,6 +54,7 @@ def get_config(variant: str = "full") -> Config:
         sample=dict(truncation=1.0, method="truncnorm", batch_stats="batch", batch_size=50),
         train=dict(steps=218_000, max_hours=8.5),  # 750 epochs of about 9,300 crops
         eval=dict(every_kimg=320.0, final=("mifid", "isc", "kid", "prdc", "copies")),
+        submit=dict(checkpoint="latest"),
     )
     return smoke_test(
         config,

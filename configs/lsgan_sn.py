@@ -69,6 +69,7 @@ def get_config(variant: str = "full") -> Config:
         sample=dict(truncation=0.5, method="truncnorm"),
         train=dict(steps=2_000_000, max_hours=8.95),
         eval=dict(every_kimg=640.0, final=("mifid", "isc", "kid", "prdc", "copies")),
+        submit=dict(checkpoint="latest"),
     )
     return smoke_test(
         config,

@@ -21,8 +21,7 @@ Reproduced, quirks included:
   decay becomes 0.999 at epoch 50 and would have become 0.9999 at epoch 100.
 
 Different: a box is stored at 128x128 and cropped in its original shape from there (he resized its short side
-to 64 first); layers that only lower resolutions need are removed; the submitted images are those of the best
-checkpoint, not of the last.
+to 64 first); layers that only lower resolutions need are removed.
 
 He tried to leave out the worst classes (`sample.exclude_classes`), which did not help.
 """
@@ -64,6 +63,7 @@ def get_config(variant: str = "full") -> Config:
         sample=dict(labels="uniform"),
         train=dict(steps=epoch * sum(epochs), max_hours=8.89, grid_every=5 * epoch),
         eval=dict(every_kimg=320.0),
+        submit=dict(checkpoint="latest"),
     )
     return smoke_test(  # up to 16x16, and with a fade-in, which is the longer code path
         config,

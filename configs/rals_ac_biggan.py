@@ -71,6 +71,7 @@ def get_config(variant: str = "full") -> Config:
         train=dict(steps=26_000, max_hours=8.5, grid_every=1_000),  # 6.7 million images, 323 epochs
         checkpoint=dict(every=500),
         eval=dict(every_kimg=640.0),
+        submit=dict(checkpoint="latest"),
     )
     return smoke_test(
         config, variant, channels=4, attention=(16,), shared_dim=8, last_width=3, eval=dict(every_kimg=0.064)

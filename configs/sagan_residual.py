@@ -57,6 +57,7 @@ def get_config(variant: str = "full") -> Config:
         sample=dict(labels="uniform"),
         train=dict(steps=86_000, max_hours=8.95),  # 5.5 million images, 270 epochs of the photos
         eval=dict(every_kimg=640.0),
+        submit=dict(checkpoint="latest"),
     )
     return smoke_test(
         config,

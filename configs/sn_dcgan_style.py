@@ -49,6 +49,7 @@ def get_config(variant: str = "full") -> Config:
         sample=dict(batch_stats="batch", batch_size=25),
         train=dict(steps=173_000, max_hours=8.5),  # 250 epochs of 22,125 crops
         eval=dict(every_kimg=320.0, final=("mifid", "isc", "kid", "prdc", "copies")),
+        submit=dict(checkpoint="latest"),
     )
     return smoke_test(
         config, variant, generator=dict(widths=(8, 4)), discriminator=dict(widths=(4, 8)), interval=2

@@ -196,7 +196,7 @@ def _train(
 
 
 def _submit(run: runs.Run, writer: writers.Writer) -> dict[str, Any]:
-    """Writes images.zip from the best checkpoint with the best sampling options, and scores it."""
+    """Writes images.zip from the checkpoint of config.submit, with the best sampling, and scores it."""
     step, option = _best_option(run)
     images, label = _generate(run, option, run.config.submit.images)
     if jax.process_index() == 0:
@@ -215,7 +215,7 @@ def _evaluate(run: runs.Run, writer: writers.Writer) -> None:
 
 
 def _sample(run: runs.Run, writer: writers.Writer, num_samples: int) -> None:
-    """Writes samples.zip and a grid, from the best checkpoint; does not start a sweep."""
+    """Writes samples.zip and a grid, as `_submit` would sample them; does not start a sweep."""
     step, option = _best_option(run, start=False)
     images, _ = _generate(run, option, num_samples)
     if jax.process_index() != 0:
@@ -225,13 +225,14 @@ def _sample(run: runs.Run, writer: writers.Writer, num_samples: int) -> None:
     log.info("%s and grids/samples_%08d.png", run.folder / "samples.zip", step)
 
 
-# ------------------------------------------------------------------ the best checkpoint's images
+# ------------------------------------------------------------------ the submitted images
 
 
 def _best_option(run: runs.Run, start: bool = True) -> tuple[int, runs.SamplingOption]:
-    """Step of the best checkpoint, with the best sampling option; `start`: see `sampling_sweep`."""
-    step = runs.find_step(run)
-    log.info("the best checkpoint is step %d", step)
+    """Step of config.submit.checkpoint, with the best sampling option; `start`: see `sampling_sweep`."""
+    which = run.config.submit.checkpoint
+    step = runs.find_step(run, which)
+    log.info("the %s checkpoint is step %d", which, step)
     return step, sampling_sweep.best_option(run, runs.restore(run, step), step, start)
 
 

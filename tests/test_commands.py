@@ -10,7 +10,7 @@ import pytest
 from configs import toy
 from jaxdog import commands, runs, sharding
 from jaxdog.cli import entry
-from jaxdog.config import build
+from jaxdog.config import build, library
 from jaxdog.evaluation import submission
 from jaxdog.metrics.backbones import inception_weights, weight_files
 from jaxdog.report import report
@@ -119,3 +119,16 @@ def test_a_run_resumes_with_another_cache_and_another_spelling_of_its_folder(
     config.data.path = "others"
     with pytest.raises(errors.ConfigError, match="data.path is 'others', was"):
         commands._save_config(config, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "which"), [("toy", "best"), ("lsgan_sn", "latest")])
+def test_entries_of_2019_submit_their_last_checkpoint(
+    name: str, which: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(runs, "find_step", lambda run, which: asked.append(which) or 7)
+    monkeypatch.setattr(runs, "restore", lambda run, step: step)
+    monkeypatch.setattr(commands.sampling_sweep, "best_option", lambda run, option, step, start: option)
+    checked, nothing = build.check(library.load(f"{name}:test")), None
+    run: Any = runs.Run(checked, tmp_path, sharding.make_mesh(), nothing, (), *4 * [nothing])
+    assert commands._best_option(run) == (7, 7) and asked == [which]

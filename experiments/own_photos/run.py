@@ -25,7 +25,7 @@ from experiments import trial  # noqa: E402
 BREEDS = ("beagle", "pug", "Samoyed", "chow", "Siberian_husky", "Rottweiler")
 PHOTOS = 50  # of each breed
 SIZES = ("32", "64", "128", "256")
-BATCH_SIZE = 8  # of the first command
+BATCH_SIZE = {32: 8, 64: 8, 128: 8, 256: 4}  # of the first command, by resolution
 STEPS = {32: 40, 64: 40, 128: 20, 256: 20}
 LONG = ("copies", "per_class", "sampling")  # left out of chosen.json
 FAMILIES = {  # config -> what divides its widths
@@ -86,7 +86,7 @@ def measure(family: str, size: int, args: argparse.Namespace) -> dict[str, Any]:
 
     try:
         config: Any = library.load(family, data=folder(args), resolution=size)
-        changes = {**trial.narrow(config, FAMILIES[family]), "system.batch_size": BATCH_SIZE}
+        changes = {**trial.narrow(config, FAMILIES[family]), "system.batch_size": BATCH_SIZE[size]}
         changes |= {"data.cache_dir": str(pathlib.Path(args.runs) / "cache")}
         if family == "vqvae2":
             changes |= {"system.prior.width": 96, "system.prior.layers": 4}

@@ -113,16 +113,6 @@ def area_fractions(facts: CropFacts) -> np.ndarray:
     return sides.prod(axis=1) / facts.photo_size.astype(float).prod(axis=1)
 
 
-def index_in_photo(photo: np.ndarray) -> np.ndarray:
-    """int [n]: the index of each crop within its photo, given photo indices [n]."""
-    return tables.occurrence_indices(photo.tolist())
-
-
-def crop_names(crops: crop_dataset.CropDataset) -> list[str]:
-    """[n]: name of each crop, the file name of its photo, a colon, and its index within the photo."""
-    return [f"{crops.names[p]}:{k}" for p, k in zip(crops.photo, index_in_photo(crops.photo), strict=True)]
-
-
 # ------------------------------------------------------------------------------------- filters
 
 
@@ -148,9 +138,11 @@ def find_reasons(crops: crop_dataset.CropDataset, facts: CropFacts, settings: Se
     limit = np.percentile(facts.num_bytes[first], settings.max_bytes_percentile)
     _add(reasons, facts.num_bytes > limit, lambda i: f"{BYTES} {facts.num_bytes[i]} bytes")
     if settings.blocklist:
-        _add(reasons, is_blocklisted(settings.blocklist, crop_names(crops)), lambda i: BLOCKLIST)
+        _add(reasons, is_blocklisted(settings.blocklist, crops), lambda i: BLOCKLIST)
     if settings.duplicates:
-        add_duplicates(reasons, first_equal(crops.image, is_kept(reasons)), crop_names(crops), DUPLICATE)
+        add_duplicates(
+            reasons, first_equal(crops.image, is_kept(reasons)), tables.crop_names(crops), DUPLICATE
+        )
     return reasons
 
 
@@ -159,7 +151,7 @@ def is_kept(reasons: Reasons) -> np.ndarray:
     return np.asarray([not why for why in reasons])
 
 
-def is_blocklisted(path: str, names: Sequence[str]) -> np.ndarray:
+def is_blocklisted(path: str, crops: crop_dataset.CropDataset) -> np.ndarray:
     """bool [n]: whether a file lists the crop or its photo; empty lines and # comments are ignored.
 
     The file may be for a larger set of photos; the number of unknown names is logged.
@@ -168,16 +160,16 @@ def is_blocklisted(path: str, names: Sequence[str]) -> np.ndarray:
     """
     lines = [line.strip() for line in tables.read_text(path, "a blocklist").splitlines()]
     listed = {line for line in lines if line and not line.startswith("#")}
-    known = {*names, *(name.rpartition(":")[0] for name in names)}
-    unknown = sorted(listed - known)
-    if listed and not listed & known:
+    found, unknown = tables.is_listed(crops, listed)
+    if listed and len(unknown) == len(listed):
+        example = tables.crop_names(crops)[0]
         raise errors.UserError(
             f"none of the {len(listed)} names in {path} is that of a photo or crop ({unknown[0]!r}, ...); "
-            f"names look like {names[0].rpartition(':')[0]!r} or {names[0]!r}"
+            f"names look like {example.rpartition(':')[0]!r} or {example!r}"
         )
     if unknown:
         log.info("%d of the %d names in %s are unknown", len(unknown), len(listed), path)
-    return np.asarray([name in listed or name.rpartition(":")[0] in listed for name in names])
+    return found
 
 
 def first_equal(image: np.ndarray, among: np.ndarray) -> np.ndarray:
@@ -241,7 +233,7 @@ def to_table(
     return tables.Table(
         tuple(crops.names[p] for p in crops.photo),
         crops.photo,
-        index_in_photo(crops.photo),
+        tables.occurrence_indices(crops.photo.tolist()),
         np.asarray(crops.box),
         area_fractions(facts),
         is_kept(reasons),

@@ -56,7 +56,7 @@ def run(
     mesh = sharding.make_mesh()
     if settings.near_duplicates > 0:
         first = near_duplicates(crops, filters.is_kept(reasons), settings.near_duplicates, mesh)
-        filters.add_duplicates(reasons, first, filters.crop_names(crops), filters.NEAR_DUPLICATE)
+        filters.add_duplicates(reasons, first, tables.crop_names(crops), filters.NEAR_DUPLICATE)
     kept = filters.is_kept(reasons)
     if not kept.any():
         raise errors.UserError(

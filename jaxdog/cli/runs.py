@@ -32,7 +32,7 @@ def _report(args: argparse.Namespace) -> None:
 COMMANDS = (
     options.Command(
         "evaluate",
-        "score the best checkpoint of a run again",
+        "score the images that a run submits again, without writing them",
         """
   jaxdog evaluate runs/biggan
   jaxdog evaluate runs/biggan --config.submit.images=2000
@@ -43,7 +43,7 @@ COMMANDS = (
     ),
     options.Command(
         "submit",
-        "write and score images.zip from the best checkpoint of a run",
+        "write and score images.zip of a run again",
         """
   jaxdog submit runs/biggan
 """,

@@ -1,7 +1,7 @@
 """Builds typed records from a resolved config, and data and training phases from the records."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -15,6 +15,7 @@ Config = ml_collections.ConfigDict
 LEAST = {  # the least values of numbers with which nothing could be trained otherwise
     **dict.fromkeys(("generator.channels", "discriminator.channels", "system.latent_dim"), 1),
     **dict.fromkeys(("system.batch_size", "system.num_d_steps", "system.grad_accumulation_steps"), 1),
+    "system.g_step_groups": 1,
     **dict.fromkeys(("train.steps", "eval.samples", "eval.batch_size", "submit.images"), 1),
     **dict.fromkeys(("train.max_hours", "train.grid_every", "eval.every_kimg"), 0),
 }
@@ -58,7 +59,7 @@ def check(config: Config) -> schema.Experiment:
     tree_of(given).check(given, "config")
     _check_least(given)
     experiment = _records(given)
-    phases(experiment, classes(experiment.data))
+    check_steps(experiment.train, phases(experiment, classes(experiment.data)), experiment.checkpoint.every)
     recipe(experiment.data)
     select_crops(experiment.data)
     _check_per_class(experiment)
@@ -91,6 +92,27 @@ def _check_least(given: Mapping[str, Any]) -> None:
         value = given[section].get(field, least)
         if (min(value, default=least) if isinstance(value, tuple) else value) < least:
             raise errors.ConfigError(f"config.{name} is {value}, and must be at least {least}")
+
+
+def check_steps(
+    train: schema.Train, phases: Sequence[types.Phase], checkpoint_every: int, evaluate_every: int = 0
+) -> None:
+    """Raises ConfigError unless intervals and phases are multiples of train.steps_per_execution."""
+    k = train.steps_per_execution
+    if min(k, train.log_every, checkpoint_every) < 1:
+        raise errors.ConfigError(
+            f"train.steps_per_execution is {k}, train.log_every {train.log_every}, and checkpoint.every "
+            f"{checkpoint_every}; each must be at least 1"
+        )
+    counts = {"train.log_every": train.log_every, "train.grid_every": train.grid_every}
+    counts |= {"checkpoint.every": checkpoint_every, "evaluation interval": evaluate_every}
+    counts |= {f"steps of phase {phase.name}": phase.steps for phase in phases}
+    for name, count in counts.items():
+        if count % k:
+            raise errors.ConfigError(
+                f"{name} is {count} steps, and must be a multiple of train.steps_per_execution = {k}; "
+                f"the nearest are {count // k * k} and {(count // k + 1) * k}"
+            )
 
 
 def _check_per_class(config: schema.Experiment) -> None:

@@ -117,7 +117,10 @@ def change(
 
 
 def with_data(config: Config, data: str | os.PathLike) -> Config:
-    """The config for the photos in a folder, with as many classes as it has; its name gets the folder's."""
+    """The config for the photos in a folder, with as many classes as it has; its name gets the folder's.
+
+    Photos that the config drops by name are those of its own data set, so none is dropped.
+    """
     path = pathlib.Path(data).expanduser()
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
@@ -127,7 +130,8 @@ def with_data(config: Config, data: str | os.PathLike) -> Config:
     from jaxdog.config import resolve  # not at the top: it imports JAX
 
     name = f"{config.name}_{path.resolve().name}"
-    return resolve.derive(config, name=name, data={"source": "folder", "path": str(path), "classes": 0})
+    others = {"source": "folder", "path": str(path), "classes": 0, "select": {"drop": None}}
+    return resolve.derive(config, name=name, data=others)
 
 
 def check_resolution(resolution: Any) -> None:

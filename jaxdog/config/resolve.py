@@ -72,6 +72,7 @@ def smoke_test(config: Config, variant: str, **changes: Any) -> Config:
     small["system"] |= {name: x for name, x in SMOKE_TEST_SYSTEM.items() if name in small["system"]}
     if small["data"]["source"] != "toy":
         small["data"] |= {"source": "toy", "classes": 0}
+        small["data"]["select"] = {k: x for k, x in small["data"]["select"].items() if k != "drop"}
     if small["data"]["stored_resolution"]:
         small["data"]["stored_resolution"] = 5 * resolution // 4
     if small["eval"]["every_kimg"]:

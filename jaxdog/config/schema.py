@@ -40,6 +40,7 @@ class TwoPlayer:
     grad_accumulation_steps: int = 1  # microbatches per optimizer update
     split_d: bool = False  # D's forward pass runs on real and on generated images separately
     reuse_latents: bool = False  # the G step reuses the latents of the last D step
+    g_step_groups: int = 1  # groups of the G step's batch for which D computes batch statistics separately
     fake_label_source: Literal["uniform", "real"] = (
         "uniform"  # labels of generated images: uniformly random, or those of the real batch
     )
@@ -193,6 +194,7 @@ class Submit(NamedTuple):
 
     images: int = 10_000  # number of images
     resolution: int = 0  # side of the submitted and scored images, px; 0: system.resolution
+    checkpoint: Literal["best", "latest"] = "best"  # from which images.zip is sampled; best: by eval.best
 
 
 class LearningRate(NamedTuple):

@@ -99,6 +99,7 @@ def _gan_spec(config: schema.Experiment, classes: int, ema_decay: float) -> gan_
         grad_accumulation_steps=system.grad_accumulation_steps,
         split_d=system.split_d,
         reuse_latents=system.reuse_latents,
+        g_step_groups=system.g_step_groups,
         fake_label_source=system.fake_label_source,
         g_fresh_reals=system.g_fresh_reals,
         class_loss=registry.CLASS_LOSSES.instantiate(system.class_loss, "config.system.class_loss"),

@@ -27,6 +27,20 @@ def draw(names: Sequence[str], n: int, seed: int) -> np.ndarray:
     return order[chosen].astype(np.int32)
 
 
+def drop(crops: crop_dataset.CropDataset, names: tuple[str, ...]) -> crop_dataset.CropDataset:
+    """All crops except the named ones.
+
+    Args:
+      crops: all crops.
+      names: file names of photos, or `photo.jpg:1` for the second crop of one. Unknown names are
+        logged only: the list may be for more photos than there are.
+    """
+    found, unknown = tables.is_listed(crops, names)
+    if unknown:
+        log.info("%d of %d names to drop are unknown (%s, ...)", len(unknown), len(names), unknown[0])
+    return crop_dataset.subset(crops, ~found)
+
+
 def from_csv(
     crops: crop_dataset.CropDataset, path: str, keep: bool, clusters: tuple[int, ...], labels: str
 ) -> crop_dataset.CropDataset:
@@ -140,6 +154,7 @@ def own_class(
 
 # The steps are applied in this order.
 STEPS: dict[str, Callable[..., crop_dataset.CropDataset]] = {
+    "drop": drop,
     "hold_out": hold_out,
     "from_csv": from_csv,
     "own_class": own_class,

@@ -8,7 +8,7 @@ import csv
 import io
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -169,3 +169,24 @@ def match_rows(table: Table, crops: crop_dataset.CropDataset) -> np.ndarray:
             )
         matches.append(rows[occurrence] if len(rows) > 1 else rows[0])
     return np.asarray(matches, int)
+
+
+def crop_names(crops: crop_dataset.CropDataset) -> list[str]:
+    """[n]: name of each crop, the file name of its photo, a colon, and its index within the photo."""
+    index = occurrence_indices(crops.photo.tolist())
+    return [f"{crops.names[p]}:{k}" for p, k in zip(crops.photo, index, strict=True)]
+
+
+def is_listed(crops: crop_dataset.CropDataset, listed: Collection[str]) -> tuple[np.ndarray, list[str]]:
+    """Which crops are listed, by name or by the name of their photo, and the listed names that are unknown.
+
+    Args:
+      crops: n crops.
+      listed: names of photos, or of crops as by `crop_names`.
+
+    Returns (bool [n], unknown names in order).
+    """
+    names = crop_names(crops)
+    photos = [name.rpartition(":")[0] for name in names]
+    found = [name in listed or photo in listed for name, photo in zip(names, photos, strict=True)]
+    return np.asarray(found, bool), sorted({*listed} - {*names, *photos})

@@ -65,6 +65,7 @@ def cross_entropy(
     fake_high: float = 0.0,
     label_flip_prob: float = 0.0,
     margin: float = 1.0,
+    g_margin: bool = False,
 ) -> Loss:
     """Cross-entropy with smoothed, noisy and flipped targets (Salimans et al. 2016, sec. 3.4, and variants).
 
@@ -73,8 +74,9 @@ def cross_entropy(
       fake_low, fake_high: the same for generated images.
       label_flip_prob: probability that real and fake targets are exchanged for a whole step. G's target is
         that of real images, exchanged or not.
-      margin: -log D of a real image is bounded below by -log(margin), so that an image with D >= margin has
-        no gradient. 1: no bound.
+      margin: -log D of a real image is bounded below by -log(margin), so that this term has no gradient
+        where D >= margin. 1: no bound.
+      g_margin: whether the bound applies to generated images in G's loss, too.
 
     Raises:
       UserError: a margin outside (0, 1].
@@ -93,11 +95,16 @@ def cross_entropy(
     def entropy(logit: Array, target: Array, floor: float = 0.0) -> Array:
         return target * jnp.maximum(jax.nn.softplus(-logit), floor) + (1.0 - target) * jax.nn.softplus(logit)
 
+    floor = -math.log(margin)
+
     def d(key: Key, real: Array, fake: Array) -> tuple[Array, Array]:
         real_target, fake_target = targets(key, real.shape[0])
-        return entropy(real, real_target, -math.log(margin)), entropy(fake, fake_target)
+        return entropy(real, real_target, floor), entropy(fake, fake_target)
 
-    return Loss(d=d, g=lambda key, real, fake: entropy(fake, targets(key, fake.shape[0])[0]))
+    def g(key: Key, real: Array, fake: Array) -> Array:
+        return entropy(fake, targets(key, fake.shape[0])[0], floor if g_margin else 0.0)
+
+    return Loss(d=d, g=g)
 
 
 def none() -> Loss:

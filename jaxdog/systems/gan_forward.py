@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdog import types
@@ -11,6 +12,7 @@ from jaxdog.losses import regularizers
 from jaxdog.models import layers
 from jaxdog.ops import batch_layout
 from jaxdog.systems import gan_spec
+from jaxdog.utils import errors
 
 Array = types.Array
 Key = types.Key
@@ -151,6 +153,25 @@ def discriminate(
     real_output = jax.tree.map(lambda x: batch_layout.deinterleave(x)[REAL], output)
     fake_output = jax.tree.map(lambda x: batch_layout.deinterleave(x)[FAKE], output)
     return real_output, fake_output, model_state
+
+
+def discriminate_frozen(
+    spec: GANSpec, d: types.PlayerState, images: regularizers.Images, dropout_key: Key
+) -> types.DiscriminatorOutput:
+    """D's output in the G step, which leaves D as it is."""
+    apply = partial(apply_discriminator, spec, d.params, d.model_state, update_state=False)
+    groups = spec.g_step_groups
+    if groups == 1:
+        return apply(images, dropout_key)[0]
+    b = images[1].shape[0]
+    if b % groups:
+        raise errors.UserError(
+            f"system.g_step_groups is {groups}, and must divide the {b} images that pass D at a time"
+        )
+    # Row i is in group i % groups, so that rows that are sharded over devices stay there.
+    split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, groups, *x.shape[1:]), 1, 0), images)
+    output, _ = jax.vmap(apply)(split, jax.random.split(dropout_key, groups))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, *x.shape[2:]), output)
 
 
 def apply_diffaugment(

@@ -58,6 +58,7 @@ class GANSpec(NamedTuple):
     grad_accumulation_steps: int  # microbatches whose gradients are averaged for one update
     split_d: bool  # D's forward pass runs on real and on generated images separately
     reuse_latents: bool  # the G step uses the latents of the last D step
+    g_step_groups: int  # groups of the G step's batch that pass D separately
     fake_label_source: str  # of generated images: "uniform" | "real" (the labels of the real batch)
     g_fresh_reals: bool  # a G step that needs real logits gets a real batch of its own
     ema_rule: ema.EMARule  # of the generator

@@ -219,10 +219,7 @@ def g_loss(
     def frozen_d(kind: int, image: Array, label: Array) -> types.DiscriminatorOutput:
         images = gan_forward.apply_diffaugment(spec, d, keys.diffaugment, step, kind, image), label
         key = jax.random.fold_in(keys.dropout, kind)
-        output, _ = gan_forward.apply_discriminator(
-            spec, d.params, d.model_state, images, key, update_state=False
-        )
-        return output
+        return gan_forward.discriminate_frozen(spec, d, images, key)
 
     fakes = generate(params, keys.latent, batch.label, update_state=True)
     output = frozen_d(gan_forward.FAKE, fakes.image, fakes.label)

@@ -24,7 +24,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxdog import types
-from jaxdog.config import schema
+from jaxdog.config import build, schema
 from jaxdog.data import batches, host_loader
 from jaxdog.systems import sampling
 from jaxdog.training import checkpoint, progress, rollback, train_step, writers
@@ -94,25 +94,13 @@ def train(setup: TrainSetup) -> TrainResult:
 
 def check(setup: TrainSetup) -> None:
     """Raises UserError if settings contradict each other."""
-    settings, k = setup.settings, setup.settings.steps_per_execution
-    if k < 1:
-        raise errors.UserError(f"train.steps_per_execution is {k}, and must be at least 1")
-    counts = {f"train.{name}": getattr(settings, name) for name in ("log_every", "grid_every")}
-    counts |= {"checkpoint.every": setup.checkpoint_every, "evaluation interval": setup.evaluate_every}
-    counts |= {f"steps of phase {phase.name}": phase.steps for phase in setup.phases}
-    for name, count in counts.items():
-        if count % k:
-            raise errors.UserError(
-                f"{name} is {count} steps, and must be a multiple of train.steps_per_execution = {k}; "
-                f"the nearest are {count // k * k} and {(count // k + 1) * k}"
-            )
+    settings = setup.settings
+    build.check_steps(settings, setup.phases, setup.checkpoint_every, setup.evaluate_every)
     size = sum(x.nbytes for x in jax.tree.leaves(setup.data)) / 1e9
     if not setup.streamed() and 0.0 < settings.memory_gb < size:
         raise errors.UserError(
             f"the crops alone take {size:.2f} GB, more than train.memory_gb = {settings.memory_gb}"
         )
-    if settings.log_every < 1 or setup.checkpoint_every < 1:
-        raise errors.UserError("train.log_every and checkpoint.every must be at least 1")
 
 
 class _Hook(NamedTuple):

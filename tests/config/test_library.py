@@ -117,6 +117,7 @@ def test_a_folder_of_photos(tmp_path: pathlib.Path) -> None:
     build.check(config)
     assert config.name == f"biggan_{tmp_path.name}"
     assert (config.data.source, config.data.path, config.data.classes) == ("folder", str(tmp_path), 0)
+    assert library.load("leaky_biggan", data=tmp_path).data.select.to_dict() == {}  # drops dogs by name
     assert config.data.workers == 3 and config.data.crop == library.load("biggan").data.crop
     (tmp_path / "file").touch()
     with pytest.raises(errors.MissingFileError, match="file is a file; it should be a folder"):

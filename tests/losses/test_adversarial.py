@@ -49,6 +49,18 @@ FORMULAS = {
         _entropy(FAKE, 0.1),
         _entropy(FAKE, 0.7),
     ),
+    "cross_entropy_margin": (
+        adversarial.cross_entropy(0.95, 0.95, margin=0.8),
+        0.95 * np.maximum(-np.log(_sigmoid(REAL)), -np.log(0.8)) - 0.05 * np.log(1 - _sigmoid(REAL)),
+        _entropy(FAKE, 0.0),
+        _entropy(FAKE, 0.95),
+    ),
+    "cross_entropy_margin_of_both": (
+        adversarial.cross_entropy(0.95, 0.95, margin=0.8, g_margin=True),
+        0.95 * np.maximum(-np.log(_sigmoid(REAL)), -np.log(0.8)) - 0.05 * np.log(1 - _sigmoid(REAL)),
+        _entropy(FAKE, 0.0),
+        0.95 * np.maximum(-np.log(_sigmoid(FAKE)), -np.log(0.8)) - 0.05 * np.log(1 - _sigmoid(FAKE)),
+    ),
     "relativistic_least_squares": (
         adversarial.relativistic_average(),
         0.5 * (REAL - FAKE.mean() - 1) ** 2,

@@ -78,6 +78,7 @@ def spec(**changes: Any) -> gan_spec.GANSpec:
         grad_accumulation_steps=1,
         split_d=False,
         reuse_latents=False,
+        g_step_groups=1,
         fake_label_source="uniform",
         g_fresh_reals=False,
         class_loss=None,
@@ -278,6 +279,21 @@ def one_step(changes: dict[str, Any], b: int = 8) -> tuple[gan_spec.State, gan_s
     system = gan.gan(spec(**changes))
     state = init(system)
     return state, *jax.jit(system.step)(state, batch(b), jax.random.key(2))
+
+
+def test_groups_of_the_g_step_have_batch_statistics_of_their_own() -> None:
+    normed = spec(discriminator=Discriminator(norm=True), g_step_groups=2)
+    d = init(gan.gan(normed)).d
+    image, label, *_ = batch(8)
+    apply = partial(gan_forward.discriminate_frozen, d=d, dropout_key=jax.random.key(0))
+    both = apply(normed, images=(image, label)).logit
+    alone = normed._replace(g_step_groups=1)
+    for group in (slice(0, None, 2), slice(1, None, 2)):
+        expected = apply(alone, images=(image[group], label[group])).logit
+        np.testing.assert_allclose(both[group], expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(both, apply(alone, images=(image, label)).logit, atol=1e-3)
+    with pytest.raises(ValueError, match="system.g_step_groups is 2, and must divide the 7 images"):
+        apply(normed, images=(image[:7], label[:7]))
 
 
 @pytest.mark.long

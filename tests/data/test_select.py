@@ -1,9 +1,10 @@
-"""`select.own_class`: which crops are sampled, in which order, and with which labels."""
+"""Steps of config.data.select: dropped names, and which crops get a class of their own."""
 
 import jax
 import numpy as np
 import pytest
 
+from jaxdog.config import library
 from jaxdog.data import crop_dataset, select
 from jaxdog.systems import sampling
 
@@ -53,3 +54,22 @@ def test_impossible_samples_are_errors():
         select.own_class(crops, count=2, seed=0, crop_types=(5,))
     with pytest.raises(ValueError, match=r"0[01].jpg has no crop of type 1"):
         select.own_class(crops, count=2, seed=0, crop_types=(0, 1))
+
+
+def test_named_photos_and_crops_are_dropped(caplog):
+    crops = crops_of([0] * 6, [0, 0, 1, 1, 1, 2])
+    with caplog.at_level("INFO"):
+        got = select.drop(crops, names=("00.jpg:1", "01.jpg:0", "02.jpg", "else.jpg:3"))
+    assert got.image[:, 0, 0, 0].tolist() == [0, 3, 4] and got.photo.tolist() == [0, 1, 1]
+    assert "1 of 4 names to drop are unknown (else.jpg:3, ...)" in caplog.text
+
+
+def test_seed_57_samples_the_photos_of_the_competition():
+    """The original drew 10,000 of 20,579 sorted file names; one photo of Stanford Dogs is not among them."""
+    names = sorted([f"n{i:08d}_{i}.jpg" for i in range(20_579)] + ["n02105855_2933.jpg"])
+    crops = crops_of([0] * len(names), list(range(len(names))))._replace(names=tuple(names))
+    settings = library.load("memorizer").data.select
+    got = select.own_class(select.drop(crops, **settings.drop), **settings.own_class)
+    left = [name for name in names if name != "n02105855_2933.jpg"]
+    chosen = np.random.RandomState(57).choice(20_579, 10_000, replace=False)
+    assert got.class_names == tuple(left[i] for i in chosen)
