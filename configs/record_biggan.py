@@ -20,70 +20,37 @@ since kernels are initialized orthogonal and Adam moves each entry by about the 
 sixth of these widths were trained at twice the rates.
 """
 
-from jaxdog.config import Config, experiment, smoke_test
+from jaxdog.config import Config, derive, load_sibling, smoke_test
 
 
 def get_config(variant: str = "full") -> Config:
     half_life = {kimg: 0.5 ** (64 / (1000 * kimg)) for kimg in (50, 200, 500)}
-    adam = dict(name="adam", b1=0.0, b2=0.999, schedule=dict(name="constant_then_linear", fraction=0.15))
-    config = experiment(
+    denoise = dict(non_local_means=dict(luminance=2.65, color=1.0, template=7, search=11))
+    sweep = dict(truncation=(0.0, 2.0, 1.0), ema_index=(0, 1, 2), postprocess=({}, denoise))
+    color = dict(brightness=0.5, contrast=0.5, saturation=1.0)
+    own = dict(truncation=0.0, method="resample", labels="balanced", batch_stats="running", batch_size=0)
+    adam = dict(schedule=dict(fraction=0.15))
+    config = derive(
+        load_sibling(__file__, "rals_ac_biggan"),
         name="record_biggan",
-        data=dict(crop=dict(name="squash"), select=dict(hold_out=dict(every=10))),
-        augment=dict(flip=dict(p=0.5)),
-        generator=dict(
-            name="biggan",
-            channels=48,  # widths 768, 768, 384, 192, 96
-            shared_dim=32,
-            attention=(32,),
-            condition_joint=True,
-            conv_bias=False,
-            linear_bias=False,
-        ),
-        discriminator=dict(
-            name="biggan",
-            channels=96,  # widths 96, 192, 384, 768, 768
-            last_width=8,
-            attention=(32,),
-            mbstd_group_size=4,
-            mbstd_centered=True,
-            class_head="linear",
-            conv_bias=False,
-            head_bias=False,
-        ),
+        seed=0,
+        data=dict(crop=dict(name="squash", resampler="lanczos"), select=dict(hold_out=dict(every=10))),
+        augment=dict(uniform_noise=None),
+        generator=dict(channels=48),  # widths 768, 768, 384, 192, 96
+        discriminator=dict(channels=96),  # widths 96, 192, 384, 768, 768
         system=dict(
-            name="gan",
-            resolution=64,
             batch_size=64,
-            latent_dim=120,
-            loss=dict(name="relativistic_average", base="least_squares"),
-            class_loss=dict(name="cross_entropy", weight=0.1, apply_to="real"),
-            diffaugment=dict(
-                color=dict(brightness=0.5, contrast=0.5, saturation=1.0), translation=dict(ratio=0.125)
-            ),
+            diffaugment=dict(color=color, translation=dict(ratio=0.125)),
             augment_p=dict(name="ramp", first=0.0, last=0.5, steps=110_000),
-            split_d=True,
-            g_fresh_reals=True,
         ),
-        optimizer=dict(g=dict(adam, learning_rate=2e-4), d=dict(adam, learning_rate=4e-4)),
-        ema=dict(
-            decay=half_life[200],
-            rampup=0.1,
-            extra_ema_decays=(half_life[50], half_life[500]),
-            batch_stats="average",
-        ),
-        sample=dict(
-            sweep=dict(
-                truncation=(0.0, 2.0, 1.0),
-                ema_index=(0, 1, 2),
-                postprocess=(
-                    {},
-                    dict(non_local_means=dict(luminance=2.65, color=1.0, template=7, search=11)),
-                ),
-            )
-        ),
+        optimizer=dict(g=adam, d=adam),
+        ema=dict(decay=half_life[200], rampup=0.1, extra_ema_decays=(half_life[50], half_life[500])),
+        sample=dict(own, sweep=sweep),
         # 7 million images, 283 PFLOP; nine hours of a P100 at its peak are 301.
-        train=dict(steps=110_000, max_hours=8.5, rollback_ratio=2.0),
+        train=dict(steps=110_000, grid_every=2_000, rollback_ratio=2.0),
+        checkpoint=dict(every=1_000),
         eval=dict(every_kimg=320.0),
+        submit=dict(checkpoint="best"),
     )
     return smoke_test(
         config,
