@@ -24,26 +24,14 @@ from jaxdog.config import Config, experiment, smoke_test
 
 def get_config(variant: str = "full") -> Config:
     adam = dict(name="adam", b1=0.0, b2=0.999)
+    whole = dict(attention=(32,), attention_form="whole", attention_bias=True)
     context = 1.15  # side of the stored squares, relative to the box's long side
     config = experiment(
         name="sagan_residual",
         data=dict(crop=dict(name="around", context=context, min_photo=64, min_side=64), stored_resolution=96),
         augment=dict(jittered_square=dict(context=context, shift=0.05, grow=0.05), flip=dict(p=0.5)),
-        generator=dict(
-            name="sagan",
-            widths=(256, 256, 128, 64, 32),
-            attention=(32,),
-            attention_form="whole",
-            attention_bias=True,
-            normalize_latent=True,
-        ),
-        discriminator=dict(
-            name="sagan",
-            widths=(32, 64, 128, 256, 256),
-            attention=(32,),
-            attention_form="whole",
-            attention_bias=True,
-        ),
+        generator=dict(whole, name="sagan", widths=(256, 256, 128, 64, 32), normalize_latent=True),
+        discriminator=dict(whole, name="sagan", widths=(32, 64, 128, 256, 256)),
         system=dict(
             name="gan",
             resolution=64,

@@ -14,44 +14,25 @@ The loss is the squared error summed over pixels plus the KL divergence from N(0
 are our choice.
 """
 
-from jaxdog.config import Config, experiment, smoke_test
+from jaxdog.config import Config, derive, load_sibling, smoke_test
 
 
 def get_config(variant: str = "full") -> Config:
-    adam = dict(name="adam", learning_rate=3e-4, b1=0.9, b2=0.999)
-    config = experiment(
+    adam = dict(name="adam", learning_rate=3e-4, b1=0.9, b2=0.999, weight_decay=0.0)
+    adam |= dict(schedule=dict(name="constant"))
+    # Spectral norm not on the first convolution, nor on the last.
+    encoder = dict(name="dcgan", widths=(64, 128, 256, 512), batch_norms=(1, 2), spectral=True, pool=True)
+    config = derive(
+        load_sibling(__file__, "lsgan_sn"),
         name="vae",
-        data=dict(crop=dict(name="box_square", mode="pad", pad_mode="black"), stored_resolution=100),
-        augment=dict(
-            random_resized_crop=dict(scale_min=0.7, scale_max=1.0, ratio_min=1.0, ratio_max=1.0),
-            flip=dict(p=0.5),
-        ),
-        generator=dict(
-            name="dcgan",
-            widths=(512, 512, 256, 128, 64),
-            norm="pixel",
-            spectral=True,
-            rgb_bias=False,
-            activation="leaky_relu",
-            slope=0.01,
-        ),
+        discriminator=None,
         system=dict(
-            name="vae",
-            resolution=64,
-            batch_size=32,
-            latent_dim=128,
-            likelihood="squares",
-            encoder=dict(
-                name="dcgan",
-                widths=(64, 128, 256, 512),
-                batch_norms=(1, 2),
-                spectral=True,  # not on the first convolution, nor on the last
-                pool=True,
-            ),
+            name="vae", resolution=64, batch_size=32, latent_dim=128, likelihood="squares", encoder=encoder
         ),
-        optimizer=dict(encoder=adam, g=adam),
+        optimizer=dict(encoder=adam, g=adam, d=None),
+        sample=dict(truncation=0.0, method="resample"),
         train=dict(steps=140_000, max_hours=8.5),  # 202 epochs of 22,125 crops
-        eval=dict(every_kimg=640.0, final=("mifid", "isc", "kid", "prdc", "copies")),
+        submit=dict(checkpoint="best"),
     )
     return smoke_test(
         config,

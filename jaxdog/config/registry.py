@@ -33,6 +33,7 @@ from jaxdog.models import (
     style_dcgan,
     stylegan,
     transformer_prior,
+    unet,
     vqvae,
 )
 from jaxdog.ops import non_local_means, postprocess
@@ -94,6 +95,7 @@ GROWING_DISCRIMINATORS = sections.OneOf(
 )
 ENCODERS = sections.OneOf({"dcgan": dcgan.Encoder}, given=NETWORK_ARGS)  # images to latents
 AUTOENCODERS = sections.OneOf({"vqvae": vqvae.Autoencoder}, given=NETWORK_ARGS)  # images to codes and back
+VELOCITIES = sections.OneOf({"unet": unet.UNet}, given=NETWORK_ARGS)  # noisy images to velocities
 PRIORS = sections.OneOf(
     {"pixelcnn": pixelcnn.PixelCNN, "transformer": transformer_prior.Transformer}, given=NETWORK_ARGS
 )

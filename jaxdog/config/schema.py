@@ -122,6 +122,19 @@ class VQVAE(NamedTuple):
     temperature: float = 1.0  # of sampled codes
 
 
+class Flow(NamedTuple):
+    """config.system of flow matching, whose velocity network is config.generator."""
+
+    name: str
+    resolution: int  # side of the images that the network sees, px
+    batch_size: int  # images of one step
+    time: Literal["uniform", "logit_normal"] = "uniform"  # distribution of the training times
+    label_dropout: float = 0.1  # probability that the class of a training image is left out
+    guidance: float = 1.0  # weight of classifier-free guidance; 1: none
+    solver: Literal["euler", "heun"] = "heun"  # of the differential equation; heun applies the network twice
+    solver_steps: int = 25  # from noise to image
+
+
 class EMA(NamedTuple):
     """config.ema: the exponential moving average of the generator, from which images are sampled."""
 
@@ -218,7 +231,7 @@ class Experiment(NamedTuple):
     augment: Table  # augmentations of real images
     generator: Table  # the network that makes images
     discriminator: Table  # the network that classifies images as real or generated
-    system: Any  # GAN, Progressive, VAE, VQVAE, Memorizer or Imitation
+    system: Any  # GAN, Progressive, VAE, VQVAE, Flow, Memorizer or Imitation
     optimizer: Table  # one for each player
     ema: EMA
     sample: Sample

@@ -1,21 +1,15 @@
 """The types of systems that a config may name: their sections, and their training phases."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import optax
-
 from jaxdog import types
-from jaxdog.augment import transforms
-from jaxdog.config import registry, schema, sections
-from jaxdog.data import batches
+from jaxdog.config import phase_parts, registry, schema, sections
 from jaxdog.memorizers import system as memorizer
-from jaxdog.optim import ema
-from jaxdog.systems import gan, gan_spec, progressive, sampling, vae, vqvae
+from jaxdog.systems import flow, gan, gan_spec, progressive, vae, vqvae
 from jaxdog.utils import errors
 
 Phases = tuple[types.Phase, ...]
@@ -42,11 +36,7 @@ class SystemType:
 
 
 def _gan(config: schema.Experiment, classes: int) -> Phases:
-    if isinstance(config.ema.decay, tuple):
-        raise errors.ConfigError(
-            f"config.ema.decay is {config.ema.decay!r}, but this system has one phase: it needs one number"
-        )
-    spec = _gan_spec(config, classes, config.ema.decay)
+    spec = _gan_spec(config, classes, phase_parts.single_decay(config))
     real = config.system.batch_size * gan_spec.num_real_microbatches(spec)
     return (types.Phase("gan", gan.gan(spec), config.train.steps, real),)
 
@@ -81,7 +71,7 @@ def _progressive(config: schema.Experiment, classes: int) -> Phases:
 def _gan_spec(config: schema.Experiment, classes: int, ema_decay: float) -> gan_spec.GANSpec:
     """The hyperparameters of a GAN."""
     system, sample, steps = config.system, config.sample, config.train.steps
-    optimizers = _optimizers(config, g=steps, d=steps * system.num_d_steps)
+    optimizers = phase_parts.optimizers(config, g=steps, d=steps * system.num_d_steps)
     spec = gan_spec.GANSpec(
         generator=registry.generator(config, classes),
         discriminator=registry.discriminator(config, classes),
@@ -103,11 +93,11 @@ def _gan_spec(config: schema.Experiment, classes: int, ema_decay: float) -> gan_
         fake_label_source=system.fake_label_source,
         g_fresh_reals=system.g_fresh_reals,
         class_loss=registry.CLASS_LOSSES.instantiate(system.class_loss, "config.system.class_loss"),
-        ema_rule=_ema(config, ema_decay),
+        ema_rule=phase_parts.ema_rule(config, ema_decay),
         extra_ema_decays=config.ema.extra_ema_decays,
         class_transition=system.class_transition,
         num_steps=steps,
-        latent=_latent(config),
+        latent=phase_parts.latent(config, config.system.latent_dim),
         sample_batch_stats=sample.batch_stats,
         num_standing_batches=-(-sample.num_standing_images // max(sample.batch_size, 1)),
         standing_batch_size=sample.batch_size,
@@ -115,7 +105,7 @@ def _gan_spec(config: schema.Experiment, classes: int, ema_decay: float) -> gan_
         remat=config.parallel.remat,
         axis=None if config.parallel.sync_batch_norm else types.DATA_AXIS,
     )
-    _check_resolutions(config, spec.augment, spec.postprocess)
+    phase_parts.check_resolutions(config, spec.augment, spec.postprocess)
     return spec
 
 
@@ -124,23 +114,13 @@ def _regularizers(table: sections.AllOf, section: Mapping[str, Any], name: str) 
     return {row: regularizer() for row, regularizer in bound.items()}
 
 
-def _ema(config: schema.Experiment, decay: float) -> ema.EMARule:
-    """The update rule of the generator's EMA."""
-    section = config.ema
-    fractions = [("rampup", section.rampup), *(("extra_ema_decays", x) for x in section.extra_ema_decays)]
-    for name, value in fractions:
-        if not 0.0 <= value < 1.0:
-            raise errors.ConfigError(f"config.ema.{name} is {value}, and must lie in [0, 1)")
-    return ema.EMARule(decay, section.start, section.batch_stats, section.rampup)
-
-
 # ------------------------------------------------------------------ autoencoders
 
 
 def _vae(config: schema.Experiment, classes: int) -> Phases:
     system, steps = config.system, config.train.steps
-    _check_one_player(config, "a variational autoencoder", "ema.decay")
-    optimizers = _optimizers(config, encoder=steps, g=steps)
+    phase_parts.check_one_player(config, "a variational autoencoder", "ema.decay")
+    optimizers = phase_parts.optimizers(config, encoder=steps, g=steps)
     spec = vae.VAESpec(
         encoder=registry.encoder(config),
         decoder=registry.generator(config, classes),
@@ -150,23 +130,23 @@ def _vae(config: schema.Experiment, classes: int) -> Phases:
         encoder_optimizer=optimizers["encoder"],
         g_optimizer=optimizers["g"],
         augment=registry.augments(config.augment, system.resolution),
-        latent=_latent(config),
+        latent=phase_parts.latent(config, config.system.latent_dim),
         postprocess=registry.postprocessing(config.sample.postprocess, config.submit.resolution),
     )
-    _check_resolutions(config, spec.augment, spec.postprocess)
+    phase_parts.check_resolutions(config, spec.augment, spec.postprocess)
     return (types.Phase("vae", vae.vae(spec), steps, system.batch_size),)
 
 
 def _vqvae(config: schema.Experiment, classes: int) -> Phases:
     """The autoencoder's phase, then the prior's."""
     system, steps, dtype = config.system, config.train.steps, registry.DTYPES[config.dtype]
-    _check_one_player(config, "an autoencoder with codes", "ema.decay", "sample.truncation")
+    phase_parts.check_one_player(config, "an autoencoder with codes", "ema.decay", "sample.truncation")
     first = system.autoencoder_steps
     if not 0 < first < steps:
         raise errors.ConfigError(
             f"config.system.autoencoder_steps is {first}, and must lie in (0, config.train.steps = {steps})"
         )
-    optimizers = _optimizers(config, autoencoder=first, prior=steps - first)
+    optimizers = phase_parts.optimizers(config, autoencoder=first, prior=steps - first)
     spec = vqvae.VQVAESpec(
         autoencoder=registry.AUTOENCODERS.instantiate(
             config.generator, "config.generator", code_dim=system.code_dim, dtype=dtype
@@ -190,7 +170,7 @@ def _vqvae(config: schema.Experiment, classes: int) -> Phases:
         augment=registry.augments(config.augment, system.resolution),
         postprocess=registry.postprocessing(config.sample.postprocess, config.submit.resolution),
     )
-    _check_resolutions(config, spec.augment, spec.postprocess)
+    phase_parts.check_resolutions(config, spec.augment, spec.postprocess)
     transition = partial(vqvae.transition, spec, config.seed)
     return (
         types.Phase("autoencoder", vqvae.autoencoder(spec), first, system.batch_size),
@@ -198,12 +178,44 @@ def _vqvae(config: schema.Experiment, classes: int) -> Phases:
     )
 
 
+# ------------------------------------------------------------------ flow matching
+
+
+def _flow(config: schema.Experiment, classes: int) -> Phases:
+    phase_parts.check_one_player(config, "flow matching")
+    system, shape = config.system, (config.system.resolution, config.system.resolution, 3)
+    spec = flow.FlowSpec(
+        network=registry.VELOCITIES.instantiate(
+            config.generator,
+            "config.generator",
+            size=system.resolution,
+            classes=classes,
+            dtype=registry.DTYPES[config.dtype],
+        ),
+        shape=shape,
+        classes=classes,
+        time=system.time,
+        label_dropout=system.label_dropout,
+        guidance=system.guidance,
+        solver=system.solver,
+        solver_steps=system.solver_steps,
+        optimizer=phase_parts.optimizers(config, g=config.train.steps)["g"],
+        augment=registry.augments(config.augment, system.resolution),
+        ema_rule=phase_parts.ema_rule(config, phase_parts.single_decay(config)),
+        extra_ema_decays=config.ema.extra_ema_decays,
+        latent=phase_parts.latent(config, math.prod(shape)),
+        postprocess=registry.postprocessing(config.sample.postprocess, config.submit.resolution),
+    )
+    phase_parts.check_resolutions(config, spec.augment, spec.postprocess)
+    return (types.Phase("flow", flow.flow(spec), config.train.steps, system.batch_size),)
+
+
 # ------------------------------------------------------------------ memorizers
 
 
 def _memorizer(config: schema.Experiment, classes: int) -> Phases:
     """The discriminator's phase, then the generator's; with discriminator_steps = 0 the generator's alone."""
-    _check_no_augmentation(config)
+    phase_parts.check_no_augmentation(config)
     system, steps = config.system, config.train.steps
     first = system.discriminator_steps
     if not 0 <= first < steps:
@@ -251,96 +263,10 @@ def _memorizer_spec(
 
 
 def _imitation(config: schema.Experiment, classes: int) -> Phases:
-    _check_no_augmentation(config)
+    phase_parts.check_no_augmentation(config)
     system = config.system
     imitation = memorizer.imitation(classes, system.resolution, system.blend_weight)
     return (types.Phase("imitation", imitation, config.train.steps, system.batch_size),)
-
-
-# ------------------------------------------------------------------ shared parts
-
-
-def _optimizers(config: schema.Experiment, **steps: int) -> dict[str, optax.GradientTransformationExtraArgs]:
-    """The optimizer of each player; `steps` is its number of updates."""
-    return {
-        player: registry.optimizer(config.optimizer[player], f"config.optimizer.{player}", updates)
-        for player, updates in steps.items()
-    }
-
-
-def _latent(config: schema.Experiment) -> Callable[[types.Array], types.Array]:
-    """The function from keys [b] to the latents [b, latent_dim] of sampled images."""
-    sample = config.sample
-    return partial(
-        sampling.latent, dim=config.system.latent_dim, truncation=sample.truncation, method=sample.method
-    )
-
-
-def _check_resolutions(
-    config: schema.Experiment,
-    augments: Sequence[types.Augment],
-    postprocess: Callable[[types.Array], types.Array],
-) -> None:
-    """Augmented crops must have system.resolution, postprocessed images submit.resolution."""
-    stored, seen, submitted = (
-        config.data.stored_resolution,
-        config.system.resolution,
-        config.submit.resolution,
-    )
-
-    def augmented() -> types.Array:
-        data = batches.make_data(jnp.zeros((1, stored, stored, 3), jnp.uint8), jnp.zeros(1, jnp.int32))
-        batch = batches.batch(data, jax.random.key(0), 0, 2)
-        return transforms.apply_augments(augments, jax.random.key(0), batch).image
-
-    shape = jax.eval_shape(augmented).shape[1:3]
-    if shape != (seen, seen):
-        raise errors.ConfigError(
-            f"crops of config.data.stored_resolution = {stored} come out of config.augment at "
-            f"{shape[0]}x{shape[1]}, but config.system.resolution is {seen}"
-        )
-    shape = jax.eval_shape(postprocess, jax.ShapeDtypeStruct((2, seen, seen, 3), jnp.float32)).shape[1:3]
-    if shape != (submitted, submitted):
-        raise errors.ConfigError(
-            f"images of config.system.resolution = {seen} come out of config.sample.postprocess at "
-            f"{shape[0]}x{shape[1]}, but config.submit.resolution is {submitted}"
-        )
-
-
-def _check_one_player(config: schema.Experiment, who: str, *unset: str) -> None:
-    """Checks that no EMA, truncation or batch statistics are configured for a system without them."""
-    _check_unset(config, who, *unset)
-    if config.sample.batch_stats != "running":
-        raise errors.ConfigError(
-            f"config.sample.batch_stats is {config.sample.batch_stats!r}; {who} samples with running "
-            "statistics: 'running'"
-        )
-
-
-def _check_no_augmentation(config: schema.Experiment) -> None:
-    """Memorizers reproduce the crops as they are stored."""
-    if config.augment:
-        name = sorted(config.augment)[0]
-        raise errors.ConfigError(
-            f"config.augment.{name} is not a field: this system has no augment, so leave it empty"
-        )
-    _check_unset(config, "a memorizer", "ema.decay", "sample.truncation", "sample.postprocess")
-    sizes = {config.system.resolution, config.data.stored_resolution, config.submit.resolution}
-    if len(sizes) > 1:
-        raise errors.ConfigError(
-            "config.system.resolution, config.data.stored_resolution and config.submit.resolution are "
-            f"{sorted(sizes)}; a memorizer learns the crops as they are stored, so they must be one"
-        )
-
-
-def _check_unset(config: schema.Experiment, who: str, *paths: str) -> None:
-    for path in paths:
-        section, field = path.split(".")
-        value = getattr(getattr(config, section), field)
-        if value:
-            raise errors.ConfigError(
-                f"config.{path} is {value!r}; {who} has none, so set it to 0, or leave it empty"
-            )
 
 
 # ------------------------------------------------------------------ the table
@@ -378,6 +304,12 @@ SYSTEMS = {
         {"prior": registry.PRIORS},
         registry.AUTOENCODERS,
         optimizer=sections.Each(registry.OPTIMIZERS, ("autoencoder", "prior")),
+    ),
+    "flow": SystemType(
+        schema.Flow,
+        _flow,
+        generator=registry.VELOCITIES,
+        optimizer=sections.Each(registry.OPTIMIZERS, ("g",)),
     ),
     "memorizer": SystemType(
         schema.Memorizer,
