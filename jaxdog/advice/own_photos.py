@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxdog import cost, sharding
 from jaxdog.advice import rules
 from jaxdog.config import build, library, schema
-from jaxdog.data import photos, sources
+from jaxdog.data import sources
 
 log = logging.getLogger("jaxdog")
 
@@ -64,15 +64,13 @@ def examine(data: str, resolution: int | None) -> rules.Situation:
     for i in range(0, count, -(-count // MEASURED_PHOTOS)):
         try:
             image = source.photos[i].read()
-        except photos.BrokenPhotoError as error:
+        except OSError as error:
             log.debug("%s", error)  # training reports it
             continue
         sides.append(min(image.shape[:2]))
         gray = gray and bool((image == image[..., :1]).all())
     side = int(statistics.median(sides)) if sides else 0
     memory, accelerator = sharding.device_memory() / 1e9, jax.default_backend() != "cpu"
-    parts = (photo.name.split("/") for photo in source.photos) if len(source.class_names) == 1 else ()
-    folders = {names[1] for names in parts if len(names) > 2}  # below the folder of the only class
     return rules.Situation(
         count,
         len(source.class_names),
@@ -81,7 +79,6 @@ def examine(data: str, resolution: int | None) -> rules.Situation:
         accelerator,
         resolution,
         gray=bool(sides) and gray,
-        folders=tuple(sorted(folders)),
     )
 
 

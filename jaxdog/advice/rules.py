@@ -27,7 +27,6 @@ class Situation(NamedTuple):
     accelerator: bool  # False: CPUs
     resolution: int | None = None  # of the generated images, px; None: to be chosen
     gray: bool = False  # whether all photos are gray
-    folders: tuple[str, ...] = ()  # in the folder of the only class: perhaps these should be the classes
 
 
 class Advice(NamedTuple):
@@ -113,12 +112,6 @@ def choose(situation: Situation) -> Advice:
         reasons.append("no photos are held out, as there are few")
     if situation.gray:
         reasons.append("note: the photos are gray; generated images are RGB, in nearly gray colors")
-    if len(situation.folders) > 1:
-        count, names = len(situation.folders), ", ".join(situation.folders[:3])
-        reasons.append(
-            f"note: all photos are in one folder, one class; it has {count} folders ({names}"
-            f"{', ...' if count > 3 else ''}): give it as --data if these are the classes"
-        )
     if situation.photos < MANY_CLASSES_PHOTOS * situation.classes:
         reasons.append(
             f"note: {situation.photos / situation.classes:.1f} photos per class are few; put all photos into "

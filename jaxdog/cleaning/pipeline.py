@@ -97,7 +97,10 @@ def load_crops(
     """The photos of config.data and all crops of its recipe."""
     source, recipe = build.source(config.data), build.recipe(config.data)
     key = crop_recipes.cache_key(recipe)
-    return source, crop_dataset.load(source, recipe, key, cache_dir / "crops", config.data.workers)
+    crops = crop_dataset.load(source, recipe, key, cache_dir / "crops", config.data.workers)
+    for line in source.notes:
+        log.warning("%s", line)
+    return source, crops
 
 
 def near_duplicates(

@@ -56,8 +56,8 @@ class PhotoReader:
     def _training_set(self) -> crop_dataset.CropDataset:
         source, data = self.source(), self.config.data
         crops = build.select_crops(data)(self._load(build.recipe(data)))
-        for note in (*source.notes, *(f"broken photo left out: {name}" for name in crops.broken)):
-            log.info("%s", note)
+        for line in source.notes:
+            log.warning("%s", line)
         counts = len(crops.image), len(source.photos), len(crops.class_names)
         log.info("%d crops of %d photos, %d classes", *counts)
         return crops

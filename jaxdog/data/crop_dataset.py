@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 import zipfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,10 @@ from jaxdog.utils import errors, files
 
 log = logging.getLogger(__name__)
 
-MAX_BROKEN = 0.01  # fraction of a source's photos that may be unreadable
+FEW_BROKEN, MAX_BROKEN = 5, 0.01  # photos that may be unreadable: this many or this fraction, below half
+# Pixels of a source that are decoded at most: so many, or so many times its bytes if that is more. Photos
+# have up to about 50 pixels per byte; files that are made to fill the memory have thousands.
+FREE_PIXELS, PIXELS_PER_BYTE = 1_000_000_000, 200
 ARRAYS = (
     "image",
     "label",
@@ -25,7 +28,7 @@ ARRAYS = (
     "crop_type",
     "box",
 )  # fields of CropDataset in a cache file
-FORMAT = 4  # version of cache files; older versions are not read
+FORMAT = 5  # version of cache files; older versions are not read
 
 
 class CropDataset(NamedTuple):
@@ -40,6 +43,7 @@ class CropDataset(NamedTuple):
     class_names: tuple[str, ...]
     broken: tuple[str, ...]  # "name: reason" of each photo that could not be read
     box: np.ndarray | None = None  # int32 [n, 4], the box in the photo that the crop shows; None: unknown
+    notes: tuple[str, ...] = ()  # what is left out of photos that could be read
 
 
 def subset(crops: CropDataset, rows: np.ndarray) -> CropDataset:
@@ -69,9 +73,24 @@ def load(
       workers: number of threads; None or 0: one per core.
 
     Raises:
-      errors.UserError: more than 1 % of the photos are broken, or the recipe makes no crops, or crops of
-        different sizes.
+      errors.UserError: too many of the photos are broken (`max_broken`), or decode to more pixels than is
+        plausible for their files, or the recipe makes no crops, or crops of different sizes.
     """
+    crops = _load(source, recipe, recipe_key, cache_dir, workers)
+    for line in crops.broken:
+        log.warning("Skipped a broken photo, %s", line)
+    for line in crops.notes:
+        log.warning("%s", line)
+    return crops
+
+
+def _load(
+    source: photos.Source,
+    recipe: photos.Recipe,
+    recipe_key: str,
+    cache_dir: str | os.PathLike | None,
+    workers: int | None,
+) -> CropDataset:
     path = None if cache_dir is None else cache_path(source.key, recipe_key, cache_dir)
     if path is not None and path.exists():
         try:
@@ -79,8 +98,6 @@ def load(
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             log.warning("The crop cache %s is damaged (%s) and will be recreated.", path, error)
     crops = _make(source, recipe, workers)
-    for line in crops.broken:
-        log.warning("Skipped a broken photo, %s", line)
     try:
         if path is not None:
             _write(path, crops, source.key, recipe_key)
@@ -106,6 +123,8 @@ class _PhotoCrops(NamedTuple):
     label: int
     crops: list[photos.Crop]
     error: str  # why the photo could not be read; "" if it could
+    notes: tuple[str, ...] = ()  # what of it is left out
+    num_pixels: int = 0
 
 
 def _make(source: photos.Source, recipe: photos.Recipe, workers: int | None) -> CropDataset:
@@ -114,7 +133,8 @@ def _make(source: photos.Source, recipe: photos.Recipe, workers: int | None) -> 
     if n == 0:
         raise errors.UserError(f"The source {source.key} has no photos.")
     crops: list[photos.Crop] = []
-    names, labels, photo_indices, broken = [], [], [], []
+    names, labels, photo_indices, broken, notes, empty = [], [], [], [], [], []
+    num_pixels = 0
     crop_photo = lambda i: _crop_photo(source, recipe, i)  # noqa: E731
     with photos.thread_map(crop_photo, range(n), "cropping photos", workers) as results:
         for i, result in enumerate(results):
@@ -122,9 +142,16 @@ def _make(source: photos.Source, recipe: photos.Recipe, workers: int | None) -> 
             crops += result.crops
             labels += [result.label] * len(result.crops)
             photo_indices += [i] * len(result.crops)
+            notes += [f"{result.name}: {note}" for note in result.notes]
             if result.error:
                 broken.append(f"{result.name}: {result.error}")
                 _check_broken(broken, n, source.key)
+            elif not result.crops:
+                empty.append(result.name)
+            num_pixels += result.num_pixels
+            _check_pixels(num_pixels, source)
+    if empty:
+        notes.append(f"the recipe makes no crop of {len(empty):,} photos, such as {empty[0]}")
     _check_crops(crops, source)
     return CropDataset(
         np.stack([crop.image for crop in crops]),
@@ -136,6 +163,7 @@ def _make(source: photos.Source, recipe: photos.Recipe, workers: int | None) -> 
         source.class_names,
         tuple(broken),
         np.asarray([crop.box for crop in crops], np.int32),
+        tuple(notes),
     )
 
 
@@ -157,17 +185,31 @@ def _crop_photo(source: photos.Source, recipe: photos.Recipe, i: int) -> _PhotoC
         )
         for crop in recipe(image, photo.boxes)
     ]
-    return _PhotoCrops(name, label, crops, "")
+    return _PhotoCrops(name, label, crops, "", photo.notes, h * w)
+
+
+def max_broken(n: int) -> int:
+    """How many of n photos may be unreadable: 5, or 1 % if that is more, but fewer than half of them."""
+    return min(max(FEW_BROKEN, int(MAX_BROKEN * n)), (n - 1) // 2)
 
 
 def _check_broken(broken: list[str], n: int, key: str) -> None:
-    if len(broken) <= MAX_BROKEN * n:
+    if len(broken) <= max_broken(n):
         return
     raise errors.UserError(
-        f"At least {len(broken)} of the {n} photos of {key} are broken, more than {MAX_BROKEN:.0%}; the "
-        f"first: {'; '.join(broken[:5])}. A few broken photos are skipped, but so many indicate that the "
-        "data is damaged or incomplete: copy or download it again."
+        f"At least {len(broken)} of the {n} photos of {key} are broken, more than the {max_broken(n)} that "
+        f"are skipped; the first: {'; '.join(broken[:5])}. So many indicate that the data is damaged or "
+        "incomplete: copy or download it again, or remove these photos."
     )
+
+
+def _check_pixels(num_pixels: int, source: photos.Source) -> None:
+    limit = max(FREE_PIXELS, PIXELS_PER_BYTE * source.num_bytes)
+    if source.num_bytes and num_pixels > limit:
+        raise errors.UserError(
+            f"The photos of {source.key} have more than {limit:,} pixels, but only {source.num_bytes:,} "
+            "bytes: so many pixels in so few bytes are not photos"
+        )
 
 
 def _check_crops(crops: list[photos.Crop], source: photos.Source) -> None:
@@ -196,6 +238,7 @@ def _write(path: pathlib.Path, crops: CropDataset, source_key: str, recipe_key: 
         names=crops.names,
         class_names=crops.class_names,
         broken=crops.broken,
+        notes=crops.notes,
     )
     encoded = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
     arrays = {name: getattr(crops, name) for name in ARRAYS}
@@ -213,5 +256,7 @@ def _read(path: pathlib.Path, source_key: str, recipe_key: str) -> CropDataset:
         if stored != (FORMAT, source_key, recipe_key):
             raise ValueError(f"it has the key {stored}, not {(FORMAT, source_key, recipe_key)}")
         arrays = {name: file[name] for name in ARRAYS}
-    names, class_names, broken = (tuple(metadata[name]) for name in ("names", "class_names", "broken"))
-    return CropDataset(**arrays, names=names, class_names=class_names, broken=broken)
+    texts: dict[str, Any] = {
+        name: tuple(metadata[name]) for name in ("names", "class_names", "broken", "notes")
+    }
+    return CropDataset(**arrays, **texts)

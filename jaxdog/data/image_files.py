@@ -1,23 +1,21 @@
 """Collections of images as sources: a folder, a zip, an array, or Stanford Dogs."""
 
+import contextlib
 import functools
 import hashlib
+import math
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from jaxdog.data import photos, sources
-from jaxdog.utils import errors, files
+from jaxdog.data import listing, photos, sources
+from jaxdog.utils import archives, errors, files
 
-MAX_ENTRIES = 1_000_000  # files in a zip
-MAX_ENTRY = 64 << 20  # bytes of one file in a zip, uncompressed
-MAX_TOTAL = 64 << 30  # bytes of all files in a zip, uncompressed
-MAX_RATIO = 200  # compression ratio of files larger than 1 MiB; images hardly compress
-MAX_PIXELS = 50_000_000  # pixels of one image
+MAX_ARRAY_BYTES = 16 << 30  # of an array in an .npz, which is held in memory
 # Names of arrays in .npz files, in order of preference.
 IMAGES = ("images", "image", "arr_0", "samples", "x")
 LABELS = ("labels", "label", "arr_1", "y")
@@ -50,98 +48,59 @@ def source(path: str | os.PathLike[str]) -> photos.Source:
     return readers[path.suffix.lower()](path)
 
 
-# ------------------------------------------------------------------------------------- zip
-
-
 def _zip(path: pathlib.Path) -> photos.Source:
-    """Images in a zip; nothing is extracted to disk, and names in it are never used as paths."""
-    try:
-        archive = zipfile.ZipFile(path)
-        entries = [entry for entry in archive.infolist() if _is_image(entry)]
-    except files.DAMAGED as error:
-        raise errors.UserError(f"{path} is damaged or not a zip file ({error})") from error
-    _check_bounds(path, archive.infolist())
-    if not entries:
-        held = ", ".join(archive.namelist()[:5]) or "none"
-        raise errors.UserError(f"{path} has no images ({', '.join(sources.EXTENSIONS)}); its files: {held}")
-    entries.sort(key=lambda entry: entry.filename)
-    folders = [entry.filename.split("/")[:-1] for entry in entries]
-    shared = os.path.commonprefix(folders)
-    classes = ["/".join(folder[len(shared) : len(shared) + 1]) for folder in folders]
-    class_names = sorted(set(classes))
-    label = [class_names.index(name) for name in classes]
-
-    def photo(i: int) -> photos.Photo:
-        read = functools.partial(_read_entry, archive, entries[i])
-        return photos.Photo(entries[i].filename, label[i], (), read)
-
-    facts = [(entry.filename, entry.CRC, entry.file_size) for entry in entries]
-    return photos.Source(
-        f"zip-{path.name}-{_digest(facts)}", tuple(class_names), sources.Lazy(len(entries), photo)
-    )
-
-
-def _is_image(entry: zipfile.ZipInfo) -> bool:
-    parts = entry.filename.split("/")
-    hidden = any(part.startswith((".", "__MACOSX")) for part in parts if part not in (".", ".."))
-    return not entry.is_dir() and not hidden and parts[-1].lower().endswith(sources.EXTENSIONS)
-
-
-def _check_bounds(path: pathlib.Path, entries: Sequence[zipfile.ZipInfo]) -> None:
-    """Raises errors.UserError for a zip bomb."""
-    total = sum(entry.file_size for entry in entries)
-    if len(entries) > MAX_ENTRIES or total > MAX_TOTAL:
-        raise errors.UserError(
-            f"{path} would extract to {len(entries):,} files and {total:,} bytes; the limits are "
-            f"{MAX_ENTRIES:,} and {MAX_TOTAL:,}"
-        )
-
-
-def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    """One image; zipfile checks its CRC and never reads beyond the size in the entry."""
-    ratio = entry.file_size / max(entry.compress_size, 1)
-    if entry.file_size > MAX_ENTRY or (entry.file_size > 1 << 20 and ratio > MAX_RATIO):
-        raise photos.BrokenPhotoError(
-            f"it would extract to {entry.file_size:,} bytes, {ratio:.0f} times its size; the limits are "
-            f"{MAX_ENTRY:,} bytes and {MAX_RATIO} times"
-        )
-    try:
-        data = archive.read(entry)
-    except files.DAMAGED as error:
-        raise photos.BrokenPhotoError(f"damaged or encrypted in the zip ({error})") from error
-    h, w = photos.image_size(data)
-    if h * w > MAX_PIXELS:
-        raise photos.BrokenPhotoError(f"it has {h} x {w} pixels, the limit is {MAX_PIXELS:,}")
-    return photos.decode(data, upright=True)
+    return sources.of_files(listing.of_zip(path), path, "zip", path.name)
 
 
 # ------------------------------------------------------------------------------------- arrays
 
 
 def _npy(path: pathlib.Path) -> photos.Source:
-    try:
+    with _named(path):
         return array(path.name, np.load(path, mmap_mode="r", allow_pickle=False), None)
-    except (*files.DAMAGED, ValueError) as error:
-        raise errors.UserError(f"{path} cannot be read as images: {error}") from error
 
 
 def _npz(path: pathlib.Path) -> photos.Source:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_bounds(path, archive.infolist())
-        with np.load(path, allow_pickle=False) as stored:
-            name = next((name for name in IMAGES if name in stored.files), None)
-            if name is None and len(stored.files) == 1:
-                name = stored.files[0]
+    with _named(path):
+        with archives.open_zip(path) as archive:
+            arrays = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            name = next((name for name in IMAGES if name in arrays), None)
+            if name is None and len(arrays) == 1:
+                name = next(iter(arrays))
             if name is None:
                 raise errors.UserError(
-                    f"its arrays are {', '.join(stored.files[:8])}; images are expected under "
+                    f"its arrays are {', '.join(list(arrays)[:8])}; images are expected under "
                     f"{', '.join(IMAGES)}"
                 )
-            label = next((stored[name] for name in LABELS if name in stored.files), None)
-            return array(path.name, stored[name], label)
-    except (*files.DAMAGED, ValueError) as error:
+            label = next((_read_array(archive, arrays[name]) for name in LABELS if name in arrays), None)
+            return array(path.name, _read_array(archive, arrays[name]), label)
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Errors in the block name the file."""
+    try:
+        with files.guard(archives.EntryError):
+            yield
+    except (errors.UserError, archives.EntryError) as error:
         raise errors.UserError(f"{path} cannot be read as images: {error}") from error
+
+
+def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """An array of an .npz; its size is checked before memory is allocated for it."""
+    archives.check_size(entry, MAX_ARRAY_BYTES)
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            read_header = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        if math.prod(shape) * dtype.itemsize > entry.file_size:
+            raise errors.UserError(
+                f"its header says {shape} {dtype}, more than its {entry.file_size:,} bytes"
+            )
+    with archive.open(entry) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def array(name: str, image: np.ndarray, label: Any = None) -> photos.Source:
@@ -161,9 +120,11 @@ def array(name: str, image: np.ndarray, label: Any = None) -> photos.Source:
         image = image[..., None]
     if image.ndim != 4 or image.shape[-1] not in (1, 3) or 0 in shape:
         raise errors.UserError(f"its array has shape {shape}, and must have shape [n, h, w, 3]")
+    n, h, w, _ = image.shape
+    if h * w > photos.MAX_PIXELS:
+        raise errors.UserError(f"its images have {h} x {w} pixels; the limit is {photos.MAX_PIXELS:,}")
     if image.dtype != np.uint8:
         image = _to_uint8(image)
-    n = len(image)
     if label is not None and (label.shape != (n,) or label.dtype.kind not in "iu" or label.min() < 0):
         raise errors.UserError(
             f"its labels have shape {label.shape} and type {label.dtype}, and must be [{n}] integers >= 0"
@@ -174,7 +135,10 @@ def array(name: str, image: np.ndarray, label: Any = None) -> photos.Source:
         read = functools.partial(np.broadcast_to, image[i], (*image.shape[1:3], 3))
         return photos.Photo(str(i), 0 if label is None else int(label[i]), (), read)
 
-    digest = _digest([shape, hashlib.sha256(image.tobytes()).hexdigest()])
+    hashed = hashlib.sha256()
+    for one in image:  # one by one, as the array may be larger than the memory
+        hashed.update(one.tobytes())
+    digest = _digest([shape, hashed.hexdigest()])
     class_names = tuple(str(c) for c in range(classes))
     return photos.Source(f"array-{name}-{digest}", class_names, sources.Lazy(n, photo))
 
@@ -183,15 +147,20 @@ def _to_uint8(image: np.ndarray) -> np.ndarray:
     """Converts other types to uint8; raises errors.UserError where that would lose information."""
     if image.dtype.kind not in "iuf":
         raise errors.UserError(f"its array is of type {image.dtype}, and must be uint8")
-    if not np.isfinite(image).all():
-        raise errors.UserError(f"{(~np.isfinite(image)).sum():,} of its values are NaN or infinite")
-    low, high = float(image.min()), float(image.max())
-    if low < 0 or high > 255 or (image != np.rint(image)).any() or high <= 1:
+    converted, low, high, whole = np.empty(image.shape, np.uint8), np.inf, -np.inf, True
+    for i, one in enumerate(image):  # one by one, as copies of the array may not fit into memory
+        if not np.isfinite(one).all():
+            raise errors.UserError(f"{(~np.isfinite(image)).sum():,} of its values are NaN or infinite")
+        low, high = min(low, float(one.min())), max(high, float(one.max()))
+        whole = whole and 0 <= low and high <= 255 and bool((one == np.rint(one)).all())
+        if whole:
+            converted[i] = one
+    if not whole or high <= 1:
         raise errors.UserError(
             f"its values are {image.dtype} from {low:.3g} to {high:.3g}; save them as uint8 in 0..255, as "
             "in image files: scores of unrounded values are those of different images"
         )
-    return image.astype(np.uint8)
+    return converted
 
 
 def _digest(facts: Any) -> str:

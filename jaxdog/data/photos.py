@@ -13,9 +13,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tqdm
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from jaxdog.utils import files
 
 Box = tuple[int, int, int, int]  # xmin, ymin, xmax, ymax in pixels; xmax and ymax are exclusive
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # Pillow's names
+MAX_PIXELS = 89_000_000  # of one image; Pillow warns of larger ones
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+HEIC_HINT = (
+    "convert it to JPEG, on macOS with `sips -s format jpeg IMG.HEIC --out IMG.jpg`, elsewhere with "
+    "`heif-convert IMG.HEIC IMG.jpg` of libheif"
+)
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
+TURNS = {  # EXIF orientation -> the turn that makes a photo upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BrokenPhotoError(OSError):
@@ -30,6 +50,7 @@ class Photo(NamedTuple):
     boxes: tuple[Box, ...]  # objects in the photo; (): the whole photo
     read: Callable[[], np.ndarray]  # () -> uint8 [h, w, 3]; raises OSError if the photo is broken
     num_bytes: int = 0  # size of its file; 0: it is not a file
+    notes: tuple[str, ...] = ()  # what of it is left out, and why
 
 
 class Source(NamedTuple):
@@ -38,7 +59,8 @@ class Source(NamedTuple):
     key: str  # identifies the source and its content
     class_names: tuple[str, ...]
     photos: Sequence[Photo]
-    notes: tuple[str, ...] = ()  # facts about the source for the run's log
+    notes: tuple[str, ...] = ()  # what is left out and why, for logs and warnings
+    num_bytes: int = 0  # size on disk; 0: unknown
 
 
 class Crop(NamedTuple):
@@ -56,52 +78,104 @@ Recipe = Callable[[np.ndarray, Sequence[Box]], list[Crop]]  # (photo uint8 [h, w
 # ------------------------------------------------------------------------------------- decoding
 
 
-def decode(data: bytes, *, upright: bool = False) -> np.ndarray:
-    """Bytes of a JPEG, PNG or WebP file -> uint8 [h, w, 3] RGB, for any color mode.
-
-    Transparent images are composited over white, and 16-bit gray is scaled to 8 bits. The format is detected
-    from the content.
+def decode(data: bytes, *, upright: bool = False, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Bytes of an image file -> uint8 [h, w, 3] RGB, for any color mode: those of `pixels`.
 
     Args:
-      data: the file.
+      data: the file, in one of FORMATS, which is detected from the content; of several images the first.
       upright: whether to rotate the photo by its EXIF orientation. False for annotated photos, whose boxes
         refer to the pixels as stored.
+      max_pixels: images with more pixels are not decoded.
 
     Raises:
-      BrokenPhotoError: the bytes are not an image, or a truncated one.
+      BrokenPhotoError: the bytes are not such an image, or a truncated or too large one.
     """
-    with _open(data) as image:
-        image.load()
-        return np.asarray(rgb(ImageOps.exif_transpose(image) if upright else image))
+    with open_image(data, max_pixels) as image:
+        return pixels(image, upright=upright)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
     """Height and width of an encoded image, read from its header only; raises BrokenPhotoError."""
-    with _open(data) as image:
+    with open_image(data) as image:
         return image.height, image.width
 
 
 @contextlib.contextmanager
-def _open(data: bytes) -> Iterator[Image.Image]:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The image in the bytes of a file, not yet decoded: the only way in which jaxdog opens image files.
+
+    Other formats than FORMATS are never tried, as some of them start programs. Whatever a decoder raises,
+    here or in the block, becomes a BrokenPhotoError; so does an image of more than `max_pixels`.
+    """
+    heic = data[4:8] == b"ftyp" and data[8:12] in HEIC_BRANDS
+    with files.guard(BrokenPhotoError):
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError as error:  # whose own message names an object in memory
+            what = f"a HEIC image: {HEIC_HINT}" if heic else "not an image in a format that is read here"
+            raise BrokenPhotoError(f"{type(error).__name__}: it is {what}") from error
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise BrokenPhotoError(f"{error}; the limit is {max_pixels:,}") from error
+        with image:
+            _check_size(image, max_pixels)
             yield image
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        unknown = isinstance(error, UnidentifiedImageError)  # whose own message names an object in memory
-        reason = "it is not an image in a format that is read here" if unknown else str(error)
-        raise BrokenPhotoError(f"{type(error).__name__}: {reason}") from error
 
 
-def rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode in mode RGB: transparent ones over white, 16 or 32 bits of gray scaled to 8."""
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    """Raises BrokenPhotoError if decoding the image would take the memory of more than `max_pixels`."""
+    tags = getattr(image, "tag_v2", {})  # of TIFF, whose tiles may be larger than the image
+    h, w = max(image.height, tags.get(TILE_LENGTH, 0)), max(image.width, tags.get(TILE_WIDTH, 0))
+    if h * w > max_pixels:
+        raise BrokenPhotoError(f"it has {h} x {w} pixels, the limit is {max_pixels:,}")
+
+
+def pixels(image: Image.Image, *, upright: bool) -> np.ndarray:
+    """uint8 [h, w, 3] RGB of an image of any color mode; raises BrokenPhotoError.
+
+    Transparent pixels are composited over white, and 16-bit gray is scaled to 8 bits.
+    """
+    with files.guard(BrokenPhotoError):
+        _scale_transparency(image)
+        image.load()
+        return np.asarray(_rgb(_upright(image) if upright else image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The image rotated by its EXIF orientation; no other tag is read, and a damaged one costs nothing."""
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever Pillow raises on damaged metadata
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Scales the transparent color of a PNG to 8 bits, as Pillow does with the pixels only."""
+    color, tiles = image.info.get("transparency"), getattr(image, "tile", ())
+    if image.format != "PNG" or color is None or not tiles:
+        return
+    if tiles[0].args == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in color)
+    elif tiles[0].args in ("L;2", "L;4"):
+        image.info["transparency"] = color * {"L;2": 85, "L;4": 17}[tiles[0].args]
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """A loaded image in mode RGB."""
+    if image.mode == "F":
+        raise BrokenPhotoError("its pixels are floats, whose range is unknown; save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 or 32 bits of gray, 0..65535
-        gray = np.clip(np.asarray(image, np.int64) // 256, 0, 255).astype(np.uint8)
+        values = np.asarray(image)
+        gray = np.clip(values >> 8, 0, 255).astype(np.uint8)
+        transparent = image.info.get("transparency")
+        if transparent is not None:
+            gray[values == transparent] = 255
         return Image.fromarray(gray).convert("RGB")
     if image.has_transparency_data:
         foreground = image.convert("RGBA")
         white = Image.new("RGBA", foreground.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, foreground).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 # ------------------------------------------------------------------------------------- threads

@@ -10,15 +10,14 @@ import importlib.util
 import os
 import pathlib
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
 
-from jaxdog.data import cropping, photos
-from jaxdog.utils import errors, optional
+from jaxdog.data import cropping, listing, photos
+from jaxdog.utils import errors, files, optional
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 ARCHIVES = ("images.tar", "annotation.tar", "lists.tar")
 _TFDS_NAME = "stanford_dogs"
 _TFDS = ("tensorflow_datasets", "Stanford Dogs from TensorFlow Datasets (data.source 'tfds')")
@@ -115,13 +114,15 @@ def _tfds_photo(record: dict[str, Any]) -> photos.Photo:
     data = record["image"]
     name = record["image/filename"]
     name = os.path.basename(name.decode() if isinstance(name, bytes) else name)
+    label = int(record["label"])
+    sides = np.asarray(record["objects"]["bbox"], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
     try:
         h, w = photos.image_size(data)
-    except photos.BrokenPhotoError:  # `read` will raise it again
-        h, w = 0, 0
-    sides = np.asarray(record["objects"]["bbox"], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
-    pixels: Any = tuple(map(tuple, np.rint(sides * (w, h, w, h)).astype(int).tolist()))
-    return photos.Photo(name, int(record["label"]), pixels, functools.partial(photos.decode, data), len(data))
+        pixels: Any = list(map(tuple, np.rint(sides * (w, h, w, h)).astype(int).tolist()))
+        boxes, notes = _usable_boxes(pixels, h, w)
+    except photos.BrokenPhotoError as error:
+        return photos.Photo(name, label, (), functools.partial(_fail, error), len(data))
+    return photos.Photo(name, label, boxes, functools.partial(photos.decode, data), len(data), notes)
 
 
 def _prepare(builder: Any, archives: str | os.PathLike | None) -> None:
@@ -185,7 +186,7 @@ def kaggle(path: str | os.PathLike) -> photos.Source:
       FileNotFoundError: `path` or one of its two folders is missing or empty.
     """
     root = _existing(path, "the competition's data (all-dogs/ and Annotation/)")
-    images = _find(root, ("all-dogs/all-dogs", "all-dogs"), lambda entry: _is_photo(entry.name))
+    images = _find(root, ("all-dogs/all-dogs", "all-dogs"), _is_photo)
     notes = _find(root, ("Annotation/Annotation", "annotation/Annotation", "Annotation"), os.DirEntry.is_dir)
     if images is None or notes is None:
         raise errors.MissingFileError(
@@ -193,54 +194,95 @@ def kaggle(path: str | os.PathLike) -> photos.Source:
             f"{root / 'Annotation'} with a folder per breed, found {_listing(root)}. Unpack all-dogs.zip and "
             "Annotation.zip there; for photos without annotations, use a folder source instead."
         )
-    class_names = sorted(entry.name for entry in os.scandir(notes) if entry.is_dir())
-    present = {pathlib.Path(entry.name).stem: entry for entry in _scan(images)}
-    rows, absent, facts = [], [], []
-    for label, breed in enumerate(class_names):
-        for entry in sorted(os.scandir(notes / breed), key=lambda entry: entry.name):
-            stem = pathlib.Path(entry.name).stem
-            if stem not in present:
-                absent.append(f"{stem}.jpg")
-                continue
-            image = present.pop(stem)
-            rows.append((label, image.path, entry.path))
-            facts += [(breed, *_facts(image)), _facts(entry)]
-    if not rows:
+    pictures, annotations = listing.of_folder(images), listing.of_folder(notes)
+    left: dict[str, list[str]] = {}  # kind of what is left out -> names
+    present: dict[str, listing.File] = {}
+    for picture in pictures.photos:
+        stem = listing.stem(picture.name, listing.EXTENSIONS)
+        if present.setdefault(stem, picture) is not picture:
+            left.setdefault("photos whose name another photo has", []).append(picture.name)
+    used: set[str] = set()
+    pairs: list[tuple[listing.File, listing.File]] = []
+    for annotation in annotations.files:
+        stem = listing.stem(annotation.name, (".xml",))
+        kind = _unusable(annotation, stem, present, used)
+        if kind:
+            left.setdefault(kind, []).append(annotation.name)
+        else:
+            used.add(stem)
+            pairs.append((present[stem], annotation))
+    if not pairs:
         raise errors.MissingFileError(
             f"None of the photos in {images} has an annotation in {notes}: the names do not match "
             f"({next(iter(present), 'no photo')}). The two folders must be from the same data set."
         )
-    lines = [f"{name} is annotated in {notes.name}/ but is not among the photos" for name in absent]
-    lines += [f"{entry.name} has no annotation and is skipped" for entry in present.values()]
-    make = functools.partial(_kaggle_photo, rows)
-    key = f"kaggle-{len(rows)}-{_digest(facts)}"
-    return photos.Source(key, tuple(b.lower() for b in class_names), Lazy(len(rows), make), tuple(lines))
+    alone = [picture.name for stem, picture in present.items() if stem not in used]
+    left |= {"photos without an annotation": alone} if alone else {}
+    breeds = sorted({annotation.parts[0] for _, annotation in pairs})
+    rows = [(breeds.index(annotation.parts[0]), picture, annotation) for picture, annotation in pairs]
+    facts: list[Any] = []
+    for label, *pair in rows:
+        picture, annotation = ((file.parts[-1], *file.stamp) for file in pair)
+        facts += [(breeds[label], *picture), annotation]
+    lines = [listing.left_out(kind, names) for kind, names in left.items()]
+    return photos.Source(
+        f"kaggle-{len(rows)}-{_digest(facts)}",
+        tuple(breed.lower() for breed in breeds),
+        Lazy(len(rows), functools.partial(_kaggle_photo, rows)),
+        (*lines, *listing.notes(pictures), *listing.notes(annotations._replace(files=()))),
+        pictures.num_bytes,
+    )
 
 
-def _kaggle_photo(rows: Sequence[tuple[int, str, str]], i: int) -> photos.Photo:
+def _unusable(
+    annotation: listing.File, stem: str, present: Mapping[str, listing.File], used: Collection[str]
+) -> str:
+    """Why an annotation is left out; "" if it is not."""
+    if len(annotation.parts) != 2:
+        return "annotations that are not in the folder of a breed"
+    if stem not in present:
+        return "annotations whose photo is missing"
+    return "annotations of a photo that another one describes" if stem in used else ""
+
+
+def _kaggle_photo(rows: Sequence[tuple[int, listing.File, listing.File]], i: int) -> photos.Photo:
     label, image, annotation = rows[i]
-    data = functools.cache(pathlib.Path(image).read_bytes)
-    read = lambda: photos.decode(data())  # noqa: E731
-    size = 0
+    name, data = image.parts[-1], functools.cache(image.read)
     try:
-        size = len(data())
         h, w = photos.image_size(data())
-        boxes = tuple(cropping.clip(box, h, w) for box in _voc_boxes(annotation))
+        boxes, notes = _usable_boxes(_voc_boxes(annotation), h, w)
     except OSError as error:
-        boxes, read = (), functools.partial(_fail, error)
-    return photos.Photo(os.path.basename(image), label, boxes, read, size)
+        return photos.Photo(name, label, (), functools.partial(_fail, error), image.num_bytes)
+    return photos.Photo(name, label, boxes, lambda: photos.decode(data()), image.num_bytes, notes)
 
 
-def _voc_boxes(path: str) -> list[photos.Box]:
+def _voc_boxes(annotation: listing.File) -> list[photos.Box]:
     """The boxes of a PASCAL VOC annotation file; raises BrokenPhotoError."""
-    try:
-        sides = ("xmin", "ymin", "xmax", "ymax")
-        boxes = [
-            [round(float(box.findtext(side, ""))) for side in sides] for box in ET.parse(path).iter("bndbox")
-        ]
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    with files.guard(photos.BrokenPhotoError, f"annotation {annotation.name}: "):
+        found = ET.fromstring(annotation.read()).iter("bndbox")
+        boxes = [[round(float(box.findtext(side, ""))) for side in sides] for box in found]
         return [(xmin, ymin, xmax, ymax) for xmin, ymin, xmax, ymax in boxes]
-    except (ET.ParseError, ValueError) as error:
-        raise photos.BrokenPhotoError(f"annotation {path}: {error}") from error
+
+
+def _usable_boxes(
+    boxes: Sequence[photos.Box], h: int, w: int
+) -> tuple[tuple[photos.Box, ...], tuple[str, ...]]:
+    """Boxes clipped to a photo of h x w, and a note for each that is left out, as nothing of it remains.
+
+    Raises BrokenPhotoError if nothing remains of any.
+    """
+    usable: list[photos.Box] = []
+    notes: list[str] = []
+    for box in boxes:
+        xmin, ymin, xmax, ymax = clipped = cropping.clip(box, h, w)
+        if xmin < xmax and ymin < ymax:
+            usable.append(clipped)
+        else:
+            notes.append(f"left out: box {box}, which is empty or outside the photo of {w} x {h} (w x h)")
+    if boxes and not usable:
+        raise photos.BrokenPhotoError("; ".join(notes))
+    return tuple(usable), tuple(notes)
 
 
 def _fail(error: OSError) -> np.ndarray:
@@ -253,59 +295,37 @@ def _fail(error: OSError) -> np.ndarray:
 def folder(path: str | os.PathLike) -> photos.Source:
     """Photos in any folder: one subfolder per class, or all in one folder (one class, named after it).
 
-    JPEG, PNG and WebP files, rotated by their EXIF orientation; no boxes. Class folders may contain nested
-    folders. Hidden files are ignored.
+    Photos are rotated by their EXIF orientation and have no boxes. `listing` has the rules.
 
     Raises:
       FileNotFoundError: the folder is missing or has no photos.
       errors.UserError: it has both photos and class folders with photos.
     """
     root = _existing(path, "photos or class folders")
-    flat = sorted(_scan(root), key=lambda entry: entry.name)
-    classes = {}
-    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if entry.is_dir() and not entry.name.startswith("."):
-            entries = list(_walk(entry.path))
-            if entries:
-                classes[entry.name] = entries
-    if flat and classes:
-        raise errors.UserError(
-            f"{root} has {len(flat)} photos next to {len(classes)} class folders ({_some(classes)}), so the "
-            "class of these photos is unclear. Move them into a class folder, or move the class folders "
-            "elsewhere."
-        )
-    if not flat and not classes:
+    return of_files(listing.of_folder(root), root, "folder", root.resolve().name)
+
+
+def of_files(listed: listing.Files, where: pathlib.Path, kind: str, name: str) -> photos.Source:
+    """The photos in a folder or zip that has been listed; `kind` and `name` begin the source's key."""
+    found, notes = listed.photos, listing.notes(listed)
+    if not found:
         raise errors.MissingFileError(
-            f"{root} has no photos: looked for {', '.join(EXTENSIONS)} in it and in its subfolders (the "
-            f"classes), found {_listing(root)}. Put photos there, or set another folder."
+            f"{where} has no photos: looked for {', '.join(listing.EXTENSIONS)} in it and in its folders; "
+            f"{'; '.join(notes) or 'found nothing'}. Put photos there, or set another folder."
         )
-    classes = classes or {root.resolve().name: flat}
-    rows = [(label, entry) for label, entries in enumerate(classes.values()) for entry in entries]
-    names = [pathlib.Path(entry.path).relative_to(root).as_posix() for _, entry in rows]
-    facts = [(name, *_facts(entry)[1:]) for name, (_, entry) in zip(names, rows, strict=True)]
-    labels = [label for label, _ in rows]
+    class_names, labels = listing.classes(listed, found, os.fspath(where))
 
     def photo(i: int) -> photos.Photo:
-        read = functools.partial(_read_upright, root / names[i])
-        return photos.Photo(names[i], labels[i], (), read, facts[i][1])
+        return photos.Photo(
+            found[i].name, labels[i], (), functools.partial(_read_upright, found[i]), found[i].num_bytes
+        )
 
-    key = f"folder-{root.resolve().name}-{_digest([facts, list(classes)])}"
-    return photos.Source(key, tuple(classes), Lazy(len(rows), photo))
-
-
-def _read_upright(path: pathlib.Path) -> np.ndarray:
-    return photos.decode(path.read_bytes(), upright=True)
+    key = f"{kind}-{name}-{_digest([[(file.name, *file.stamp) for file in found], list(class_names)])}"
+    return photos.Source(key, class_names, Lazy(len(found), photo), notes, listed.num_bytes)
 
 
-def _walk(path: str) -> Iterator[os.DirEntry]:
-    """Every photo below a folder, in a fixed order."""
-    for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _walk(entry.path)
-        elif _is_photo(entry.name):
-            yield entry
+def _read_upright(file: listing.File) -> np.ndarray:
+    return photos.decode(file.read(), upright=True)
 
 
 # ------------------------------------------------------------------------------------- file system helpers
@@ -332,27 +352,12 @@ def _find(
     return None
 
 
-def _scan(path: pathlib.Path) -> list[os.DirEntry]:
-    return [entry for entry in os.scandir(path) if entry.is_file() and _is_photo(entry.name)]
-
-
-def _is_photo(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-
-
-def _facts(entry: os.DirEntry) -> tuple[str, int, int]:
-    """(name, size, modification time): part of a source's key, so that it changes with the files."""
-    stat = entry.stat()
-    return entry.name, stat.st_size, stat.st_mtime_ns
+def _is_photo(entry: os.DirEntry) -> bool:
+    return not listing.is_hidden(entry.name) and listing.extension(entry.name) in listing.EXTENSIONS
 
 
 def _listing(root: pathlib.Path) -> str:
-    return _some(sorted(os.listdir(root))) or "nothing"
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return listing.some(sorted(map(listing.printable, os.listdir(root)))) or "nothing"
 
 
 def _digest(facts: Any) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
-from PIL import ImageOps
 
 from jaxdog.data import image_files, photos, sources
 from jaxdog.metrics import features
@@ -105,7 +104,10 @@ def _array(batches: Sequence[np.ndarray], side: str) -> photos.Source:
 def _batch(item: Any, side: str) -> np.ndarray:
     """An element of an iterable as a batch [b, ...]."""
     if isinstance(item, PIL.Image.Image):
-        return np.asarray(photos.rgb(ImageOps.exif_transpose(item)))[None]
+        try:
+            return photos.pixels(item, upright=True)[None]
+        except photos.BrokenPhotoError as error:
+            raise errors.UserError(f"one of the {side} images cannot be read: {error}") from error
     if not _is_array(item):
         raise errors.UserError(f"the {side} images hold a {type(item).__name__}. {ACCEPTED}")
     array = np.asarray(item)

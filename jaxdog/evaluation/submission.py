@@ -6,14 +6,14 @@ import io
 import os
 import pathlib
 import zipfile
-import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
 
-from jaxdog.utils import errors, files
+from jaxdog.data import photos
+from jaxdog.utils import archives, errors, files
 
 COUNT = 10_000  # images
 SIZE = 64  # px, height and width
@@ -86,7 +86,7 @@ def check_zip(path: str | os.PathLike[str], count: int = COUNT, size: int = SIZE
     """
     path = pathlib.Path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with archives.open_zip(path) as archive:
             entries = archive.infolist()
             if len(entries) != count:
                 raise SubmissionError(f"{path}: has {len(entries)} files, but {count} are required")
@@ -97,15 +97,17 @@ def check_zip(path: str | os.PathLike[str], count: int = COUNT, size: int = SIZE
                         f"{path}: {entry.filename} occurs twice, but names must be distinct"
                     )
                 seen.add(entry.filename)
-                _check_png(f"{path}: {entry.filename}", archive.read(entry), size)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+                _check_png(f"{path}: {entry.filename}", archives.read(archive, entry), size)
+    except archives.ArchiveError as error:
+        raise SubmissionError(f"{error}; write it again") from error
+    except archives.EntryError as error:
         raise SubmissionError(f"{path} is not a complete zip file ({error}); write it again") from error
     return ZipInfo(count, size, path.stat().st_size, _sha256(path))
 
 
 def _check_png(name: str, data: bytes, size: int) -> None:
     try:
-        with PIL.Image.open(io.BytesIO(data)) as image:
+        with photos.open_image(data) as image:
             if image.format != "PNG":
                 raise SubmissionError(f"{name} is a {image.format} file, but PNG is required")
             if image.size != (size, size):
@@ -114,7 +116,7 @@ def _check_png(name: str, data: bytes, size: int) -> None:
             if image.mode != "RGB":
                 raise SubmissionError(f"{name} has mode {image.mode}, but RGB is required")
             image.load()
-    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+    except photos.BrokenPhotoError as error:
         raise SubmissionError(f"{name} cannot be read as a PNG image ({error})") from error
 
 

@@ -382,14 +382,13 @@ def _positive(n: int) -> int:
 
 def _square(image: Any, side: int) -> np.ndarray:
     """An image as [side, side, 3] uint8: the central square, resized."""
-    if isinstance(image, str | os.PathLike):
-        path = pathlib.Path(image).expanduser()
-        try:
-            image = photos.decode(path.read_bytes(), upright=True)
-        except OSError as error:
-            raise errors.UserError(f"the image {path} cannot be read: {error}") from error
-    if isinstance(image, PIL.Image.Image):
-        image = np.asarray(image.convert("RGB"))
+    try:
+        if isinstance(image, str | os.PathLike):
+            image = photos.decode(pathlib.Path(image).expanduser().read_bytes(), upright=True)
+        elif isinstance(image, PIL.Image.Image):
+            image = photos.pixels(image, upright=True)
+    except OSError as error:
+        raise errors.UserError(f"the image {image} cannot be read: {error}") from error
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise errors.UserError(f"the image is {list(image.shape)} {image.dtype}, and must be [h, w, 3] uint8")

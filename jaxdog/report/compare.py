@@ -263,7 +263,7 @@ def gather(runs: Sequence[RunFiles], notes: Sequence[str]) -> Record:
     for run in runs:
         try:
             grids += [grid] if (grid := newest_grid(run)) else []
-        except OSError as error:
+        except (OSError, errors.UserError) as error:
             notes.append(f"the grid of {run.name} cannot be read: {error}")
     return {
         "title": f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}",

@@ -11,7 +11,6 @@ import os
 import pathlib
 import re
 import statistics
-import zipfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,9 +19,10 @@ import numpy as np
 import PIL.Image
 
 from jaxdog.config import systems
+from jaxdog.data import photos
 from jaxdog.memorizers import baselines
 from jaxdog.training import writers
-from jaxdog.utils import errors, files, plots
+from jaxdog.utils import archives, errors, files, plots
 
 NAME = "report.html"
 MAX_GRIDS = 6  # maximum number of grids per series, including the first and the last
@@ -304,18 +304,20 @@ def submission(path: pathlib.Path) -> Record | None:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            n = min(len(names), NUM_SUBMITTED)
-            shown = [names[i * len(names) // n] for i in range(n)]
-            images = [np.asarray(PIL.Image.open(io.BytesIO(archive.read(name)))) for name in shown]
-            sheet = jpeg_uri(plots.grid(np.stack(images), columns=10)) if images else None
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        with archives.open_zip(path) as archive:
+            entries = archive.infolist()
+            n = min(len(entries), NUM_SUBMITTED)
+            shown = [archives.read(archive, entries[i * len(entries) // n]) for i in range(n)]
+        images = [photos.decode(data, max_pixels=photos.MAX_PIXELS // NUM_SUBMITTED) for data in shown]
+        if len({image.shape for image in images}) > 1:
+            raise errors.UserError("its images have several sizes")
+        sheet = jpeg_uri(plots.grid(np.stack(images), columns=10)) if images else None
+    except (errors.UserError, OSError) as error:
         return {"error": f"images.zip cannot be read: {error}"}
     megabytes = f"{path.stat().st_size / 1e6:.1f} MB"
     return {
         "error": None,
-        "count": len(names),
+        "count": len(entries),
         "shown": n,
         "bytes": megabytes,
         "sha256": sha256,
@@ -334,8 +336,15 @@ def gif_uri(path: pathlib.Path) -> str:
 
 
 def jpeg_uri(image: pathlib.Path | np.ndarray) -> str:
-    """An image file or array, uint8 [h, w, 3], as a JPEG data URI, which is smaller than PNG."""
-    opened = PIL.Image.fromarray(image) if isinstance(image, np.ndarray) else PIL.Image.open(image)
+    """An image file or array, uint8 [h, w, 3], as a JPEG data URI, which is smaller than PNG.
+
+    Raises errors.UserError if the file is damaged.
+    """
+    if not isinstance(image, np.ndarray):
+        try:
+            image = photos.decode(image.read_bytes())
+        except photos.BrokenPhotoError as error:
+            raise errors.UserError(f"{image} is damaged ({error}): delete it, or write it again") from error
     buffer = io.BytesIO()
-    opened.convert("RGB").save(buffer, format="JPEG", quality=88)
+    PIL.Image.fromarray(image).save(buffer, format="JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

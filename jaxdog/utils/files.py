@@ -11,9 +11,26 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 
+from jaxdog.utils import errors
+
 # Raised by zipfile for files that are damaged, encrypted or use an unknown compression method.
 DAMAGED = (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, KeyError, EOFError, OSError, RuntimeError)
 STALE_SECONDS = 3600  # an older temporary file is from a process that was killed
+
+
+@contextlib.contextmanager
+def guard(raised: type[OSError], what: str = "") -> Iterator[None]:
+    """Raises `raised` in place of whatever a decoder raises in the block on damaged or malicious bytes.
+
+    Decoders raise nearly everything: struct.error, TypeError, RuntimeError, LookupError. Errors that jaxdog
+    itself raises pass unchanged, and so does MemoryError, which says more about the machine.
+    """
+    try:
+        yield
+    except (errors.UserError, raised, MemoryError):
+        raise
+    except Exception as error:
+        raise raised(f"{what}{type(error).__name__}: {error}") from error
 
 
 @contextlib.contextmanager

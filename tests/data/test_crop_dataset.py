@@ -104,12 +104,45 @@ def test_a_broken_photo_is_skipped_listed_and_remembered(tmp_path, caplog):
     assert crop_dataset.load(listed(0), corner, "corner", tmp_path).broken == made.broken
 
 
-def test_more_than_one_percent_broken_is_an_error_with_the_first_few(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"2 of the 150 photos of listed are broken, more than 1%; the first: 7.jpg: photo"
-    ):
-        crop_dataset.load(listed(150, broken=(7, 90)), corner, "corner", tmp_path)
+def test_few_broken_photos_are_left_out_of_small_and_of_large_sets():
+    counts = {1: 0, 2: 0, 3: 1, 10: 4, 11: 5, 38: 5, 500: 5, 600: 6, 20_580: 205, 38_000: 380}
+    assert {n: crop_dataset.max_broken(n) for n in counts} == counts
+
+
+def test_more_broken_photos_are_an_error_with_the_first_few(tmp_path):
+    assert len(crop_dataset.load(listed(38, broken=(3, 5, 7, 9, 11)), corner, "corner", None).broken) == 5
+    message = (
+        r"6 of the 38 photos of listed are broken, more than the 5 that are skipped; the first: 3.jpg: ph"
+    )
+    with pytest.raises(ValueError, match=message):
+        crop_dataset.load(listed(38, broken=(3, 5, 7, 9, 11, 30)), corner, "corner", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_left_out_of_a_photo_is_named_also_from_the_cache(tmp_path, caplog):
+    source = listed(7)
+    noted = [photo._replace(notes=("left out: box (9, 9, 3, 3)",)) for photo in source.photos[:2]]
+
+    def only_of_noise_1(photo, boxes):
+        return corner(photo, boxes) if len(boxes) == 2 else []
+
+    for photos_ in ([*noted, *source.photos[2:]], []):
+        caplog.clear()
+        made = crop_dataset.load(source._replace(photos=photos_), only_of_noise_1, "some", tmp_path)
+        assert made.notes == (
+            "0.jpg: left out: box (9, 9, 3, 3)",
+            "1.jpg: left out: box (9, 9, 3, 3)",
+            "the recipe makes no crop of 4 photos, such as 0.jpg",
+        )
+        assert all(note in caplog.text for note in made.notes)
+
+
+def test_pixels_out_of_proportion_to_the_bytes_are_not_decoded(monkeypatch):
+    monkeypatch.setattr(crop_dataset, "FREE_PIXELS", 3000)  # a photo has 600
+    assert len(crop_dataset.load(listed(7), corner, "corner", None).image) == 10  # not files
+    assert len(crop_dataset.load(listed(7)._replace(num_bytes=30), corner, "corner", None).image) == 10
+    with pytest.raises(ValueError, match="have more than 3,000 pixels, but only 10 bytes"):
+        crop_dataset.load(listed(7)._replace(num_bytes=10), corner, "corner", None)
 
 
 def test_a_mistake_in_a_recipe_is_not_a_broken_photo(tmp_path):

@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 from jaxdog.data import crop_dataset, crop_recipes, image_files, photos
+from jaxdog.utils import archives
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), np.uint8)
 
@@ -88,13 +89,9 @@ def test_a_zip_that_would_fill_the_memory_is_not_extracted(tmp_path, monkeypatch
     with pytest.raises(ValueError, match="would extract to 2,097,152 bytes, .* times its size; the limits"):
         read(image_files.source(bomb))
     many = write_zip(tmp_path / "many.zip", {f"{i}.png": b"" for i in range(4)})
-    monkeypatch.setattr(image_files, "MAX_ENTRIES", 3)
+    monkeypatch.setattr(archives, "MAX_FILES", 3)
     with pytest.raises(ValueError, match="many.zip would extract to 4 files and 0 bytes; the limits are 3"):
         image_files.source(many)
-    monkeypatch.undo()
-    monkeypatch.setattr(image_files, "MAX_PIXELS", 100)
-    with pytest.raises(ValueError, match="12 x 12 pixels, the limit is 100"):
-        read(image_files.source(write_zip(tmp_path / "wide.zip", {"a.png": encoded(IMAGES[0])})))
 
 
 def test_names_that_climb_out_of_a_zip_write_nothing(tmp_path):
@@ -151,9 +148,9 @@ def test_what_is_not_a_collection_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="a.txt is not a collection of images. Accepted"):
         image_files.source(tmp_path / "a.txt")
     (tmp_path / "b.zip").write_text("dogs")
-    with pytest.raises(ValueError, match="b.zip is damaged or not a zip file"):
+    with pytest.raises(ValueError, match="b.zip is not a complete zip file"):
         image_files.source(tmp_path / "b.zip")
-    with pytest.raises(ValueError, match="has no images .*; its files: a.txt"):
+    with pytest.raises(ValueError, match=r"c.zip has no photos: .*left out as .txt files: 1 \(a.txt\)"):
         image_files.source(write_zip(tmp_path / "c.zip", {"a.txt": b""}))
     np.save(tmp_path / "o.npy", np.array([object()]), allow_pickle=True)
     with pytest.raises(ValueError, match="o.npy cannot be read as images: .*objects"):

@@ -1,0 +1,252 @@
+"""The files of a folder or a zip: which are photos, of which classes, and what is left out.
+
+The rules are the same for both, so that a zip is read as the folder that it unpacks to.
+"""
+
+import os
+import pathlib
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from jaxdog.data import photos
+from jaxdog.utils import archives, errors
+
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp"),
+    *(".avif", ".bmp", ".gif", ".tif", ".tiff"),
+)
+HEIC = (".heic", ".heif")
+HIDDEN, LINK, SPECIAL, CLOSED = "hidden", "link", "special", "closed"
+KINDS = {  # kind of an entry that is never read -> what it is called
+    HIDDEN: "hidden files or folders",
+    LINK: "links to nowhere or to a folder that they are in",
+    SPECIAL: "devices, pipes, sockets or links in a zip",
+    CLOSED: "folders that cannot be opened",
+}
+
+
+class File(NamedTuple):
+    """A visible file in a folder or a zip."""
+
+    name: str  # its path below the folder, with /
+    stamp: Any  # changes with the file: part of a source's key
+    num_bytes: int
+    read: Callable[[], bytes]  # raises OSError
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders of the path, and the file's own name."""
+        return tuple(self.name.split("/"))
+
+
+class Files(NamedTuple):
+    """The content of a folder or a zip."""
+
+    name: str  # of the folder, or of the zip without its extension
+    files: tuple[File, ...]  # ordered as in folders that are sorted by name
+    skipped: dict[str, list[str]]  # one of KINDS -> names of entries that are never read
+    num_bytes: int  # on disk
+
+    @property
+    def photos(self) -> tuple[File, ...]:
+        """The files whose extension is that of a photo."""
+        return tuple(file for file in self.files if extension(file.name) in EXTENSIONS)
+
+
+class Classes(NamedTuple):
+    """Photos and their classes."""
+
+    class_names: tuple[str, ...]
+    labels: tuple[int, ...]  # of each photo
+
+
+# ------------------------------------------------------------------------------------- names
+
+
+def printable(name: str) -> str:
+    """A file name as text: bytes that are not UTF-8 and control characters become escapes such as \\udce9."""
+    odd = {c for c in name if unicodedata.category(c) in ("Cc", "Cs")}
+    return "".join(c.encode("unicode_escape").decode() if c in odd else c for c in name)
+
+
+def extension(name: str) -> str:
+    """The part after the last dot of a file's name, with the dot, in lower case; "" if there is none."""
+    before, _, last = name.rpartition("/")[2].rpartition(".")
+    return f".{last.lower()}" if before and last else ""
+
+
+def stem(name: str, extensions: Sequence[str]) -> str:
+    """A file's name without its folders, and without its extension if that is one of `extensions`."""
+    name, found = name.rpartition("/")[2], extension(name)
+    return name[: -len(found)] if found in extensions else name
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is ignored."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+# ------------------------------------------------------------------------------------- folders
+
+
+def of_folder(root: pathlib.Path) -> Files:
+    """The files of a folder and of the folders in it; links are followed.
+
+    Raises errors.UserError if the path is not valid UTF-8, or there are more than archives.MAX_FILES files.
+    """
+    if printable(os.fspath(root)) != os.fspath(root):
+        raise errors.UserError(
+            f"the path {printable(os.fspath(root))} has bytes that are not UTF-8, or control characters: "
+            "rename its folders"
+        )
+    found: list[File] = []
+    skipped: dict[str, list[str]] = {}
+    _walk(root, "", frozenset(), found, skipped)
+    found.sort(key=lambda file: file.parts)
+    return Files(root.resolve().name, tuple(found), skipped, sum(file.num_bytes for file in found))
+
+
+def _walk(
+    path: str | os.PathLike[str],
+    prefix: str,
+    above: frozenset[tuple[int, int]],
+    found: list[File],
+    skipped: dict[str, list[str]],
+) -> None:
+    """Adds the content of a folder; `above` identifies the folders that it is in."""
+
+    def skip(kind: str, name: str) -> None:
+        skipped.setdefault(kind, []).append(name)
+
+    try:
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        here = os.stat(path)
+    except OSError:
+        if not prefix:
+            raise
+        return skip(CLOSED, prefix[:-1])
+    above = above | {(here.st_dev, here.st_ino)}
+    for entry in entries:
+        name = prefix + printable(entry.name)
+        if is_hidden(entry.name):
+            skip(HIDDEN, name)
+            continue
+        try:
+            status = os.stat(entry.path)
+        except OSError:
+            skip(LINK, name)
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            if entry.is_symlink() and (status.st_dev, status.st_ino) in above:
+                skip(LINK, name)
+            else:
+                _walk(entry.path, f"{name}/", above, found, skipped)
+        elif not stat.S_ISREG(status.st_mode):
+            skip(SPECIAL, name)
+        else:
+            stamp, read = (status.st_size, status.st_mtime_ns), partial(_read_file, entry.path)
+            found.append(File(name, stamp, status.st_size, read))
+            if len(found) > archives.MAX_FILES:
+                raise errors.UserError(f"{path} has more files than the limit of {archives.MAX_FILES:,}")
+
+
+def _read_file(path: str) -> bytes:
+    """The bytes of a file; raises BrokenPhotoError above the limit, or OSError."""
+    with open(path, "rb") as file:
+        data = file.read(archives.MAX_FILE_BYTES + 1)
+    if len(data) > archives.MAX_FILE_BYTES:
+        raise photos.BrokenPhotoError(f"it has more than {archives.MAX_FILE_BYTES:,} bytes, the limit")
+    return data
+
+
+# ------------------------------------------------------------------------------------- zips
+
+
+def of_zip(path: pathlib.Path) -> Files:
+    """The files in a zip, of which nothing is extracted to disk; names in it are never used as paths.
+
+    Of several files of one name the last counts, as when they are extracted.
+
+    Raises:
+      FileNotFoundError: the path does not exist.
+      errors.UserError: it is not a zip, is damaged, or malicious.
+    """
+    archive = archives.open_zip(path)
+    found: dict[str, File] = {}
+    skipped: dict[str, dict[str, None]] = {}
+    for entry in archive.infolist():
+        name = entry.filename.replace("\\", "/") if entry.create_system == 0 else entry.filename  # 0: Windows
+        parts = [printable(part) for part in name.split("/") if part not in ("", ".", "..")]
+        hidden = next((i for i, part in enumerate(parts) if is_hidden(part)), None)
+        if hidden is not None:
+            skipped.setdefault(HIDDEN, {})["/".join(parts[: hidden + 1])] = None
+        elif not parts or entry.is_dir():
+            continue
+        elif (mode := entry.external_attr >> 16) and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            skipped.setdefault(SPECIAL, {})["/".join(parts)] = None
+        else:
+            stamp, read = (entry.CRC, entry.file_size), partial(archives.read, archive, entry)
+            found["/".join(parts)] = File("/".join(parts), stamp, entry.file_size, read)
+    ordered = tuple(sorted(found.values(), key=lambda file: file.parts))
+    names = {kind: sorted(of_kind) for kind, of_kind in skipped.items()}
+    return Files(path.stem, ordered, names, path.stat().st_size)
+
+
+# ------------------------------------------------------------------------------------- rules
+
+
+def classes(listed: Files, photos: Sequence[File], where: str) -> Classes:
+    """The classes of photos: the folders that hold them.
+
+    Folders that hold only one folder are skipped. Then either all photos are in the folder itself and have
+    one class, named after it, or each folder with photos is a class, whatever folders it has.
+
+    Args:
+      listed: the folder or zip.
+      photos: its photos, in its order.
+      where: its path, for the error.
+
+    Raises errors.UserError if some photos are in the folder itself and others in class folders.
+    """
+    paths = [photo.parts for photo in photos]
+    depth = 0
+    while min(map(len, paths)) > depth + 2 and len({path[depth] for path in paths}) == 1:
+        depth += 1
+    names = sorted({path[depth] for path in paths if len(path) > depth + 1})
+    flat = [path[-1] for path in paths if len(path) == depth + 1]
+    if flat and names:
+        raise errors.UserError(
+            f"{where} has {len(flat)} photos ({some(flat)}) next to {len(names)} class folders "
+            f"({some(names)}), so the class of these photos is unclear. Move them into a class folder, or "
+            "move the class folders elsewhere."
+        )
+    if flat:
+        return Classes((printable(listed.name),), (0,) * len(paths))
+    index = {name: i for i, name in enumerate(names)}
+    return Classes(tuple(names), tuple(index[path[depth]] for path in paths))
+
+
+def notes(listed: Files) -> tuple[str, ...]:
+    """A line for each kind of entries that are left out, with their number and some of their names."""
+    kinds = {KINDS[kind]: names for kind, names in sorted(listed.skipped.items())}
+    for file in listed.files:
+        found = extension(file.name)
+        if found not in EXTENSIONS:
+            kind = f"{found} files" if found else "files without an extension"
+            kinds.setdefault(kind, []).append(file.name)
+    return tuple(left_out(kind, names) for kind, names in kinds.items() if names)
+
+
+def left_out(kind: str, names: Sequence[str]) -> str:
+    """A note about what is left out: its number, kind and some names."""
+    hint = f"; {photos.HEIC_HINT}" if kind.startswith(HEIC) else ""
+    return f"left out as {kind}: {len(names):,} ({some(names)}){hint}"
+
+
+def some(names: Iterable[str], limit: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
