@@ -115,7 +115,9 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Imag
             what = f"a HEIC image: {HEIC_HINT}" if heic else "not an image in a format that is read here"
             raise BrokenPhotoError(f"{type(error).__name__}: it is {what}") from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise BrokenPhotoError(f"{error}; the limit is {max_pixels:,}") from error
+            raise BrokenPhotoError(
+                f"it has too many pixels ({error}); the limit is {max_pixels:,}"
+            ) from error
         with image:
             _check_size(image, max_pixels)
             yield image

@@ -1,5 +1,6 @@
 """Sheets of images: truncation, classes, nearest training photos; and the frames of a run's timelapse."""
 
+import logging
 import os
 import pathlib
 import re
@@ -12,11 +13,14 @@ import PIL.Image
 from jax.sharding import Mesh
 
 from jaxdog import types
+from jaxdog.data import photos
 from jaxdog.evaluation import copies
 from jaxdog.metrics import copy_search
 from jaxdog.render import decoding
 from jaxdog.systems import sampling
 from jaxdog.utils import errors, plots
+
+log = logging.getLogger("jaxdog")
 
 Z_TRUNCATIONS = (0.0, 2.0, 1.0, 0.5, 0.25)  # largest |z|; 0: no truncation
 W_TRUNCATIONS = (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -159,7 +163,7 @@ def timelapse(
       rows: only the first rows of images are kept.
       columns: images in a row of the grids.
 
-    Returns None if there are fewer than 2 such grids.
+    Returns None if there are fewer than 2 such grids. Grids that cannot be read are left out.
     """
     pattern = re.compile(re.escape(name) + r"_(\d+)\.png")
     found = {
@@ -171,8 +175,13 @@ def timelapse(
     spaced = np.unique(np.linspace(0, len(steps) - 1, max_frames).round().astype(int))
     grids = []
     for i in spaced:
-        with PIL.Image.open(found[steps[i]]) as image:
-            grids.append(image.convert("RGB"))
+        path = found[steps[i]]
+        try:
+            grids.append(PIL.Image.fromarray(photos.decode(path.read_bytes())))
+        except OSError as error:
+            log.warning("%s is left out of the timelapse: %s", path, error)
+    if len(grids) < 2:
+        return None
     w, h = max(grid.size for grid in grids)
     resized = [np.asarray(grid.resize((w, h), PIL.Image.Resampling.NEAREST)) for grid in grids]
     return np.stack(resized)[:, : rows * (w // columns)]

@@ -1,10 +1,15 @@
+import ast
 import io
+import pathlib
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from jaxdog.data import photos
+from jaxdog.utils import errors
 from tests.data.drawn_photos import noise
 
 
@@ -58,6 +63,42 @@ def test_transparency_lies_over_white():
     assert (clear[:, 0] == 255).all() and (clear[:, 1:] == 40).all()
 
 
+def png(values: np.ndarray, depth: int, color_type: int, transparent: tuple[int, ...]) -> bytes:
+    """A PNG [h, w] or [h, w, 3] of `depth` bits whose color `transparent` is transparent."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    h, w = values.shape[:2]
+    bits = ((values[..., None] >> np.arange(depth)[::-1]) & 1).astype(np.uint8).reshape(h, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits)
+    header = struct.pack(">IIBBBBB", w, h, depth, color_type, 0, 0, 0)
+    clear = struct.pack(f">{len(transparent)}H", *transparent)
+    parts = ((b"IHDR", header), (b"tRNS", clear), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_a_transparent_gray_is_white_at_every_depth(depth):
+    low, high = 0, 2**depth - 1
+    got = photos.decode(png(np.array([[low, high]]), depth, 0, (low,)))
+    np.testing.assert_array_equal(got, [[[255] * 3, [255] * 3]])
+    got = photos.decode(png(np.array([[low, high]]), depth, 0, (high,)))
+    np.testing.assert_array_equal(got, [[[0] * 3, [255] * 3]])
+
+
+def test_a_transparent_color_is_white_at_every_depth():
+    for depth in (8, 16):
+        colors = np.array([[[0x12, 0x34, 0x56], [0x65, 0x43, 0x21]]]) * {8: 1, 16: 257}[depth]
+        got = photos.decode(png(colors, depth, 2, tuple(colors[0, 0].tolist())))
+        np.testing.assert_array_equal(got, [[[255] * 3, [0x65, 0x43, 0x21]]])
+
+
+def test_floats_are_refused_as_their_range_is_unknown():
+    with pytest.raises(photos.BrokenPhotoError, match="its pixels are floats, whose range is unknown"):
+        photos.decode(encode(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF"))
+
+
 def test_sixteen_bit_gray_is_scaled_to_eight():
     gray = np.array([[0, 256 * 100, 65535]], np.uint16)
     got = photos.decode(encode(Image.fromarray(gray), "PNG"))
@@ -80,3 +121,107 @@ def test_errors_of_broken_photos_give_the_reason():
             photos.decode(data)
     with pytest.raises(photos.BrokenPhotoError, match="it is not an image in a format"):
         photos.image_size(b"not an image")
+
+
+# ------------------------------------------------------------------ what Pillow reads, and what not
+
+
+@pytest.mark.parametrize("file_format", photos.FORMATS)
+def test_every_format_is_read(file_format):
+    flat = np.full((16, 16, 3), (90, 120, 200), np.uint8)
+    got = photos.decode(encode(Image.fromarray(flat), file_format))
+    assert np.abs(got.astype(int) - flat).max() <= 4
+
+
+def test_formats_that_start_programs_are_never_tried():
+    image = Image.new("RGB", (8, 8))
+    for file_format in ("EPS", "PDF", "ICO", "PPM", "TGA", "JPEG2000"):
+        with pytest.raises(photos.BrokenPhotoError, match="it is not an image in a format that is read here"):
+            photos.decode(encode(image, file_format))
+    heic = b"\0\0\0\x18ftypheic" + bytes(40)
+    with pytest.raises(photos.BrokenPhotoError, match="it is a HEIC image: convert it to JPEG"):
+        photos.decode(heic)
+
+
+def test_image_files_are_opened_in_one_place_only():
+    """`Image.open` would guess the format from the content, and try EPS with Ghostscript."""
+    root = pathlib.Path(photos.__file__).parents[1]
+    calls = [
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "open" and "Image" in ast.unparse(node.value)
+    ]
+    assert calls == ["data/photos.py"]
+
+
+def test_whatever_a_decoder_raises_costs_one_photo(monkeypatch):
+    data = encode(Image.fromarray(pixels()), "PNG")
+    for error in (
+        struct.error,
+        AttributeError,
+        TypeError,
+        RuntimeError,
+        LookupError,
+        ZeroDivisionError,
+        OverflowError,
+    ):
+
+        def load(self, error=error):
+            raise error("odd")
+
+        monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+        with pytest.raises(photos.BrokenPhotoError, match=f"{error.__name__}: odd"):
+            photos.decode(data)
+    for error in (MemoryError, KeyboardInterrupt, errors.UserError):
+
+        def fail(self, error=error):
+            raise error("stop")
+
+        monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+        with pytest.raises(error):
+            photos.decode(data)
+
+
+def bad_exif(orientation: int | None) -> bytes:
+    """EXIF data with a rational of no bytes, or with garbage behind the tag of the orientation."""
+    tags = [(0x0112, 3, 1, orientation or 1), (0x011A, 5, 1, 0xFFFFFFF0), (0x8769, 4, 1, 0xFFFFFF00)]
+    rows = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + rows
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "exif", [bad_exif(6), bad_exif(6)[:40], bad_exif(None), b"Exif\0\0" + bytes(99), b"Exif\0\0II*"]
+)
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_damaged_tags_cost_nothing(exif, file_format):
+    image = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
+    got = photos.decode(encode(image, file_format, exif=exif), upright=True)
+    assert got.shape == ((30, 20, 3) if exif in (bad_exif(6), bad_exif(6)[:40]) else (20, 30, 3))
+
+
+# ------------------------------------------------------------------ limits
+
+
+def big_tile() -> bytes:
+    """A TIFF of 16 x 16 pixels whose only tile has 24,000 x 24,000."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    packed = zlib.compress(bytes(100))
+    shorts = {258: 8, 259: 8, 262: 1, 277: 1}
+    longs = {256: 16, 257: 16, 322: 24_000, 323: 24_000, 324: 8, 325: len(packed)}
+    for tag, value in {**shorts, **longs}.items():
+        info.tagtype[tag] = 3 if tag in shorts else 4
+        info[tag] = value
+    directory = info.tobytes(8 + len(packed))
+    return b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + directory
+
+
+def test_images_with_too_many_pixels_are_not_decoded(monkeypatch):
+    wide = encode(Image.new("1", (12_000, 8_000)), "TIFF", compression="group4")  # 3 kB
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "load", lambda self: pytest.fail("it was decoded"))
+    for data in (wide, big_tile()):
+        with pytest.raises(photos.BrokenPhotoError, match="pixels.*the limit is 89,000,000"):
+            photos.decode(data)
+    with pytest.raises(photos.BrokenPhotoError, match="it has 20 x 30 pixels, the limit is 599"):
+        photos.decode(encode(Image.fromarray(pixels()), "PNG"), max_pixels=599)

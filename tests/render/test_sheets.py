@@ -107,7 +107,7 @@ def test_pairs_lie_beside_each_other():
     assert sheets.pair_sheet(pairs[:1], gap=0).shape == (8, 16, 3)
 
 
-def test_a_timelapse_has_the_grids_in_order(tmp_path):
+def test_a_timelapse_has_the_grids_in_order(tmp_path, caplog):
     def save(step, size, color):
         grid = plots.grid(np.full((40, size, size, 3), color, np.uint8), 10)
         PIL.Image.fromarray(grid).save(tmp_path / f"grid_{step}.png")
@@ -121,3 +121,6 @@ def test_a_timelapse_has_the_grids_in_order(tmp_path):
     frames = sheets.timelapse(tmp_path, rows=3)
     assert frames.shape == (4, 24, 80, 3) and frames[:, 0, 0, 0].tolist() == [1, 2, 3, 4]
     assert sheets.timelapse(tmp_path, max_frames=2)[:, 0, 0, 0].tolist() == [1, 4]
+    (tmp_path / "grid_1000.png").write_bytes(b"\x89PNG")
+    assert sheets.timelapse(tmp_path)[:, 0, 0, 0].tolist() == [1, 3, 4]
+    assert "grid_1000.png is left out of the timelapse: UnidentifiedImageError" in caplog.text
