@@ -58,7 +58,8 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
         **result.scores,
         **({"per_class": result.per_class} if result.per_class else {}),
     }
-    warnings = list(result.warnings)
+    warnings = [*result.warnings, *omissions("real", real_side.source, reference.count)]
+    warnings += omissions("generated", fake_side.source, generated.count)
     if "copies" in options.metrics:
         if images is None or real_side.source is None:
             warnings.append(f"no copies: {metric_table.NEEDS['images']}")
@@ -94,6 +95,17 @@ def _open(images: Images) -> Side:
     if path.suffix == ".npz" and path.is_file() and features.is_features_file(path):
         return Side(None, features.load(path))
     return Side(image_files.source(images), None)
+
+
+def omissions(side: str, source: photos.Source | None, count: int) -> list[str]:
+    """What is left out of a side whose `count` images are scored, as warnings; [] for features."""
+    if source is None:
+        return []
+    lines = [f"{side} images {note}" for note in source.notes]
+    missing = len(source.photos) - count
+    if missing:
+        lines.append(f"{side} images left out as broken: {missing:,} of {len(source.photos):,} (see the log)")
+    return lines
 
 
 def _features(

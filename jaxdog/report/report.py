@@ -27,6 +27,7 @@ from jaxdog.utils import archives, errors, files, plots
 NAME = "report.html"
 MAX_GRIDS = 6  # maximum number of grids per series, including the first and the last
 NUM_SUBMITTED = 100  # maximum number of images of images.zip to show
+MAX_SHOWN_PIXELS = 2048 * 2048  # of each
 
 MEDIA = "media"  # folder of a run with the images of `render.media`
 INTERPOLATION, TIMELAPSE = "interpolation.gif", "timelapse.gif"
@@ -308,7 +309,7 @@ def submission(path: pathlib.Path) -> Record | None:
             entries = archive.infolist()
             n = min(len(entries), NUM_SUBMITTED)
             shown = [archives.read(archive, entries[i * len(entries) // n]) for i in range(n)]
-        images = [photos.decode(data, max_pixels=photos.MAX_PIXELS // NUM_SUBMITTED) for data in shown]
+        images = [photos.decode(data, max_pixels=MAX_SHOWN_PIXELS) for data in shown]
         if len({image.shape for image in images}) > 1:
             raise errors.UserError("its images have several sizes")
         sheet = jpeg_uri(plots.grid(np.stack(images), columns=10)) if images else None

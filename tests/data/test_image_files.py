@@ -94,6 +94,26 @@ def test_a_zip_that_would_fill_the_memory_is_not_extracted(tmp_path, monkeypatch
         image_files.source(many)
 
 
+def test_arrays_that_would_fill_the_memory_are_not_read(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", images=IMAGES)
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        data = archive.read("images.npy")
+    huge = data.replace(b"(5, 12, 12, 3), }" + b" " * 12, b"(5" + b"0" * 12 + b", 12, 12, 3), }")
+    assert len(huge) == len(data)
+    with pytest.raises(
+        ValueError, match=r"h.npz cannot be read as images: its header says \(50+, 12, 12, 3\)"
+    ):
+        image_files.source(write_zip(tmp_path / "h.npz", {"images.npy": huge}))
+    np.savez_compressed(tmp_path / "z.npz", images=np.zeros((1000, 64, 64, 3), np.uint8))
+    with pytest.raises(
+        ValueError, match="would extract to 12,288,128 bytes, .* times its size; the limits are 17,"
+    ):
+        image_files.source(tmp_path / "z.npz")
+    monkeypatch.setattr(photos, "MAX_PIXELS", 100)
+    with pytest.raises(ValueError, match="its images have 12 x 12 pixels; the limit is 100"):
+        image_files.source(tmp_path / "a.npz")
+
+
 def test_names_that_climb_out_of_a_zip_write_nothing(tmp_path):
     inner = tmp_path / "in"
     inner.mkdir()

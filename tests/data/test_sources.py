@@ -265,6 +265,72 @@ def test_kaggle_pairs_photos_with_annotations(competition):
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<a><bndbox><xmin>1e999</xmin><ymin>0</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></a>",
+        "<a><bndbox><xmin>nan</xmin><ymin>0</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></a>",
+        '<?xml version="1.0" encoding="klingon"?><a/>',
+        '<?xml version="1.0" encoding="utf-7"?><a/>',
+        "<a><bndbox/></a>",
+        "",
+    ],
+)
+def test_a_bad_annotation_costs_one_photo(competition, text):
+    folder, _ = competition
+    note = folder / "Annotation" / "n02085620-Chihuahua" / "n02085620_10"
+    note.write_text(text)
+    source = sources.kaggle(folder)
+    with pytest.raises(photos.BrokenPhotoError, match="annotation n02085620-Chihuahua/n02085620_10: "):
+        source.photos[0].read()
+    made = crop_dataset.load(source, lambda p, b: crop_recipes.squash(p, b, size=8), "small", None)
+    assert len(made.image) == 11 and made.broken[0].startswith("n02085620_10.jpg: annotation")
+
+
+def test_boxes_without_area_are_left_out_by_name(competition):
+    folder, drawn = competition
+    note, image = folder / "Annotation" / "n02085620-Chihuahua" / "n02085620_10", drawn[0].read()
+    note.write_bytes(voc("n02085620_10", image, [(9, 1, 3, 8), (1, 2, 5, 6), (2, 3, 9, 3), (900, 0, 999, 9)]))
+    photo = sources.kaggle(folder).photos[0]
+    assert photo.boxes == ((1, 2, 5, 6),)
+    assert [note.partition(",")[0] for note in photo.notes] == ["left out: box (9"] + [
+        f"left out: box ({x}" for x in (2, 900)
+    ]
+    note.write_bytes(voc("n02085620_10", image, [(9, 1, 3, 8)]))
+    with pytest.raises(photos.BrokenPhotoError, match=r"box \(9, 1, 3, 8\), which is empty or outside"):
+        sources.kaggle(folder).photos[0].read()
+
+
+def test_kaggle_pairs_by_the_whole_name(tmp_path):
+    image = np.zeros((20, 30, 3), np.uint8)
+    boxes = {"p0": (0, 0, 4, 4), "p0.1": (1, 1, 5, 5), "2019.05.01": (2, 2, 6, 6), "x": (3, 3, 7, 7)}
+    for name in ("p0.jpg", "p0.1.jpg", "2019.05.01.jpg", "x.png", "x.jpg", "._p0.jpg"):
+        write(tmp_path / "all-dogs" / name, image)
+    write(tmp_path / "all-dogs" / "other.heic", image)
+    (tmp_path / "Annotation" / "pug").mkdir(parents=True)
+    (tmp_path / "Annotation" / ".svn").mkdir()
+    (tmp_path / "Annotation" / ".svn" / "p0").write_bytes(b"")
+    (tmp_path / "Annotation" / "loose").write_bytes(b"")
+    for i, (name, box) in enumerate(boxes.items()):
+        suffix = ".xml" if i == 3 else ""
+        (tmp_path / "Annotation" / "pug" / f"{name}{suffix}").write_bytes(voc(name, image, [box]))
+    (tmp_path / "Annotation" / "pug" / "x").write_bytes(b"")
+    source = sources.kaggle(tmp_path)
+    assert source.class_names == ("pug",)
+    found = {photo.name: photo.boxes for photo in source.photos if photo.name[0] != "x"}
+    assert found == {f"{name}.jpg": (box,) for name, box in boxes.items() if name != "x"}
+    assert source.notes[:3] == (
+        "left out as photos whose name another photo has: 1 (x.png)",
+        "left out as annotations that are not in the folder of a breed: 1 (loose)",
+        "left out as annotations of a photo that another one describes: 1 (pug/x.xml)",
+    )
+    assert source.notes[3:] == (
+        "left out as hidden files or folders: 1 (._p0.jpg)",
+        f"left out as .heic files: 1 (other.heic); {photos.HEIC_HINT}",
+        "left out as hidden files or folders: 1 (.svn)",
+    )
+
+
 def test_kaggle_nested_as_on_kaggle(competition):
     folder, _ = competition
     key = sources.kaggle(folder).key

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxdog.cli import options, scoring
-from jaxdog.data import cropping
+from jaxdog.data import cropping, photos
 from jaxdog.evaluation import score_files, score_options
 from jaxdog.metrics import features, metric_table
 from tests.data.test_image_files import encoded, write_zip
@@ -47,6 +47,16 @@ def found(place: pathlib.Path) -> dict:
         in done.stdout
     )
     return scores
+
+
+def test_what_is_left_out_is_among_the_warnings():
+    source = photos.Source("x", ("a",), [None] * 3, ("left out as .heic files: 1 (a.heic)",))  # type: ignore
+    assert score_files.omissions("real", source, 2) == [
+        "real images left out as .heic files: 1 (a.heic)",
+        "real images left out as broken: 1 of 3 (see the log)",
+    ]
+    assert score_files.omissions("real", source._replace(notes=()), 3) == []
+    assert score_files.omissions("real", None, 3) == []
 
 
 @pytest.mark.long

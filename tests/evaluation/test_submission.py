@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from jaxdog.evaluation import submission
+from tests.utils import test_archives
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 64, 64, 3), dtype=np.uint8)
 
@@ -124,6 +125,8 @@ GOOD = encoded(IMAGES[0])
         ([("a.png", GOOD), ("b.png", GOOD[:3000])], "b.png cannot be read as a PNG image"),
         ([("a.png", GOOD), ("b.png", b"dog")], "b.png cannot be read as a PNG image"),
         ([("a.png", GOOD), ("more/", b"")], "more/ cannot be read as a PNG image"),
+        ([("a.png", GOOD), ("b.png", encoded(IMAGES[1], "EPS"))], "b.png cannot be read as a PNG image"),
+        ([("a.png", GOOD), ("b.png", b"\x89PNG" + GOOD[9:])], "b.png cannot be read as a PNG image"),
     ],
 )
 def test_each_rule_names_the_file(tmp_path, files, message):
@@ -166,3 +169,18 @@ def test_png_bytes_are_compressed():
     assert len(flat) < 64 * 64 * 3 / 20 and zlib.crc32(flat) == zlib.crc32(
         submission._png(np.zeros((64, 64, 3), np.uint8))
     )
+
+
+def test_zips_that_would_fill_the_memory_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", GOOD)
+        archive.writestr("b.png", bytes(64 << 20))
+    with pytest.raises(
+        submission.SubmissionError, match="would extract to 67,108,864 bytes, .* times its size"
+    ):
+        submission.check_zip(tmp_path / "images.zip", count=2)
+    test_archives.overlapping(tmp_path / "images.zip", 3)
+    with pytest.raises(
+        submission.SubmissionError, match="but its files take 30,000: it is damaged, or made to fi"
+    ):
+        submission.check_zip(tmp_path / "images.zip", count=3)

@@ -1,6 +1,7 @@
 """The page shows the results in the workdir, is self-contained, and is also written for unfinished runs."""
 
 import html.parser
+import io
 import json
 import zipfile
 
@@ -269,6 +270,25 @@ def test_a_damaged_zip_is_reported_not_fatal(tmp_path):
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr("00000.png", b"not an image")
     assert "images.zip cannot be read" in Page(report.write(tmp_path)).text
+
+
+def test_a_malicious_images_zip_is_an_error_on_the_page(tmp_path):
+    def page(name: str, data: bytes) -> str:
+        with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(name, data)
+        return Page(report.write(tmp_path)).text
+
+    def encoded(size: tuple[int, int], form: str) -> bytes:
+        buffer = io.BytesIO()
+        PIL.Image.new("RGB", size).save(buffer, form)
+        return buffer.getvalue()
+
+    assert "images.zip cannot be read: UnidentifiedImageError: it is not" in page(
+        "a.png", encoded((9, 9), "EPS")
+    )
+    assert "it has 2100 x 2000 pixels, the limit is 4,194,304" in page("a.png", encoded((2000, 2100), "PNG"))
+    assert "images.zip cannot be read: it would extract to" in page("a.png", bytes(64 << 20))
+    assert "cannot be read" not in page("a.png", encoded((9, 9), "PNG"))
 
 
 def test_a_missing_folder_is_an_error(tmp_path):
