@@ -9,6 +9,7 @@ import ml_collections
 from jaxdog import types
 from jaxdog.config import registry, schema, sections, systems
 from jaxdog.data import crop_dataset, photos, select, sources, toy
+from jaxdog.metrics import fid
 from jaxdog.utils import errors
 
 Config = ml_collections.ConfigDict
@@ -16,7 +17,8 @@ LEAST = {  # the least values of numbers with which nothing could be trained oth
     **dict.fromkeys(("generator.channels", "discriminator.channels", "system.latent_dim"), 1),
     **dict.fromkeys(("system.batch_size", "system.num_d_steps", "system.grad_accumulation_steps"), 1),
     "system.g_step_groups": 1,
-    **dict.fromkeys(("train.steps", "eval.samples", "eval.batch_size", "submit.images"), 1),
+    **dict.fromkeys(("train.steps", "eval.batch_size"), 1),
+    **dict.fromkeys(("eval.samples", "submit.images"), 2),  # the least that has a covariance
     **dict.fromkeys(("train.max_hours", "train.grid_every", "eval.every_kimg"), 0),
 }
 SWEEPABLE = ("truncation", "method", "labels", "batch_stats", "postprocess", "ema_index")
@@ -62,7 +64,7 @@ def check(config: Config) -> schema.Experiment:
     check_steps(experiment.train, phases(experiment, classes(experiment.data)), experiment.checkpoint.every)
     recipe(experiment.data)
     select_crops(experiment.data)
-    _check_per_class(experiment)
+    _check_metrics(experiment)
     _check_sweep(experiment)
     _check_parallel(experiment)
     return experiment
@@ -115,8 +117,13 @@ def check_steps(
             )
 
 
-def _check_per_class(config: schema.Experiment) -> None:
-    """Raises ConfigError if eval.final has per_class and select changes the classes."""
+def _check_metrics(config: schema.Experiment) -> None:
+    """Raises ConfigError if eval.final has a metric for which there are too few images, or no classes."""
+    if "fid_infinity" in config.eval.final and config.submit.images < fid.INFINITY_IMAGES:
+        raise errors.ConfigError(
+            f"config.submit.images is {config.submit.images}, and config.eval.final has fid_infinity, which "
+            f"needs at least {fid.INFINITY_IMAGES}; leave fid_infinity out or sample more images"
+        )
     from_csv, classes = config.data.select.get("from_csv"), ""
     if from_csv is not None:
         sections.choose(

@@ -6,10 +6,39 @@ import pathlib
 from functools import partial
 
 from jaxdog.config import build, schema
-from jaxdog.data import crop_dataset, crop_recipes, dataset_info, photos
+from jaxdog.data import crop_dataset, crop_recipes, dataset_info, photos, select
 from jaxdog.utils import errors
 
 log = logging.getLogger("jaxdog")
+
+LEAST = 2  # photos of which scores can be computed
+
+
+def check_data(config: schema.Experiment, crops: crop_dataset.CropDataset) -> None:
+    """Raises ConfigError, which names the field, if the photos do not suffice for what the config asks.
+
+    Args:
+      config: the experiment.
+      crops: its training set.
+    """
+    photos_read = crop_dataset.readable(crops)
+    n, classes = len(photos_read), len(crops.class_names)
+    if n < LEAST:
+        raise errors.ConfigError(f"config.data names {n} readable photos; scores need at least {LEAST}")
+    every = config.data.select.get("hold_out", {}).get("every")
+    held_out = 0 if every is None else int(select.is_held_out(photos_read, every).sum())
+    if every is not None and held_out < LEAST:
+        raise errors.ConfigError(
+            f"config.data.select.hold_out.every is {every}, which holds out {held_out} of {n} photos; scores "
+            f"against held-out photos need at least {LEAST}: every must be at most {n // LEAST}"
+            + ("" if n // LEAST > 1 else ", so leave hold_out out or add photos")
+        )
+    exclude = config.sample.exclude_classes
+    if not set(range(classes)) - set(exclude) or not set(exclude) <= set(range(classes)):
+        raise errors.ConfigError(
+            f"config.sample.exclude_classes is {exclude}; the photos have classes 0 to {classes - 1}, and "
+            "one must be left"
+        )
 
 
 class PhotoReader:
@@ -58,6 +87,7 @@ class PhotoReader:
         crops = build.select_crops(data)(self._load(build.recipe(data)))
         for line in source.notes:
             log.warning("%s", line)
+        check_data(self.config, crops)
         counts = len(crops.image), len(source.photos), len(crops.class_names)
         log.info("%d crops of %d photos, %d classes", *counts)
         return crops

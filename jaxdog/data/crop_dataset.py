@@ -52,6 +52,19 @@ def subset(crops: CropDataset, rows: np.ndarray) -> CropDataset:
     return crops._replace(**{name: None if x is None else x[rows] for name, x in arrays.items()})
 
 
+def readable(crops: CropDataset) -> np.ndarray:
+    """int [k], the indices into `names` of the photos that could be read, whether or not they have crops."""
+    broken = iter([*crops.broken, ""])
+    line = next(broken)
+    found = []
+    for i, name in enumerate(crops.names):
+        if line.startswith(f"{name}: "):  # broken photos are in the order of `names`
+            line = next(broken)
+        else:
+            found.append(i)
+    return np.asarray(found, int)
+
+
 def load(
     source: photos.Source,
     recipe: photos.Recipe,

@@ -72,6 +72,15 @@ def printable(name: str) -> str:
     return "".join(c.encode("unicode_escape").decode() if c in odd else c for c in name)
 
 
+def check_path(path: pathlib.Path) -> None:
+    """Raises errors.UserError for a path that cannot be written into logs, tables and reports as it is."""
+    if printable(os.fspath(path)) != os.fspath(path):
+        raise errors.UserError(
+            f"the path {printable(os.fspath(path))} has bytes that are not UTF-8, or control characters: "
+            "rename its folders or the file"
+        )
+
+
 def extension(name: str) -> str:
     """The part after the last dot of a file's name, with the dot, in lower case; "" if there is none."""
     before, _, last = name.rpartition("/")[2].rpartition(".")
@@ -95,13 +104,9 @@ def is_hidden(name: str) -> bool:
 def of_folder(root: pathlib.Path) -> Files:
     """The files of a folder and of the folders in it; links are followed.
 
-    Raises errors.UserError if the path is not valid UTF-8, or there are more than archives.MAX_FILES files.
+    Raises errors.UserError for paths of `check_path`, or for more than archives.MAX_FILES files.
     """
-    if printable(os.fspath(root)) != os.fspath(root):
-        raise errors.UserError(
-            f"the path {printable(os.fspath(root))} has bytes that are not UTF-8, or control characters: "
-            "rename its folders"
-        )
+    check_path(root)
     found: list[File] = []
     skipped: dict[str, list[str]] = {}
     _walk(root, "", frozenset(), found, skipped)
@@ -172,8 +177,9 @@ def of_zip(path: pathlib.Path) -> Files:
 
     Raises:
       FileNotFoundError: the path does not exist.
-      errors.UserError: it is not a zip, is damaged, or malicious.
+      errors.UserError: it is not a zip, is damaged, or malicious, or for paths of `check_path`.
     """
+    check_path(path)
     archive = archives.open_zip(path)
     found: dict[str, File] = {}
     skipped: dict[str, dict[str, None]] = {}

@@ -20,6 +20,7 @@ from jaxdog.utils import errors
 Array = jax.Array
 
 HIGHEST = lax.Precision.HIGHEST
+INFINITY_IMAGES = 20  # of which FID-infinity can be computed, at least
 
 
 class Factor(NamedTuple):
@@ -104,8 +105,8 @@ def extrapolate(
     10, where the bias is less linear (see `r2`). The bias of the real side remains.
     """
     n = len(fake)
-    if n < 20:
-        raise errors.UserError(f"FID-infinity needs at least 20 images, not {n}")
+    if n < INFINITY_IMAGES:
+        raise errors.UserError(f"FID-infinity needs at least {INFINITY_IMAGES} images, not {n}")
     low = smallest if n >= 2 * smallest else max(n // 10, 2)
     sizes = jnp.asarray(np.unique(np.linspace(low, n, points).astype(np.int32)))
 

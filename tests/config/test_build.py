@@ -60,6 +60,8 @@ def test_every_config_says_what_it_is_and_refuses_unknown_variants(path: pathlib
     [
         ("system.batch_size", 0, "config.system.batch_size is 0, and must be at least 1"),
         ("generator.channels", -3, "config.generator.channels is -3, and must be at least 1"),
+        ("submit.images", 1, "config.submit.images is 1, and must be at least 2"),
+        ("eval.samples", 1, "config.eval.samples is 1, and must be at least 2"),
         ("train.max_hours", -1.0, "config.train.max_hours is -1.0, and must be at least 0"),
         (
             "trian",
@@ -116,6 +118,17 @@ def test_every_config_says_what_it_is_and_refuses_unknown_variants(path: pathlib
 def test_a_wrong_field_is_named_with_its_choices(path: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build.check(changed(path, value))
+
+
+def test_metrics_need_images() -> None:
+    fields = changed("eval.final", ("mifid", "fid_infinity"))
+    fields.submit.images = 19
+    with pytest.raises(
+        errors.ConfigError, match="config.submit.images is 19, .* fid_infinity, which needs at least 20"
+    ):
+        build.check(fields)
+    fields.submit.images = 20
+    build.check(fields)
 
 
 def test_an_int_is_good_where_a_float_is_asked() -> None:

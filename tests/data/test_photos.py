@@ -80,16 +80,22 @@ def png(values: np.ndarray, depth: int, color_type: int, transparent: tuple[int,
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 def test_a_transparent_gray_is_white_at_every_depth(depth):
-    low, high = 0, 2**depth - 1
-    got = photos.decode(png(np.array([[low, high]]), depth, 0, (low,)))
-    np.testing.assert_array_equal(got, [[[255] * 3, [255] * 3]])
-    got = photos.decode(png(np.array([[low, high]]), depth, 0, (high,)))
-    np.testing.assert_array_equal(got, [[[0] * 3, [255] * 3]])
+    low, mid, high = (
+        0,
+        (2**depth - 1) // 3,
+        2**depth - 1,
+    )  # 0, 85 and 255 with 8 bits, but 0, 0 and 255 with 1
+    shown = {low: 0, mid: mid * 255 // high, high: 255}
+    for clear in (low, mid, high):
+        got = photos.decode(png(np.array([[low, mid, high]]), depth, 0, (clear,)))
+        want = [255 if value == clear else shown[value] for value in (low, mid, high)]
+        np.testing.assert_array_equal(got, np.repeat(np.array(want)[None, :, None], 3, axis=2))
 
 
 def test_a_transparent_color_is_white_at_every_depth():
     for depth in (8, 16):
-        colors = np.array([[[0x12, 0x34, 0x56], [0x65, 0x43, 0x21]]]) * {8: 1, 16: 257}[depth]
+        colors = np.array([[[0x12, 0x34, 0x56], [0x65, 0x43, 0x21]]])
+        colors = colors if depth == 8 else 256 * colors + 0x99
         got = photos.decode(png(colors, depth, 2, tuple(colors[0, 0].tolist())))
         np.testing.assert_array_equal(got, [[[255] * 3, [0x65, 0x43, 0x21]]])
 
