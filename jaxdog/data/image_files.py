@@ -30,7 +30,7 @@ def source(path: str | os.PathLike[str]) -> photos.Source:
 
     Raises:
       FileNotFoundError: the path does not exist.
-      errors.UserError: it is not a collection of images, is damaged, or exceeds the limits above.
+      errors.UserError: it is not a collection of images, is damaged, or exceeds the limits of `archives`.
     """
     name = os.fspath(path)
     if name.partition(":")[0] == "tfds":

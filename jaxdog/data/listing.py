@@ -7,7 +7,7 @@ import os
 import pathlib
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -104,58 +104,68 @@ def is_hidden(name: str) -> bool:
 def of_folder(root: pathlib.Path) -> Files:
     """The files of a folder and of the folders in it; links are followed.
 
-    Raises errors.UserError for paths of `check_path`, or for more than archives.MAX_FILES files.
+    Raises errors.UserError for paths of `check_path`, or for more than archives.MAX_FILES entries.
     """
     check_path(root)
     found: list[File] = []
     skipped: dict[str, list[str]] = {}
-    _walk(root, "", frozenset(), found, skipped)
+    here = os.stat(root)
+    waiting = [_Folder(os.fspath(root), "", frozenset({(here.st_dev, here.st_ino)}))]
+    number = 0
+    while waiting:
+        folder = waiting.pop()
+        for name, entry in _entries(folder, skipped):
+            number += 1
+            if number > archives.MAX_FILES:
+                raise errors.UserError(
+                    f"{root} has more files and folders than the limit of {archives.MAX_FILES:,}"
+                )
+            kind, status = _kind(entry, folder)
+            if kind:
+                skipped.setdefault(kind, []).append(name)
+            elif stat.S_ISDIR(status.st_mode):
+                here = (status.st_dev, status.st_ino)
+                waiting.append(_Folder(entry.path, f"{name}/", folder.ids | {here}))
+            else:
+                stamp, read = (status.st_size, status.st_mtime_ns), partial(_read_file, entry.path)
+                found.append(File(name, stamp, status.st_size, read))
     found.sort(key=lambda file: file.parts)
+    skipped = {kind: sorted(names) for kind, names in skipped.items()}
     return Files(root.resolve().name, tuple(found), skipped, sum(file.num_bytes for file in found))
 
 
-def _walk(
-    path: str | os.PathLike[str],
-    prefix: str,
-    above: frozenset[tuple[int, int]],
-    found: list[File],
-    skipped: dict[str, list[str]],
-) -> None:
-    """Adds the content of a folder; `above` identifies the folders that it is in."""
+class _Folder(NamedTuple):
+    """A folder whose content is not listed yet."""
 
-    def skip(kind: str, name: str) -> None:
-        skipped.setdefault(kind, []).append(name)
+    path: str
+    prefix: str  # of names in it
+    ids: frozenset[tuple[int, int]]  # (device, inode) of it and of the folders that it is in
 
+
+def _entries(folder: _Folder, skipped: dict[str, list[str]]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The entries of a folder and their names; a folder that cannot be opened is skipped."""
     try:
-        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-        here = os.stat(path)
+        with os.scandir(folder.path) as entries:
+            for entry in entries:
+                yield folder.prefix + printable(entry.name), entry
     except OSError:
-        if not prefix:
+        if not folder.prefix:
             raise
-        return skip(CLOSED, prefix[:-1])
-    above = above | {(here.st_dev, here.st_ino)}
-    for entry in entries:
-        name = prefix + printable(entry.name)
-        if is_hidden(entry.name):
-            skip(HIDDEN, name)
-            continue
-        try:
-            status = os.stat(entry.path)
-        except OSError:
-            skip(LINK, name)
-            continue
-        if stat.S_ISDIR(status.st_mode):
-            if entry.is_symlink() and (status.st_dev, status.st_ino) in above:
-                skip(LINK, name)
-            else:
-                _walk(entry.path, f"{name}/", above, found, skipped)
-        elif not stat.S_ISREG(status.st_mode):
-            skip(SPECIAL, name)
-        else:
-            stamp, read = (status.st_size, status.st_mtime_ns), partial(_read_file, entry.path)
-            found.append(File(name, stamp, status.st_size, read))
-            if len(found) > archives.MAX_FILES:
-                raise errors.UserError(f"{path} has more files than the limit of {archives.MAX_FILES:,}")
+        skipped.setdefault(CLOSED, []).append(folder.prefix[:-1])
+
+
+def _kind(entry: os.DirEntry[str], folder: _Folder) -> tuple[str, os.stat_result]:
+    """One of KINDS if an entry is not read, else "", and what it or the target of its link is."""
+    nothing = os.stat_result([0] * 10)
+    if is_hidden(entry.name):
+        return HIDDEN, nothing
+    try:
+        status = os.stat(entry.path)
+    except OSError:
+        return LINK, nothing
+    if stat.S_ISDIR(status.st_mode):
+        return LINK if (status.st_dev, status.st_ino) in folder.ids else "", status
+    return "" if stat.S_ISREG(status.st_mode) else SPECIAL, status
 
 
 def _read_file(path: str) -> bytes:

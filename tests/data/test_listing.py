@@ -1,8 +1,10 @@
 """The rules about files, which are the same for folders and for zips."""
 
+import inspect
 import os
 import pathlib
 import stat
+import sys
 import warnings
 import zipfile
 
@@ -172,8 +174,28 @@ def test_huge_files_and_huge_numbers_of_files_are_limited(tmp_path, monkeypatch)
     with pytest.raises(photos.BrokenPhotoError, match="it has more than 3 bytes, the limit"):
         image_files.source(root).photos[0].read()
     monkeypatch.setattr(archives, "MAX_FILES", 1)
-    with pytest.raises(errors.UserError, match="has more files than the limit of 1"):
+    with pytest.raises(errors.UserError, match="has more files and folders than the limit of 1"):
         image_files.source(root)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_links_that_multiply_and_deep_folders_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_FILES", 5000)
+    for i in range(40):
+        (tmp_path / "many" / str(i)).mkdir(parents=True)
+        for name in "ab":
+            (tmp_path / "many" / str(i) / name).symlink_to(f"../{i + 1}")
+    with pytest.raises(errors.UserError, match="has more files and folders than the limit of 5,000"):
+        listing.of_folder(tmp_path / "many")
+    deep = tmp_path / "deep" / "/".join("d" * 200)
+    deep.mkdir(parents=True)
+    (deep / "a.jpg").touch()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 100)
+    try:
+        assert len(listing.of_folder(tmp_path / "deep").files) == 1
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 @pytest.mark.parametrize(
