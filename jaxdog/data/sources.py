@@ -320,7 +320,8 @@ def of_files(listed: listing.Files, where: pathlib.Path, kind: str, name: str) -
             found[i].name, labels[i], (), functools.partial(_read_upright, found[i]), found[i].num_bytes
         )
 
-    key = f"{kind}-{name}-{_digest([[(file.name, *file.stamp) for file in found], list(class_names)])}"
+    digest = _digest([[(file.name, *file.stamp) for file in found], list(class_names)])
+    key = f"{kind}-{listing.printable(name)}-{digest}"
     return photos.Source(key, class_names, Lazy(len(found), photo), notes, listed.num_bytes)
 
 

@@ -149,7 +149,7 @@ def test_zips_are_read_as_they_would_be_extracted(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt" or os.uname().sysname == "Darwin", reason="names must be UTF-8 there")
-def test_names_that_are_not_utf8_are_carried_as_escapes(tmp_path):
+def test_names_that_are_not_utf8_are_carried_as_escapes(tmp_path, monkeypatch):
     folder = os.fsencode(tmp_path / "dogs") + b"/caf\xe9"
     os.makedirs(folder)
     for name in (b"\xff.jpg", b"line\nbreak.jpg"):
@@ -165,6 +165,9 @@ def test_names_that_are_not_utf8_are_carried_as_escapes(tmp_path):
         source.photos[0].read()
     with pytest.raises(errors.UserError, match=r"the path .*caf\\udce9 has bytes that are not UTF-8"):
         image_files.source(os.fsdecode(folder))
+    monkeypatch.chdir(os.fsdecode(folder))
+    source = image_files.source(".")
+    assert source.class_names == ("caf\\udce9",) and source.key.startswith("folder-caf\\udce9-")
 
 
 def test_huge_files_and_huge_numbers_of_files_are_limited(tmp_path, monkeypatch):
