@@ -107,7 +107,7 @@ def test_mistakes_are_one_paragraph(place, tmp_path):
     command = [sys.executable, "-m", "jaxdog.score", "--real", str(place / "real")]
     done = subprocess.run([*command, "--fake", str(tmp_path / "empty.zip")], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "jaxdog: " in done.stderr and "has no images" in done.stderr
+    assert "jaxdog: " in done.stderr and "has no photos" in done.stderr
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "or --real and --fake" in done.stderr
 
