@@ -6,6 +6,7 @@ of the photos. Photos are read for training, to search for copies, and if these 
 
 import functools
 import logging
+import math
 import pathlib
 from collections.abc import Callable
 from functools import partial
@@ -292,7 +293,7 @@ def record_scores(
     row |= {"cheat": True} if build.cheat(run.config) else {}
     writer.scores(step, row)
     names = features.metric_names(scores["weights_kind"])
-    main = ", ".join(f"{name} {scores[name]:.3f}" for name in names if name in scores)
+    main = ", ".join(f"{name} {scores[name]:.3f}" for name in names if scores.get(name) is not None)
     log.info("step %d, %d samples: %s", step, scores["samples"], main or "no distances requested")
     for warning in scores["warnings"] if final else ():
         log.info("  note: %s", warning)
@@ -330,7 +331,7 @@ def eval_interval(run: Run) -> int:
 
 
 def _evaluate(run: Run, writer: writers.Writer, phase: types.Phase, state: Any, step: int) -> float:
-    """The score that selects the best checkpoint; also writes a line of scores.jsonl."""
+    """The score that selects the best checkpoint, NaN if undefined; also writes a line of scores.jsonl."""
     config = run.config
     option = SamplingOption(config.sample, phase, state)
     key = train_step.key_for(config.seed, train_step.EVALUATE)
@@ -339,7 +340,8 @@ def _evaluate(run: Run, writer: writers.Writer, phase: types.Phase, state: Any, 
     scores = run.evaluator().score_system(phase.system, state, key, label, batch_size=size)
     record_scores(run, writer, step, scores, config.sample, final=False)
     names = features.metric_names(scores["weights_kind"])._asdict()
-    return scores[sections.choose(names, config.eval.best, "config.eval.best")]
+    score = scores[sections.choose(names, config.eval.best, "config.eval.best")]
+    return math.nan if score is None else score
 
 
 def _place_data(run: Run) -> batches.Data:

@@ -17,7 +17,7 @@ import jax
 from jaxdog import runs, types
 from jaxdog.config import build
 from jaxdog.metrics import features
-from jaxdog.training import train_step, writers
+from jaxdog.training import checkpoint, train_step, writers
 from jaxdog.utils import files
 
 log = logging.getLogger("jaxdog")
@@ -68,11 +68,15 @@ def best_option(run: runs.Run, option: runs.SamplingOption, step: int, start: bo
 def load_best(run: runs.Run, step: int) -> dict[str, Any] | None:
     """The result of `find_best` for the checkpoint at `step`; None if it has not run with this sweep."""
     path = run.folder / writers.SWEEP
-    table: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"step": None}
-    if table["step"] != step:
+    try:
+        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        same = [row["setting"] for row in table["options"]] == combinations(run.config.sample.sweep)
+        return table["best"] if same and table["step"] == step else None
+    except FileNotFoundError:
         return None
-    same = [row["setting"] for row in table["options"]] == combinations(run.config.sample.sweep)
-    return table["best"] if same else None
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s is damaged and not used (%s: %s)", path, type(error).__name__, error)
+        return None
 
 
 def find_best(run: runs.Run, option: runs.SamplingOption, step: int) -> dict[str, Any]:
@@ -97,13 +101,13 @@ def find_best(run: runs.Run, option: runs.SamplingOption, step: int) -> dict[str
         system = candidate.phase.system
         scores = run.evaluator().score_system(system, candidate.state, key, label, batch_size=size)
         name = features.metric_names(scores["weights_kind"])._asdict()[config.eval.best]
-        log.info("%s: %s %.3f", _describe(setting), name, scores[name])
+        log.info("%s: %s %s", _describe(setting), name, scores[name])
         rows.append({"setting": setting, **scores, "seconds": time.monotonic() - start})
-    best = min(rows, key=lambda row: row[name])["setting"]
+    best = min(rows, key=lambda row: checkpoint.sort_key(row[name]))["setting"]
     log.info("best of %d sampling options for step %d: %s", len(rows), step, _describe(best))
     if jax.process_index() == 0:
         table = {"step": step, "metric": name, "best": best, "options": rows}
-        files.write_text(run.folder / writers.SWEEP, json.dumps(table, indent=1) + "\n")
+        files.write_text(run.folder / writers.SWEEP, json.dumps(writers.to_json(table), indent=1) + "\n")
     return best
 
 

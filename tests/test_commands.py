@@ -36,7 +36,7 @@ def test_config_json_is_written_atomically(tmp_path: pathlib.Path, monkeypatch: 
     assert [child.name for child in tmp_path.iterdir()] == ["config.json"]
 
 
-@pytest.mark.parametrize("measured", [{}, {"random_precision": 0.5}])
+@pytest.mark.parametrize("measured", [{}, {"random_precision": 0.5}, {"random_mifid": None}])
 def test_a_run_may_end_without_distances(
     measured: dict[str, float], tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:

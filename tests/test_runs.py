@@ -1,6 +1,8 @@
 """Runs: what the folder keeps of the photos, checkpoints by score, age or step."""
 
+import math
 import pathlib
+import types
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from configs import toy as config_file
 from jaxdog import runs
 from jaxdog.config import build, photo_reader, schema
 from jaxdog.data import dataset_info, photos, sources
+from jaxdog.metrics import features
 from jaxdog.utils import errors
 
 INFO = dataset_info.DatasetInfo(("x", "y"), (2, 2), 4, 4, "folder-1", "squash", (32, 32, 3))
@@ -96,3 +99,15 @@ def test_stanford_dogs_are_downloaded_for_training_only(
     data = schema.Data(crop={}, select={}, source="tfds")
     with pytest.raises(errors.MissingFileError, match="stanford_dogs does not exist"):
         build.source(data, prepare=False)
+
+
+def test_an_undefined_score_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = build.check(config_file.get_config("test"))
+    name = features.metric_names("random")._asdict()[checked.eval.best]
+    scores = {"weights_kind": "random", name: None}
+    evaluator = types.SimpleNamespace(score_system=lambda *_, **__: scores)
+    run = run_in(pathlib.Path(), evaluator=lambda: evaluator)
+    for skipped in ("record_scores", "labels", "batch_size"):
+        monkeypatch.setattr(runs, skipped, lambda *_, **__: None)
+    phase: Any = types.SimpleNamespace(system=None)
+    assert math.isnan(runs._evaluate(run, None, phase, None, 4))  # pyright: ignore[reportArgumentType]

@@ -1,6 +1,7 @@
 """Sampling sweeps: the combinations, the state that each samples from, and the choice of the best."""
 
 import json
+import logging
 import pathlib
 from typing import Any
 
@@ -94,6 +95,29 @@ def test_the_best_ema_is_sampled_from(tmp_path: pathlib.Path, state: Any, target
     assert sampling_sweep.load_best(run, 50) is None  # of another checkpoint
     other = make_run(tmp_path, fake, **{"sample.sweep": {"ema_index": (0, 1)}})
     assert sampling_sweep.load_best(other, 40) is None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), None])
+def test_a_score_that_is_undefined_is_not_the_best(
+    tmp_path: pathlib.Path, state: Any, monkeypatch: pytest.MonkeyPatch, bad: float | None
+) -> None:
+    fake, scores = FakeEvaluator(0.0), iter([bad, 3.0, 2.0])
+    score = lambda *_, **__: {"weights_kind": "random", "random_fid768": next(scores)}  # noqa: E731
+    monkeypatch.setattr(fake, "score_system", score)
+    run = make_run(tmp_path, fake, **{"sample.sweep": {"ema_index": (0, 1, 2)}})
+    assert sampling_sweep.find_best(run, option_of(run, state), step=8) == {"ema_index": 2}
+    table = json.loads((tmp_path / writers.SWEEP).read_text(), parse_constant=pytest.fail)
+    assert table["options"][0]["random_fid768"] is None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"step": 8', b"\xff\x00", b"[]", b'{"step": 8, "options": [1]}'])
+def test_a_damaged_sweep_is_not_used(
+    tmp_path: pathlib.Path, content: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
+    (tmp_path / writers.SWEEP).write_bytes(content)
+    assert sampling_sweep.load_best(make_run(tmp_path, FakeEvaluator(0.0)), 8) is None
+    assert "sweep.json is damaged and not used" in caplog.text
 
 
 def test_images_may_be_postprocessed_in_several_ways(tmp_path: pathlib.Path, state: Any) -> None:

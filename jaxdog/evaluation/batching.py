@@ -7,6 +7,8 @@ import jax
 import numpy as np
 import tqdm
 
+from jaxdog.utils import interrupts
+
 
 def padded_batches(n: int, batch_size: int) -> Iterator[np.ndarray]:
     """Row indices 0 .. n-1, [batch_size] int32 each; the last batch is padded with row n-1."""
@@ -34,10 +36,14 @@ def map_batches(
 
 
 def collect(parts: Iterator[Any], n: int, progress: str = "") -> Any:
-    """The first n rows of `parts`, trees of arrays [b, ...] on the devices, as arrays on the host."""
+    """The first n rows of `parts`, trees of arrays [b, ...] on the devices, as arrays on the host.
+
+    Raises interrupts.Interrupted if a signal asks a training to stop.
+    """
     host_parts = []
     with progress_bar(n, progress) as bar:
         for part in parts:
+            interrupts.check()
             host_parts.append(jax.tree.map(np.asarray, part))
             bar.update(min(len(jax.tree.leaves(host_parts[-1])[0]), n - bar.n))
     return jax.tree.map(lambda *x: np.concatenate(x)[:n], *host_parts)

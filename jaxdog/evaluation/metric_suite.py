@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from jaxdog import sharding
 from jaxdog.metrics import comparison, features, metric_table
-from jaxdog.utils import errors
+from jaxdog.utils import errors, interrupts
 
 FULL_RANK_SAMPLES = 2048  # with fewer images the covariance of 2,048 features is singular
 T = TypeVar("T")
@@ -71,6 +71,7 @@ class MetricSuite:
             if not metric_table.available(metric.needs, real, fake):
                 compared.warn(f"no {name}: {metric_table.NEEDS[metric.needs]}")
                 continue
+            interrupts.check()
             (per_class if metric.of_each_class else scores).update(metric.scores(compared))
         return Result(scores, per_class, tuple(compared.warnings))
 

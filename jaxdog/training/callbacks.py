@@ -95,6 +95,10 @@ class TensorBoard(Callback):
 
         return SummaryWriter(str(self._folder), purge_step=self._purge_step, flush_secs=10)
 
+    def purge(self, step: int) -> None:
+        """Hides the events of earlier sessions from `step` on; before the first event of this one."""
+        self._purge_step = step
+
     def on_log(self, step: int, scalars: Mapping[str, Any]) -> None:
         for name, value in numbers(scalars).items():
             self._board.add_scalar(name, value, step)
@@ -134,9 +138,11 @@ class WandB(Callback):
         defaults = {"name": folder.resolve().name, "config": dict(config), "resume": "allow"}
         if "id" not in self._init:
             path = folder / WANDB_ID
-            if not path.exists():
-                files.write_text(path, uuid.uuid4().hex[:8] + "\n")
-            defaults["id"] = path.read_text(encoding="utf-8").strip()
+            name = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
+            if not name.isalnum():  # missing, or damaged
+                name = uuid.uuid4().hex[:8]
+                files.write_text(path, name + "\n")
+            defaults["id"] = name
         self.run = self._wandb.init(**{**defaults, **self._init})
         self.run.define_metric("*", step_metric="step")  # a resumed run may log a step again
 

@@ -1,7 +1,7 @@
 """The training loop: trains the phases in order and runs periodic hooks.
 
     train           phases -> executions of k steps -> hooks
-    _Session.hooks  sample grid, evaluation (with rollback) and checkpoint, each at its own interval
+    _Session.hooks  checkpoint, sample grid and evaluation (with rollback), each at its own interval
     train_step.py   batch i, and `system.step` compiled (gradients, optimizer, EMA: `systems`)
     rollback.py     restores the best checkpoint after a collapse
     progress.py     log lines and training time
@@ -13,8 +13,7 @@ The host reads the scalars of an execution only after it has launched the next o
 
 import contextlib
 import itertools
-import signal
-import threading
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from jaxdog.config import build, schema
 from jaxdog.data import batches, host_loader
 from jaxdog.systems import sampling
 from jaxdog.training import checkpoint, progress, rollback, train_step, writers
-from jaxdog.utils import errors, plots
+from jaxdog.utils import errors, interrupts, plots
 
 
 class TrainSetup(NamedTuple):
@@ -70,21 +69,22 @@ class TrainResult(NamedTuple):
 
 
 def train(setup: TrainSetup) -> TrainResult:
-    """Trains until the step or time limit, or a signal; resumes from the newest checkpoint.
+    """Trains until the step or time limit, or a signal; resumes from the newest whole checkpoint.
 
     Raises the exception of a callback once the checkpoint is on disk.
     """
     check(setup)
-    stop_signal = threading.Event()
-    session = _Session(setup, stop_signal)
-    with _set_on_signals(stop_signal), session.progress.bar:
-        start = 0
-        for phase in setup.phases:
-            if session.step < start + phase.steps and not session.stop_reason:
-                session.train_phase(phase, start)
-            start += phase.steps
-        session.progress.read(keep=0)
-    session.report_checkpoint(wait=True)
+    with interrupts.deferred(in_batches=jax.process_count() == 1) as stop:
+        session = _Session(setup, stop)
+        with session.progress.bar:
+            session.finish_evaluation()
+            start = 0
+            for phase in setup.phases:
+                if session.step < start + phase.steps and not session.stop_reason:
+                    session.train_phase(phase, start)
+                start += phase.steps
+            session.progress.read(keep=0)
+        session.report_checkpoint(wait=True)
     reason = session.stop_reason or "steps"
     if _any_process(setup.writer.failure is not None):
         reason = "callback"
@@ -114,14 +114,15 @@ class _Hook(NamedTuple):
 class _Session:
     """Training in one process, from the newest checkpoint or from scratch."""
 
-    def __init__(self, setup: TrainSetup, stop_signal: threading.Event):
+    def __init__(self, setup: TrainSetup, stop: interrupts.Stop):
         self.setup = setup
         self.step, self.state, seconds = _resume(setup)
         self.stop_reason = ""  # that of TrainResult once training should stop early
-        self._stop_signal = stop_signal
+        self._saved = self.step  # of the newest checkpoint, which may not be complete yet
+        self._stop = stop
+        self._stop.nothing_to_lose = self._is_saved
         self._last_step = sum(phase.steps for phase in setup.phases)
         self._hours = _broadcast_from_first_process(seconds / 3600.0)
-        self._score: float | None = None  # the current state's, if it was just evaluated
         self._unreported: int | None = None  # step of the last checkpoint, until the writer knows of it
         self.progress = progress.Progress(
             setup.phases, setup.settings, setup.writer, self._last_checkpoint, self.step, seconds
@@ -153,7 +154,7 @@ class _Session:
             try:
                 self.progress.read(keep=1)
                 self.report_checkpoint()
-                self.stop_reason = self._why_stop()
+                self._set_stop_reason(self._why_stop())
                 self._run_hooks(hooks)
             except progress.NotFiniteError as error:
                 if not self._roll_back(phase, str(error)):
@@ -173,7 +174,7 @@ class _Session:
     def hooks(self, phase: types.Phase, functions: train_step.CompiledPhase) -> tuple[_Hook, ...]:
         """The hooks of a phase, in the order in which they run."""
         setup = self.setup
-        evaluate_every = 0 if setup.evaluate is None else setup.evaluate_every
+        evaluate_every = self._evaluate_every()
 
         def write_grid() -> None:
             key = train_step.key_for(setup.seed, train_step.LABELS)
@@ -181,24 +182,10 @@ class _Session:
             images = np.asarray(functions.sample_grid(self.state, label))
             setup.writer.image("grid", self.step, plots.grid(images, columns=10))
 
-        def evaluate() -> None:
-            assert setup.evaluate is not None
-            self._score = setup.evaluate(phase, self.state, self.step)
-            if self._guard.collapsed(self._score):
-                ratio = f"more than train.rollback_ratio = {setup.settings.rollback_ratio:g} times the best"
-                if self._roll_back(phase, f"the score of step {self.step}, {self._score:.3f}, is {ratio}"):
-                    self._score = None  # the score belongs to the discarded state
-
-        def save_checkpoint() -> None:
-            record = {"seconds": self.progress.seconds()}
-            self.report_checkpoint(wait=True)
-            setup.checkpoints.save(self.step, self.state, record, self._score)
-            self._unreported = self.step
-
-        return (
+        return (  # the checkpoint first: a signal may end the others, which take minutes
+            _Hook(self._save, (setup.checkpoint_every, evaluate_every), on_stop=True),
             _Hook(write_grid, (setup.settings.grid_every,), on_stop=True),
-            _Hook(evaluate, (evaluate_every,), on_stop=False),
-            _Hook(save_checkpoint, (setup.checkpoint_every, evaluate_every), on_stop=True),
+            _Hook(lambda: self._evaluate(phase), (evaluate_every,), on_stop=False),
         )
 
     def _run_hooks(self, hooks: Sequence[_Hook]) -> None:
@@ -206,10 +193,57 @@ class _Session:
         if not due:
             return
         self.progress.read(keep=0)  # raises NotFiniteError before such a state is saved
-        self._score = None
-        with self.progress.paused():
-            for hook in due:
+        with self._until_signal():
+            for hook in due if self.stop_reason != "signal" else ():
                 hook.action()
+                interrupts.check()
+        if self.stop_reason == "signal" and self._saved != self.step:
+            self._save()
+
+    def _save(self) -> None:
+        self.report_checkpoint(wait=True)
+        self.setup.checkpoints.save(self.step, self.state, {"seconds": self.progress.seconds()})
+        self._unreported = self._saved = self.step
+
+    @contextlib.contextmanager
+    def _until_signal(self) -> Iterator[None]:
+        """Work between two executions, which a signal ends; training then stops."""
+        with self.progress.paused():
+            try:
+                yield
+            except interrupts.Interrupted:
+                self._set_stop_reason("signal")
+
+    def _evaluate_every(self) -> int:
+        return 0 if self.setup.evaluate is None else self.setup.evaluate_every
+
+    def _evaluate(self, phase: types.Phase) -> None:
+        """Scores the current state, whose checkpoint has been saved, and rolls back if it has collapsed."""
+        assert self.setup.evaluate is not None
+        score = self.setup.evaluate(phase, self.state, self.step)
+        self.setup.checkpoints.set_score(self.step, score)
+        self._roll_back_if_collapsed(phase, score)
+
+    def _roll_back_if_collapsed(self, phase: types.Phase, score: float) -> None:
+        if self._guard.collapsed(score):
+            ratio = f"more than train.rollback_ratio = {self.setup.settings.rollback_ratio:g} times the best"
+            why = ratio if math.isfinite(score) else "not finite"
+            self._roll_back(phase, f"the score of step {self.step}, {score:.3f}, is {why}")
+
+    def finish_evaluation(self) -> None:
+        """Makes up for the evaluation and rollback after the last checkpoint if a session ended before."""
+        setup, step = self.setup, self.step
+        every = self._evaluate_every()
+        due = every > 0 and (step >= self._last_step or step % every == 0)
+        if not due or step not in setup.checkpoints.steps():
+            return
+        phase, score = setup.phases[train_step.phase_at(setup.phases, step)], setup.checkpoints.score(step)
+        with self._until_signal():
+            if score is None:
+                setup.writer.rewind(step, scored=step - 1)
+                self._evaluate(phase)
+            else:
+                self._roll_back_if_collapsed(phase, score)
 
     def report_checkpoint(self, wait: bool = False) -> None:
         """Passes the last checkpoint to the writer if it is complete; `wait`: waits until it is."""
@@ -223,6 +257,10 @@ class _Session:
     def _is_due(self, hook: _Hook) -> bool:
         at_end = self.step >= self._last_step or (hook.on_stop and bool(self.stop_reason))
         return any(n > 0 and (at_end or self.step % n == 0) for n in hook.every)
+
+    def _is_saved(self) -> bool:
+        """Whether the current state is on disk, or none was trained: a process that ends loses nothing."""
+        return self.step == self._saved and not self.setup.checkpoints.is_saving()
 
     def _roll_back(self, phase: types.Phase, reason: str) -> bool:
         """Replaces the state with that of the best checkpoint; returns whether it could."""
@@ -242,10 +280,13 @@ class _Session:
             return ""
         if _any_process(self.setup.writer.failure is not None):
             return "callback"
-        if _any_process(self._stop_signal.is_set()):
+        if _any_process(self._stop.asked.is_set()):
             return "signal"
         budget = settings.max_hours * 3600.0
         return "hours" if _any_process(0.0 < budget <= self.progress.seconds()) else ""
+
+    def _set_stop_reason(self, reason: str) -> None:
+        self.stop_reason, self._stop.seen = reason, reason == "signal"
 
     def _last_checkpoint(self) -> str:
         """A phrase for error messages: the last checkpoint and its folder."""
@@ -256,33 +297,15 @@ class _Session:
 
 
 def _resume(setup: TrainSetup) -> tuple[int, Any, float]:
-    """Step, state and training seconds of the newest checkpoint; 0, None and 0.0 if there is none."""
-    step = setup.checkpoints.latest()
-    if step is None:
+    """Step, state and training seconds of the newest whole checkpoint; 0, None and 0.0 if there is none."""
+    latest = setup.checkpoints.latest()
+    if latest is None:
         return 0, None, 0.0
-    state, record = setup.restore(step)
+    newest_first = reversed(setup.checkpoints.steps())
+    step, (state, record) = checkpoint.restore_first(setup.checkpoints, newest_first, setup.restore)
+    if step != latest:
+        setup.writer.rewind(step, scored=step)
     return step, state, record["seconds"]
-
-
-@contextlib.contextmanager
-def _set_on_signals(event: threading.Event) -> Iterator[None]:
-    """SIGTERM or Ctrl-C sets the event; a second Ctrl-C raises KeyboardInterrupt."""
-
-    def handle(number: int, frame: Any) -> None:
-        del frame
-        if event.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        event.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _any_process(flag: bool) -> bool:

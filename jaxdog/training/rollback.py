@@ -38,20 +38,18 @@ class RollbackGuard:
         self._rollbacks = 0
 
     def collapsed(self, score: float) -> bool:
-        """Whether `score` is more than `ratio` times the best."""
-        if self._ratio <= 0.0:
-            return False
-        self._checkpoints.wait()  # the score of a checkpoint is known once it is written
+        """Whether `score` is more than `ratio` times the best, or not finite."""
         best = self._checkpoints.best_score()
-        return best is not None and score > self._ratio * best
+        return self._ratio > 0.0 and best is not None and checkpoint.sort_key(score) > self._ratio * best
 
     def roll_back(self, phase: types.Phase, state: Any, reason: str) -> Any | None:
         """The state to continue from in place of `state`; None if no rollback is possible."""
         self._checkpoints.wait()
-        best = self._checkpoints.best() if self._checkpoints.best_score() is not None else None
-        allowed = self._ratio > 0.0 and self._rollbacks < MAX_ROLLBACKS
-        if not allowed or best is None or self._phases[train_step.phase_at(self._phases, best)] is not phase:
+        ranked, allowed = self._checkpoints.ranked(), self._ratio > 0.0 and self._rollbacks < MAX_ROLLBACKS
+        of_phase = [i for i in ranked if self._phases[train_step.phase_at(self._phases, i)] is phase]
+        if not allowed or not of_phase or of_phase[0] != ranked[0]:
             return None
+        best, restored = checkpoint.restore_first(self._checkpoints, of_phase, self._restore)
         self._rollbacks += 1
         log.warning("%s: rolling back to step %d at half the learning rates", reason, best)
-        return optimizers.rollback_state(self._restore(best), state, 0.5)
+        return optimizers.rollback_state(restored, state, 0.5)

@@ -26,30 +26,31 @@ GRIDS = "grids"
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a JSON-lines file; [] if there is no file. A last line truncated by a crash is ignored.
+    """The records of a JSON-lines file; [] if there is no file.
 
-    Raises UserError if any other line is not a JSON object.
+    A last line truncated by a crash is left out, and so are damaged lines, which a warning counts.
     """
     path = pathlib.Path(path)
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    records = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise errors.UserError("not an object")
-        except ValueError as error:
-            if any(later.strip() for later in lines[number:]):
-                raise errors.UserError(
-                    f"{path}: line {number} is not a JSON object: {line[:80]!r}"
-                ) from error
-            break
-        records.append(record)
-    return records
+    parsed = [_parse(line) for line in lines]
+    bad = [i for i, record in enumerate(parsed[:-1]) if record is None and lines[i].strip()]
+    if bad:
+        log.warning(
+            "%s: %d lines are damaged and left out; the first, line %d: %r",
+            path, len(bad), bad[0] + 1, lines[bad[0]][:80],
+        )  # fmt: skip
+    return [record for record in parsed if record is not None]
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """The JSON object in a line; None if it holds none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def to_json(value: Any) -> Any:
@@ -99,12 +100,20 @@ class Writer:
         workdir = pathlib.Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         purge = None if step is None else step + 1  # TensorBoard hides the lines that are removed
-        self._listeners = [_Files(workdir, step), callbacks.TensorBoard(workdir / "tensorboard", purge)]
+        self._files = _Files(workdir, step)
+        self._board = callbacks.TensorBoard(workdir / "tensorboard", purge)
+        self._listeners = [self._files, self._board]
         for listener in listeners:
             self._listeners.append(listener)
             self._call(listener, "on_start", workdir, config or {})
         if self.failure is not None:
             self.close()
+
+    def rewind(self, step: int, scored: int) -> None:
+        """Starts from `step` instead: removes lines of later steps, and scores of steps after `scored`."""
+        if self._listeners:
+            self._files.reopen(step, scored)
+            self._board.purge(step + 1)
 
     def __enter__(self) -> "Writer":
         return self
@@ -177,8 +186,13 @@ class _Files(callbacks.Callback):
     """Writes log.jsonl, scores.jsonl and grids/."""
 
     def __init__(self, workdir: pathlib.Path, step: int | None):
-        self._grids = workdir / GRIDS
+        self._workdir = workdir
         self._log, self._scores = _reopen(workdir / LOG, step), _reopen(workdir / SCORES, step)
+
+    def reopen(self, step: int, scored: int) -> None:
+        """Removes log lines after `step` and scores after `scored`."""
+        self.on_end()
+        self._log, self._scores = _reopen(self._workdir / LOG, step), _reopen(self._workdir / SCORES, scored)
 
     def on_log(self, step: int, scalars: Mapping[str, Any]) -> None:
         _write_line(self._log, {"step": step, **scalars})
@@ -187,8 +201,13 @@ class _Files(callbacks.Callback):
         _write_line(self._scores, {"step": step, **scores})
 
     def on_image(self, name: str, step: int, image: np.ndarray) -> None:
-        with files.atomic_path(self._grids / f"{name}_{step:08d}.png") as temporary:
+        with files.atomic_path(self._workdir / GRIDS / f"{name}_{step:08d}.png") as temporary:
             PIL.Image.fromarray(image).save(temporary, format="PNG")
+
+    def on_checkpoint(self, step: int, path: pathlib.Path) -> None:
+        """The lines up to a checkpoint are on disk when the checkpoint is."""
+        for file in (self._log, self._scores):
+            os.fsync(file.fileno())
 
     def on_end(self) -> None:
         with self._log, self._scores:  # closes both, even if one raises

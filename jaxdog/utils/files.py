@@ -73,3 +73,20 @@ def link_or_copy(source: str | os.PathLike, path: str | os.PathLike) -> None:
             os.link(source, temporary)
         except OSError:  # another file system, or one without links
             shutil.copyfile(source, temporary)
+
+
+def sync(path: pathlib.Path) -> None:
+    """Flushes a file, or a folder with all that it holds, from the system's cache to the disk."""
+    if not path.is_dir():
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+        return
+    with contextlib.suppress(FileNotFoundError):  # another process removed or renamed it
+        for child in path.iterdir():
+            sync(child)
+    with contextlib.suppress(OSError):  # Windows opens no folders, and some file systems flush none
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,5 +1,8 @@
 """Checkpoints: which are kept, exact round trips, full disks and damaged files."""
 
+import json
+import logging
+import math
 import os
 import pathlib
 import shutil
@@ -21,7 +24,7 @@ def on_first_device(tree: Any) -> Any:
 
 
 def state(value: float = 1.0) -> dict[str, jax.Array]:
-    return {"w": jnp.full((64, 64), value), "step": jnp.int32(value)}
+    return {"w": jnp.full((64, 64), float(value)), "step": jnp.int32(value)}
 
 
 def open_at(folder: pathlib.Path, keep_last: int = 2, keep_best: int = 1) -> checkpoint.Checkpoints:
@@ -59,7 +62,9 @@ def test_keeps_the_last_few_and_the_best(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path)
     scores = {1: None, 2: 5.0, 3: 9.0, 4: None, 5: 7.0, 6: None, 7: 8.0}
     for step, score in scores.items():
-        checkpoints.save(step, state(step), {}, score)
+        checkpoints.save(step, state(step), {})
+        if score is not None:
+            checkpoints.set_score(step, score)
     checkpoints.wait()
     assert checkpoints.best() == 2 and checkpoints.latest() == 7
     assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [2, 6, 7]
@@ -86,10 +91,150 @@ def test_truncated_checkpoint_names_the_one_to_resume_from(tmp_path: pathlib.Pat
     for path in files:
         os.truncate(path, path.stat().st_size // 2)
     damaged = open_at(tmp_path)
-    with pytest.raises(checkpoint.CheckpointError, match=r"step 2 .* damaged.*resume from step 1 instead"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"step 2 .* damaged.*Training resumes from step 1;"):
         damaged.restore(2, shapes(), on_first_device(shapes()))
     restored, _ = damaged.restore(1, shapes(), on_first_device(shapes()))
     chex.assert_trees_all_equal(restored, state(1))
+
+
+def test_a_score_that_is_not_finite_is_never_the_best(tmp_path: pathlib.Path) -> None:
+    checkpoints = open_at(tmp_path, keep_last=1)
+    for step, score in {1: 5.0, 2: math.nan, 3: math.inf, 4: -math.inf, 5: 7.0}.items():
+        checkpoints.save(step, state(step), {})
+        checkpoints.set_score(step, score)
+    checkpoints.save(6, state(6), {})
+    checkpoints.close()
+    for kept in (checkpoints, open_at(tmp_path)):
+        assert (kept.steps(), kept.best(), kept.best_score()) == ([1, 6], 1, 5.0)
+
+
+def test_a_score_may_be_nan_or_of_another_metric(tmp_path: pathlib.Path) -> None:
+    checkpoints = open_at(tmp_path)
+    checkpoints.save(1, state(), {})
+    assert checkpoints.score(1) is None
+    checkpoints.set_score(1, math.nan)
+    checkpoints.close()
+    again = open_at(tmp_path)
+    assert math.isnan(again.score(1)) and again.best_score() is None and again.best() == 1
+    assert checkpoint.Checkpoints(tmp_path, 1, 1, "mifid").score(1) is None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"fid768"', b"\xff\x00garbage", b"[1]", b'{"fid768": [3]}'])
+def test_a_damaged_score_of_one_checkpoint_hides_no_other(
+    tmp_path: pathlib.Path, content: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = open_at(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, state(step), {})
+        checkpoints.set_score(step, float(step))
+    checkpoints.close()
+    (tmp_path / "1" / checkpoint.METRICS).write_bytes(content)
+    monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
+    again = open_at(tmp_path)
+    assert (again.steps(), again.best(), again.best_score()) == ([1, 2], 2, 2.0)
+    assert "metrics is damaged" in caplog.text and "the checkpoint of step 1 has no score" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax's threads
+def test_every_flipped_bit_of_arrays_record_and_score_is_found(tmp_path: pathlib.Path) -> None:
+    """Each byte of the files that hold data, with one bit flipped: the values are right, or an error."""
+    checkpoints = open_at(tmp_path)
+    whole = {"w": jax.random.normal(jax.random.key(0), (64, 64)), "step": jnp.int32(1)}
+    checkpoints.save(1, whole, {"seconds": 12.5})
+    checkpoints.set_score(1, 5.0)
+    checkpoints.close()
+    names, targets = {"w", "step"}, (jax.eval_shape(lambda: whole), on_first_device(whole))
+    files = [path for path in (tmp_path / "1").rglob("*") if path.is_file()]
+    flips = [
+        (path, at) for path in files for at in range(3, size := path.stat().st_size, max(97, size // 20))
+    ]
+    readers = {
+        "restore": lambda c: c.restore(1, *targets),
+        "arrays": lambda c: (c.restore_arrays(1, *targets, names), {"seconds": 12.5}),
+        "load": lambda c: (c.load_arrays(1), {"seconds": 12.5}),
+    }
+    errors = dict.fromkeys(readers, 0)
+    for path, at in flips:
+        data = path.read_bytes()
+        path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        damaged = open_at(tmp_path)
+        assert damaged.score(1) in (5.0, None)
+        for name, read in readers.items():
+            try:
+                restored, record = read(damaged)
+            except checkpoint.CheckpointError:
+                errors[name] += 1
+            else:
+                chex.assert_trees_all_equal(restored, whole)
+                assert record == {"seconds": 12.5}
+        path.write_bytes(data)
+    assert all(errors.values())
+
+
+def test_changed_data_are_found_and_the_array_is_named(tmp_path: pathlib.Path) -> None:
+    checkpoints = open_at(tmp_path)
+    checkpoints.save(1, state(1), {})
+    checkpoints.close()
+    path = tmp_path / "1" / checkpoint.RECORD
+    record = json.loads(path.read_text())
+    del record["sha256"]
+    record["arrays"]["w"] = "0" * 64
+    path.write_text(json.dumps(record))
+    damaged = open_at(tmp_path)
+    targets = shapes(), on_first_device(shapes())
+    for read in (
+        lambda: damaged.restore(1, *targets),
+        lambda: damaged.load_arrays(1),
+        lambda: damaged.restore_arrays(1, *targets, {"w"}),
+    ):
+        with pytest.raises(
+            checkpoint.CheckpointError, match="step 1 .* damaged.*: w is not what was written"
+        ):
+            read()
+    assert set(damaged.restore_arrays(1, *targets, {"step"})) == {"step"}
+
+
+def test_a_checkpoint_without_digests_is_read(tmp_path: pathlib.Path) -> None:
+    checkpoints = open_at(tmp_path)
+    checkpoints.save(1, state(1), {"seconds": 2.0})
+    checkpoints.close()
+    (tmp_path / "1" / checkpoint.RECORD).write_text('{"seconds": 2.0}')
+    restored, record = open_at(tmp_path).restore(1, shapes(), on_first_device(shapes()))
+    chex.assert_trees_all_equal(restored, state(1))
+    assert record == {"seconds": 2.0}
+
+
+def test_a_damaged_checkpoint_is_set_aside(tmp_path: pathlib.Path) -> None:
+    checkpoints = open_at(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, state(step), {})
+        checkpoints.set_score(step, 3.0 - step)
+    for i in ("", "1"):
+        assert checkpoints.set_aside(2) == tmp_path / f"2.damaged{i}"
+        assert (checkpoints.steps(), checkpoints.best()) == ([1], 1)
+        checkpoints.save(2, state(2), {})
+        checkpoints.wait()
+    checkpoints.close()
+    assert open_at(tmp_path).steps() == [1, 2]
+
+
+def test_a_checkpoint_is_on_disk_before_it_gets_its_name(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints, synced, whole = open_at(tmp_path), [], os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{handle}"), (tmp_path / "1").exists()))
+        whole(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    checkpoints.save(1, state(1), {})
+    checkpoints.wait()
+    temporary = tmp_path / "1.orbax-checkpoint-tmp"
+    flushed = {str(pathlib.Path(path).relative_to(temporary)) for path, named in synced if not named}
+    assert {"record/metadata", "state/manifest.ocdbt", "state", "."} <= flushed
+    data = {str(path.relative_to(tmp_path / "1")) for path in (tmp_path / "1" / "state").rglob("*")}
+    assert data <= flushed | {"state/commit_success.txt"}
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path: pathlib.Path) -> None:

@@ -1,8 +1,10 @@
 """The training loop on a counting system: resuming, stopping, phases, hooks, rollback."""
 
 import logging
+import math
 import os
 import pathlib
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from flax import struct
 from jaxdog import sharding, types
 from jaxdog.config import schema
 from jaxdog.data import batches
+from jaxdog.evaluation import batching
 from jaxdog.optim import schedules
 from jaxdog.training import checkpoint, loop, progress, rollback, train_step, writers
 
@@ -306,6 +309,137 @@ def test_a_collapsed_score_rolls_back_to_the_best_at_half_the_learning_rates(
     assert "the score of step 8, 2.500, is more than" in caplog.text
     assert "rolling back to step 4" in caplog.text
     assert setup.checkpoints.best() == 4
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_score_that_is_not_finite_rolls_back_and_deletes_nothing(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    scores = {4: 1.0, 8: bad, 12: 1.5}
+    settings = LOOP._replace(rollback_ratio=2.0)
+    monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
+    setup = make(
+        tmp_path, [rated()], evaluate=lambda *given: scores[given[2]], evaluate_every=4, settings=settings
+    )
+    assert float(loop.train(setup).state.opt.factor) == 0.5
+    assert f"the score of step 8, {bad:.3f}, is not finite" in caplog.text
+    assert setup.checkpoints.best() == 4
+
+
+def kept_arrays(setup: loop.TrainSetup) -> dict[int, float]:
+    return {step: float(setup.checkpoints.load_arrays(step)["total"]) for step in setup.checkpoints.steps()}
+
+
+def interrupting(at: int, scores: dict[int, float]) -> Any:
+    """An evaluation that a signal interrupts between two batches, once, at step `at`; and what it scored."""
+    scored = []
+
+    def evaluate(phase: types.Phase, state: Any, step: int) -> float:
+        if step == at and not scored.count(-at):
+            scored.append(-at)
+            os.kill(os.getpid(), signal.SIGTERM)
+            list(batching.map_batches(lambda x: x, (np.zeros(4),), 2))
+            pytest.fail("the evaluation went on")
+        scored.append(step)
+        return scores[step]
+
+    return evaluate, scored
+
+
+@pytest.mark.parametrize("at", [4, 8, 12])
+def test_an_evaluation_that_a_signal_interrupts_is_made_up_for(tmp_path: pathlib.Path, at: int) -> None:
+    """The checkpoint is saved first; then the result, with a rollback at step 8, is that of one session."""
+    scores = {4: 1.0, 8: 2.5, 12: 1.5}
+    settings = LOOP._replace(rollback_ratio=2.0)
+    common = {"evaluate_every": 4, "settings": settings}
+    whole = make(tmp_path / "a", [rated()], evaluate=lambda *given: scores[given[2]], **common)
+    expected = loop.train(whole)
+    evaluate, scored = interrupting(at, scores)
+    first = make(tmp_path / "b", [rated()], evaluate=evaluate, **common)
+    outcome = loop.train(first)
+    assert (outcome.reason, outcome.step, first.checkpoints.latest()) == ("signal", at, at)
+    assert first.checkpoints.score(at) is None
+    first.writer.close()
+    second = make(tmp_path / "b", [rated()], evaluate=evaluate, **common)
+    again = loop.train(second)
+    assert again.reason == "steps" and scored == sorted([4, 8, 12, -at], key=lambda x: (abs(x), x))
+    assert float(again.state.total) == float(expected.state.total)
+    assert kept_arrays(second) == kept_arrays(whole)
+    third = make(tmp_path / "b", [rated()], evaluate=lambda *given: pytest.fail("scored again"), **common)
+    loop.train(third)
+
+
+def test_a_kill_after_a_rollback_does_not_undo_it(tmp_path: pathlib.Path) -> None:
+    scores = {4: 1.0, 8: 2.5, 12: 1.5}
+    settings = LOOP._replace(rollback_ratio=2.0)
+    common = {"evaluate": lambda *given: scores[given[2]], "evaluate_every": 4, "settings": settings}
+    first = make(tmp_path, [rated()], **common)
+    expected = loop.train(first)
+    first.writer.close()
+    shutil.rmtree(tmp_path / "checkpoints" / "12")
+    again = make(tmp_path, [rated()], **common)
+    assert float(loop.train(again).state.total) == float(expected.state.total) == 6.0
+
+
+def test_a_signal_ends_training_without_grid_or_evaluation(tmp_path: pathlib.Path) -> None:
+    setup = make(
+        tmp_path,
+        [phase(signal_at=5)],
+        settings=LOOP._replace(grid_every=2),
+        evaluate=lambda phase, state, step: pytest.fail("evaluated") if step > 4 else 1.0,
+        evaluate_every=2,
+    )
+    first = loop.train(setup)
+    assert first.reason == "signal" and setup.checkpoints.latest() == first.step > 5
+    assert not (tmp_path / "grids" / f"grid_{first.step:08d}.png").exists()
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_next_older_one(
+    whole: tuple[loop.TrainResult, pathlib.Path],
+    tmp_path: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = make(tmp_path)
+    loop.train(first)
+    first.writer.close()
+    first.checkpoints.close()
+    assert first.checkpoints.steps() == [8, 12]
+    for path in (tmp_path / "checkpoints" / "12" / "state" / "d").iterdir():
+        path.write_bytes(bytes(path.stat().st_size))
+    monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
+    again = make(tmp_path)
+    outcome = loop.train(again)
+    again.writer.close()
+    assert "The checkpoint of step 12 is damaged" in caplog.text and "that of step 8 is used" in caplog.text
+    assert outcome.step == 12 and np.array_equal(outcome.state.total, whole[0].state.total)
+    assert again.checkpoints.steps() == [8, 12]
+    assert [line["step"] for line in writers.read_jsonl(tmp_path / "log.jsonl")] == [4, 8, 12]
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_started_again(tmp_path: pathlib.Path) -> None:
+    first = make(tmp_path)
+    loop.train(first)
+    first.writer.close()
+    for step in (8, 12):
+        (tmp_path / "checkpoints" / str(step) / checkpoint.RECORD).write_bytes(b"")
+    with pytest.raises(checkpoint.CheckpointError, match="step 12 .* damaged"):
+        loop.train(make(tmp_path))
+    assert make(tmp_path).checkpoints.steps() == [8, 12]
+
+
+def test_a_damaged_best_checkpoint_is_replaced_by_the_next_best(tmp_path: pathlib.Path) -> None:
+    scores = {4: 1.0, 8: 1.1, 12: 9.0}
+    settings = LOOP._replace(rollback_ratio=2.0)
+
+    def evaluate(phase: types.Phase, state: Any, step: int) -> float:
+        if step == 12:
+            (tmp_path / "checkpoints" / "4" / checkpoint.RECORD).write_bytes(b"")
+        return scores[step]
+
+    setup = make(tmp_path, [rated()], evaluate=evaluate, evaluate_every=4, settings=settings)
+    assert float(loop.train(setup).state.total) == 8.0
+    assert setup.checkpoints.steps() == [8, 12]
 
 
 def test_lines_replace_the_progress_bar_without_a_terminal(

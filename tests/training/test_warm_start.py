@@ -24,8 +24,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     (folder / "config.json").write_text(json.dumps({"eval": {"best": "fid768"}}))
     kept = checkpoint.Checkpoints(folder / "checkpoints", 2, 2, "fid768")
     state = test_gan.perturbed(test_gan.init(gan.gan(test_gan.spec())))
-    kept.save(3, state, {}, score=1.0)
-    kept.save(6, jax.tree.map(lambda x: x * 0, state), {}, score=2.0)
+    kept.save(3, state, {})
+    kept.set_score(3, 1.0)
+    kept.save(6, jax.tree.map(lambda x: x * 0, state), {})
+    kept.set_score(6, 2.0)
     kept.close()
     return folder
 

@@ -1,7 +1,9 @@
 """A run's files: always valid JSON, no repeated steps after a crash, written by one process only."""
 
 import json
+import logging
 import math
+import os
 import struct
 
 import jax.numpy as jnp
@@ -89,10 +91,40 @@ def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path):
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
-def test_damage_in_the_middle_is_an_error(tmp_path):
-    (tmp_path / "log.jsonl").write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
-    with pytest.raises(ValueError, match="line 2 is not a JSON object: 'rubbish'"):
-        writers.read_jsonl(tmp_path / "log.jsonl")
+def test_damaged_lines_are_left_out_with_a_warning(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'{"step": 1}\nrubbish\n[1]\n\xff\x00\n{"step": 3}\n')
+    assert writers.read_jsonl(path) == [{"step": 1}, {"step": 3}]
+    assert "log.jsonl: 3 lines are damaged and left out; the first, line 2: 'rubbish'" in caplog.text
+    with writers.Writer(tmp_path, step=3) as writer:
+        writer.log(4, {})
+    assert path.read_text() == '{"step": 1}\n{"step": 3}\n{"step": 4}\n'
+
+
+def test_an_older_start_removes_lines_and_scores(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        for step in (10, 20, 30):
+            writer.log(step, {})
+            writer.scores(step, {})
+    with writers.Writer(tmp_path, step=30) as writer:
+        writer.rewind(20, scored=19)
+        writer.scores(20, {"again": 1})
+        writer.log(21, {"x": 1.0})
+    assert [r["step"] for r in writers.read_jsonl(tmp_path / "log.jsonl")] == [10, 20, 21]
+    assert writers.read_jsonl(tmp_path / "scores.jsonl") == [{"step": 10}, {"step": 20, "again": 1}]
+    assert [event.step for event in events(tmp_path) if event.HasField("session_log")][-1] == 21
+
+
+def test_lines_are_flushed_to_the_disk_with_a_checkpoint(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_size))
+    with writers.Writer(tmp_path) as writer:
+        writer.log(1, {})
+        writer.scores(1, {"a": 1})
+        writer.checkpoint(1, tmp_path)
+    sizes = [(tmp_path / name).stat().st_size for name in ("log.jsonl", "scores.jsonl")]
+    assert flushed[:2] == sizes  # then those of TensorBoard
 
 
 def test_a_missing_file_has_no_records(tmp_path):
