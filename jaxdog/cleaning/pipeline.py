@@ -219,7 +219,8 @@ def _write_sheets(
     for name, members in sheets.items():
         if len(members):
             rows = clusters.sample_by_distance(members, clustering.distance, sheet_size)
-            PIL.Image.fromarray(plots.grid(crops.image[rows], COLUMNS)).save(folder / f"{name}.png")
+            with files.atomic_path(folder / f"{name}.png") as temporary:
+                PIL.Image.fromarray(plots.grid(crops.image[rows], COLUMNS)).save(temporary, "PNG")
 
 
 def _count_reasons(reasons: filters.Reasons) -> Counter[str]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxdog.cli import compare, configs, flags, images, options, photos, runs, scoring, train
-from jaxdog.utils import errors
+from jaxdog.utils import errors, interrupts
 
 COMMANDS = (
     train.TRAIN,
@@ -35,16 +35,18 @@ examples:
 
 def run() -> None:
     """Entry point of `jaxdog`."""
+    interrupts.watch()
     main(sys.argv[1:])
 
 
 def run_score() -> None:
     """Entry point of `jaxdog-score`."""
+    interrupts.watch()
     main(["score", *sys.argv[1:]])
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs one command. A UserError ends in one paragraph; other exceptions keep their traceback."""
+    """Runs one command. Errors of the user or of the disk end in a paragraph; others keep their traceback."""
     try:
         if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"):
             command, overrides, words = flags.OLD, *options.split_overrides(flags.two_hyphens(argv))
@@ -66,6 +68,12 @@ def main(argv: Sequence[str]) -> None:
     except errors.UserError as error:
         print(f"\njaxdog: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        print(f"\njaxdog: {errors.explain(error)}.", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\njaxdog: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def tree(name: str) -> options.Parser:

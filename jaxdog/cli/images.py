@@ -98,7 +98,7 @@ def write_images(out: pathlib.Path, images: Any, columns: int | None = None) -> 
         digits = max(5, len(str(len(images) - 1)))
         named = [(out / f"{i:0{digits}d}.png", image) for i, image in enumerate(images)]
     for path, image in named:
-        with files.atomic_path(path) as temporary:
+        with files.atomic_path(path, durable=len(named) == 1) as temporary:  # many: a flush each takes long
             PIL.Image.fromarray(image).save(temporary, "PNG")
 
 

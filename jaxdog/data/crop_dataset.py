@@ -257,8 +257,6 @@ def _write(path: pathlib.Path, crops: CropDataset, source_key: str, recipe_key: 
     arrays = {name: getattr(crops, name) for name in ARRAYS}
     with files.atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, metadata=encoded, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _read(path: pathlib.Path, source_key: str, recipe_key: str) -> CropDataset:

@@ -14,7 +14,7 @@ from jaxdog.data import crop_dataset, crop_recipes, image_files, photos
 from jaxdog.evaluation import copies, feature_extractor, metric_suite, score_options
 from jaxdog.metrics import features, metric_table
 from jaxdog.metrics.backbones import networks
-from jaxdog.utils import errors
+from jaxdog.utils import errors, files
 
 Options = score_options.Options
 # A path (see data/image_files.py), [n, h, w, 3] uint8, or a source (see score_inputs.py).
@@ -68,7 +68,8 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
             report = copies.find_copies(images, training.image, training.photo, mesh, generated, reference)
             scores["copies"] = copies.summary(report, training)
             if options.pairs:
-                PIL.Image.fromarray(copies.pair_grid(report)).save(options.pairs)
+                with files.atomic_path(options.pairs) as temporary:
+                    PIL.Image.fromarray(copies.pair_grid(report)).save(temporary, "PNG")
     spec = reference.spec
     return {
         **scores,

@@ -173,7 +173,11 @@ class Writer:
             getattr(listener, event, _ignore)(*args)
         except Exception as error:
             name = type(listener).__name__
-            log.exception("%s.%s failed; training stops as soon as there is a checkpoint", name, event)
+            known = isinstance(error, OSError | errors.UserError)
+            log.error(
+                "%s.%s failed%s; training stops as soon as there is a checkpoint",
+                name, event, f" ({error})" if known else "", exc_info=not known,
+            )  # fmt: skip
             self._failed.add(id(listener))
             self.failure = self.failure or error
 

@@ -1,7 +1,28 @@
 """Errors that are caused by user input."""
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
+
+# What to do about errors of the operating system.
+_FULL = "Free some space, or use a folder on another disk, and run the command again"
+_LOCKED = "Use another folder, or make this one writable"
+_NO_FOLDER = "A file, or a symbolic link that leads nowhere, is where a folder is needed: use another path"
+ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: "The file system or a limit of this process (ulimit -f) allows no files of this size",
+    errno.EROFS: _LOCKED,
+    errno.EACCES: _LOCKED,
+    errno.EPERM: _LOCKED,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
+    errno.ELOOP: _NO_FOLDER,
+    errno.EISDIR: "It is a folder where a file is needed: use another path",
+    errno.ENAMETOOLONG: "Use a shorter path",
+    errno.EIO: "The disk failed: look at the system's log, and use a folder on another disk",
+}
 
 
 class UserError(ValueError):
@@ -15,6 +36,10 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file or folder given by the user, or written by an earlier step, does not exist."""
 
 
+class WriteError(UserError, OSError):
+    """A file could not be written; the message says why, and what to do next."""
+
+
 class ConfigError(UserError):
     """A config field is unknown, missing, of the wrong type, or not one of its choices."""
 
@@ -23,3 +48,11 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A question that names the choice nearest to a mistyped name, for a message; "" if none is near."""
     near = difflib.get_close_matches(name, list(choices), n=1)
     return f"did you mean {near[0]}? " if near else ""
+
+
+def explain(error: OSError) -> str:
+    """An error of the operating system in words, without a last period, with what to do if that is known."""
+    code = error.errno or 0
+    where = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
+    reason = f"{error.strerror or error}{where}"
+    return f"{reason}. {ADVICE[code]}" if code in ADVICE else reason

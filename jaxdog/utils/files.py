@@ -1,11 +1,12 @@
-"""Atomic file writes, and exceptions raised for damaged archives."""
+"""Atomic and durable file writes, and exceptions raised for damaged archives."""
 
 import contextlib
-import glob
+import errno
+import functools
 import os
 import pathlib
+import secrets
 import shutil
-import tempfile
 import time
 import zipfile
 import zlib
@@ -15,6 +16,8 @@ from jaxdog.utils import errors
 
 # Raised by zipfile for files that are damaged, encrypted or use an unknown compression method.
 DAMAGED = (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, KeyError, EOFError, OSError, RuntimeError)
+# Of the disk, while a file is written; any other error has another cause.
+WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 STALE_SECONDS = 3600  # an older temporary file is from a process that was killed
 
 
@@ -34,29 +37,76 @@ def guard(raised: type[OSError], what: str = "") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def atomic_path(path: str | os.PathLike, durable: bool = True) -> Iterator[pathlib.Path]:
     """A temporary file that replaces `path` when the block ends; readers never see a partial file.
 
         with files.atomic_path("scores.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
 
     If the block raises, the temporary file is removed and an existing file at `path` is unchanged. Missing
-    folders are created.
+    folders are created. Those may read the file whom the umask allows it.
+
+    durable: whether the file is on disk, not only in the system's cache, before it replaces the old one. A
+      power cut can otherwise leave an empty file. It takes milliseconds.
+
+    Raises errors.WriteError, which says what to do, if the disk is full or the file cannot be written there.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for old in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path.parent)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise _write_error(path, error) from error
+    try:
+        yield temporary
+        if durable:
+            sync(temporary)
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            raise _write_error(path, error) from error
+        if durable:
+            _sync_folder(path.parent)
+    except errors.UserError:
+        raise
+    except Exception as error:  # writers of images and arrays hide the cause behind errors of their own
+        full = _disk_error(error)
+        if full is None:
+            raise
+        raise _write_error(path, full) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+    """The error of the disk that caused `error`; None if another did."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in WHILE_WRITING:
+            return error
+        if os.strerror(errno.ENOSPC) in str(error):  # of a library or program that is not Python
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _write_error(path: pathlib.Path, error: OSError) -> errors.WriteError:
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            return errors.WriteError(f"{path} could not be written: it is a folder. Name a file")
+    old = ". The old file is unchanged" if path.is_file() else ""
+    return errors.WriteError(f"{path} could not be written: {errors.explain(error)}{old}.")
+
+
+@functools.cache  # once for each folder
+def _remove_stale(folder: pathlib.Path) -> None:
+    """Removes temporary files that killed processes left in `folder`."""
+    for old in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):  # another process removed or renamed it, or has it open (Windows)
             if time.time() - old.stat().st_mtime > STALE_SECONDS:
                 old.unlink()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        yield pathlib.Path(name)
-        os.chmod(name, 0o644)  # mkstemp creates files that only their owner can read
-        os.replace(name, path)
-    finally:
-        pathlib.Path(name).unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -84,7 +134,12 @@ def sync(path: pathlib.Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # another process removed or renamed it
         for child in path.iterdir():
             sync(child)
-    with contextlib.suppress(OSError):  # Windows opens no folders, and some file systems flush none
+    _sync_folder(path)
+
+
+def _sync_folder(path: pathlib.Path) -> None:
+    """Flushes the names of a folder's files to the disk, as far as the file system does so."""
+    with contextlib.suppress(OSError):  # Windows opens no folders
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

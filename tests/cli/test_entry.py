@@ -1,5 +1,6 @@
 """Commands: help, examples and mistakes; both forms of the command line do the same."""
 
+import errno
 import pathlib
 import re
 import shlex
@@ -13,6 +14,7 @@ from configs import toy
 from jaxdog import commands
 from jaxdog.cli import entry, options
 from jaxdog.config import library
+from jaxdog.utils import errors
 
 # Runs `--help` of every command, and prints whether JAX was imported, and the CPU time until then.
 HELP = """
@@ -121,6 +123,40 @@ def test_mistakes_are_one_paragraph(
     monkeypatch.chdir(tmp_path)
     text = output(words, capsys, 1)
     assert message in text and "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device. Free some space"),
+        (
+            OSError(errno.ELOOP, "Too many levels", "a/b"),
+            1,
+            r"Too many levels \(a/b\). A file, or a symbolic",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "a"), 1, "denied .* make this one writable"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a"), 1, r"No such file \(a\)\.$"),
+        (ConnectionError("gone"), 1, r"gone\.$"),
+        (errors.WriteError("a could not be written"), 1, "a could not be written"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_of_the_system_are_one_paragraph(
+    error: BaseException,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(commands, "run_mode", fail)
+    with pytest.raises(SystemExit) as stop:
+        entry.main(["report", "runs/x"])
+    shown = capsys.readouterr().err
+    assert stop.value.code == code and len(shown.strip().splitlines()) == 1
+    assert re.match(f"\njaxdog: .*{message}", shown)
 
 
 @pytest.fixture
