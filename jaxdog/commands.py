@@ -123,7 +123,7 @@ def _save_config(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Non
     """Writes config.json; raises ConfigError if the folder holds another experiment."""
     path = folder / "config.json"
     if path.is_file():
-        old = saved.flatten(json.loads(path.read_text()))
+        old = saved.flatten(files.read_json(path, saved.REMEDY))
         new = saved.flatten(json.loads(config.to_json_best_effort()))
         changed = [
             f"{name} is {new.get(name)!r}, was {old.get(name)!r}"

@@ -96,8 +96,12 @@ def make(
 
 
 def load_dataset(folder: pathlib.Path) -> dataset_info.DatasetInfo | None:
-    """The training set of a run without its images; None for a folder without dataset.json."""
-    return dataset_info.read(folder)
+    """The training set of a run without its images; None if dataset.json is missing, or damaged (logged)."""
+    try:
+        return dataset_info.read(folder)
+    except errors.UserError as error:
+        log.warning("%s: the photos are read instead, and training writes it again", error)
+        return None
 
 
 def save_dataset(run: Run) -> None:

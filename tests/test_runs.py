@@ -9,9 +9,11 @@ import pytest
 
 from configs import toy as config_file
 from jaxdog import runs
-from jaxdog.config import build, photo_reader, schema
+from jaxdog.config import build, photo_reader, saved, schema
 from jaxdog.data import dataset_info, photos, sources
 from jaxdog.metrics import features
+from jaxdog.report import compare, report
+from jaxdog.training import warm_start
 from jaxdog.utils import errors
 
 INFO = dataset_info.DatasetInfo(("x", "y"), (2, 2), 4, 4, "folder-1", "squash", (32, 32, 3))
@@ -44,6 +46,33 @@ def test_a_folder_with_other_classes_is_refused(tmp_path: pathlib.Path, changes:
     ):
         runs.save_dataset(run_in(tmp_path))
     assert runs.load_dataset(tmp_path) == INFO._replace(**changes)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format": 1', b"\xff\x00"])
+def test_a_damaged_dataset_json_is_written_again(
+    tmp_path: pathlib.Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / dataset_info.NAME).write_bytes(content)
+    with caplog.at_level("WARNING", logger="jaxdog"):
+        assert runs.load_dataset(tmp_path) is None
+        assert "dataset.json cannot be read" in caplog.text and "writes it again" in caplog.text
+        runs.save_dataset(run_in(tmp_path))
+    assert runs.load_dataset(tmp_path) == INFO
+
+
+@pytest.mark.parametrize("name", ["config.json", "sweep.json"])
+@pytest.mark.parametrize("content", [b"", b'{"eval"', b"\xff\x00"])
+def test_a_damaged_file_of_a_run_is_named_with_what_to_do(
+    tmp_path: pathlib.Path, name: str, content: bytes
+) -> None:
+    (tmp_path / "log.jsonl").write_text("")
+    (tmp_path / name).write_bytes(content)
+    readers = [report.write] + [saved.load, warm_start.load, lambda folder: compare.read(folder, "x")] * (
+        name == "config.json"
+    )
+    for read in readers:
+        with pytest.raises(errors.UserError, match=f"{name} is damaged: .*. Delete it"):
+            read(tmp_path)
 
 
 class Checkpoints:

@@ -69,6 +69,8 @@ def main(argv: Sequence[str]) -> None:
         print(f"\njaxdog: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
+        if error.errno not in errors.ADVICE:
+            raise
         print(f"\njaxdog: {errors.explain(error)}.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -1,15 +1,15 @@
 """Configs as JSON: the `config.json` of a run, and records back to nested dicts."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from jaxdog.config import build, schema
-from jaxdog.utils import errors
+from jaxdog.utils import errors, files
 
 NAME = "config.json"  # in the folder of a run
+REMEDY = "Delete it, and run jaxdog train with the config of this run, which writes it again"  # if damaged
 
 
 def load(folder: pathlib.Path) -> build.Config:
@@ -18,7 +18,9 @@ def load(folder: pathlib.Path) -> build.Config:
     if not path.is_file():
         raise errors.MissingFileError(f"{path} does not exist: {folder} is not the folder of a run")
     try:
-        return build.Config(lists_to_tuples(json.loads(path.read_text(encoding="utf-8"))))
+        return build.Config(lists_to_tuples(files.read_json(path, REMEDY)))
+    except errors.UserError:
+        raise
     except (ValueError, TypeError) as error:
         raise errors.ConfigError(f"{path} is not a config: {error}") from error
 

@@ -164,7 +164,7 @@ def read(folder: pathlib.Path, name: str) -> RunFiles:
     return RunFiles(
         name,
         folder,
-        saved.flatten(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else {},
+        saved.flatten(files.read_json(config, saved.REMEDY)) if config.is_file() else {},
         None if data is None else data.source,
         log,
         scores,

@@ -18,10 +18,10 @@ import jinja2
 import numpy as np
 import PIL.Image
 
-from jaxdog.config import systems
+from jaxdog.config import saved, systems
 from jaxdog.data import photos
 from jaxdog.memorizers import baselines
-from jaxdog.training import writers
+from jaxdog.training import checkpoint, writers
 from jaxdog.utils import archives, errors, files, plots
 
 NAME = "report.html"
@@ -110,7 +110,7 @@ def gather(workdir: pathlib.Path) -> Record:
             for name, grids_of_name in series.items()
         ],
         "submission": submission(workdir / "images.zip"),
-        "config": json.dumps(json.loads(config.read_text()), indent=2) if config.exists() else None,
+        "config": json.dumps(files.read_json(config, saved.REMEDY), indent=2) if config.exists() else None,
     }
 
 
@@ -129,8 +129,8 @@ def sampling_sweep(path: pathlib.Path) -> Record | None:
     """The compared sampling options, best first; None if there was no sweep."""
     if not path.is_file():
         return None
-    table = json.loads(path.read_text())
-    rows = sorted(table["options"], key=lambda row: row[table["metric"]])
+    table = files.read_json(path, "Delete it; jaxdog submit makes it again")
+    rows = sorted(table["options"], key=lambda row: checkpoint.sort_key(row[table["metric"]]))
     names = list(rows[0]["setting"])
     return {
         "metric": table["metric"],
@@ -219,7 +219,8 @@ def notes(metrics: Sequence[str]) -> list[str]:
 def warning(workdir: pathlib.Path) -> str | None:
     """The warning at the top of the page, for systems that reproduce training images; None for others."""
     config = workdir / "config.json"
-    system = json.loads(config.read_text()).get("system", {}).get("name") if config.exists() else None
+    fields = files.read_json(config, saved.REMEDY) if config.exists() else {}
+    system = fields.get("system", {}).get("name")
     return baselines.WARNING if system in systems.SYSTEMS and systems.SYSTEMS[system].cheat else None
 
 

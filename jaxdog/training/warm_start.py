@@ -1,14 +1,14 @@
 """Initial weights from another run (config.init_from)."""
 
-import json
 import pathlib
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jaxdog.config import saved
 from jaxdog.training import checkpoint
-from jaxdog.utils import errors
+from jaxdog.utils import errors, files
 
 TRANSFERRED = ("params", "model_state")  # fields of a player; its optimizer state starts anew
 
@@ -31,7 +31,7 @@ def load(folder: pathlib.Path) -> dict[str, Any]:
         raise errors.MissingFileError(
             f"config.init_from is {folder}, which is not a work folder: no {config}"
         )
-    metric = json.loads(config.read_text())["eval"]["best"]
+    metric = files.read_json(config, saved.REMEDY)["eval"]["best"]
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints", 1, 1, metric, read_only=True)
     step = checkpoints.best()
     if step is None:

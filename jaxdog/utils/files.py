@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import json
 import os
 import pathlib
 import secrets
@@ -11,6 +12,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 from jaxdog.utils import errors
 
@@ -113,6 +115,18 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a UTF-8 text file atomically, without converting line breaks."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises UserError with the `remedy` if the file is damaged, or OSError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise errors.UserError("it holds no JSON object")
+    except ValueError as error:
+        reason = str(error) if path.stat().st_size else "it is empty"
+        raise errors.UserError(f"{path} is damaged: {reason}. {remedy}") from error
+    return value
 
 
 def link_or_copy(source: str | os.PathLike, path: str | os.PathLike) -> None:

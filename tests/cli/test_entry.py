@@ -135,8 +135,6 @@ def test_mistakes_are_one_paragraph(
             r"Too many levels \(a/b\). A file, or a symbolic",
         ),
         (PermissionError(errno.EACCES, "Permission denied", "a"), 1, "denied .* make this one writable"),
-        (FileNotFoundError(errno.ENOENT, "No such file", "a"), 1, r"No such file \(a\)\.$"),
-        (ConnectionError("gone"), 1, r"gone\.$"),
         (errors.WriteError("a could not be written"), 1, "a could not be written"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],

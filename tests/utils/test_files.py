@@ -172,3 +172,16 @@ def test_errors_of_others_pass_unchanged(tmp_path):
         with pytest.raises(type(error)) as raised, files.atomic_path(tmp_path / "x"):
             raise error
         assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "it is empty"), (b'{"a"', "Expecting"), (b"\xff\x00", "decode"), (b"[1]", "no JSON object")],
+)
+def test_a_damaged_json_file_is_named_with_what_to_do(tmp_path, content, reason):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(errors.UserError, match=f"config.json is damaged: .*{reason}.*. Delete it$"):
+        files.read_json(path, "Delete it")
+    path.write_text('{"a": 1}')
+    assert files.read_json(path, "") == {"a": 1}
