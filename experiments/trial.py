@@ -276,12 +276,11 @@ class Trial:
         jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")  # for init_from
         self.folder, self.seed = folder, checked.seed
-        self.run = runs.make(checked, folder, cache, training=True, scoring=True)
+        self.run = runs.start(runs.make(checked, folder, cache, training=True, scoring=True))
         self.cpu_time = CpuTime()
         self.writer = writers.Writer(folder, step=0, listeners=[self.cpu_time])
-        self.setup = runs.train_setup(self.run, self.writer)
+        self.setup = runs.train_setup(self.run, runs.place_data(self.run), self.writer)
         self.phase, self.state = self.run.phases[0], None
 
     def init(self) -> None:

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -21,14 +21,9 @@ from jaxdog.memorizers import baselines
 from jaxdog.render import decoding, media, sheets
 from jaxdog.report import report
 from jaxdog.training import callbacks, loop, train_step, writers
-from jaxdog.utils import errors, files, plots
+from jaxdog.utils import errors, lock, plots
 
 log = logging.getLogger("jaxdog")
-
-# Sections of the config that may change when a run resumes.
-CHANGEABLE = ("parallel", "train", "checkpoint", "eval", "sample", "submit", "name")
-# Fields that may change, as they do not change what is learned; paths: how they are written.
-WITHOUT_EFFECT, PATHS = ("data.cache_dir", "data.workers"), ("data.path", "data.archives", "init_from")
 
 
 def init_distributed(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -75,10 +70,10 @@ def run_mode(
     experiment, cache_dir = _prepare(config)
     if dry_run:
         if jax.process_index() == 0:
-            print(config.to_json_best_effort(indent=2))
+            print(json.dumps(saved.to_json(experiment), indent=2))
         cost.print_costs(experiment)
     elif mode == "train":
-        _train(config, experiment, cache_dir, folder, ())
+        _train(experiment, cache_dir, folder, ())
     elif mode == "find_batch_size":
         cost.find_batch_size(experiment)
     elif mode == "clean":
@@ -87,13 +82,15 @@ def run_mode(
         _, crops = pipeline.load_crops(experiment, cache_dir)
         label_page.serve(crops, folder / pipeline.LABELS, experiment.seed, port)
     else:
-        run = runs.make(experiment, folder, cache_dir, training=False, scoring=mode != "sample")
-        runs.find_step(run)  # before the writer creates files
-        with writers.Writer(folder, step=None, enabled=jax.process_index() == 0) as writer:
-            if mode == "sample":
-                _sample(run, writer, num_samples)
-            else:
-                {"evaluate": _evaluate, "submit": _submit}[mode](run, writer)
+        scores = mode != "sample"  # and appends them to those of training
+        with _locked(folder, mode) if scores else contextlib.nullcontext():
+            run = runs.make(experiment, folder, cache_dir, training=False, scoring=scores)
+            runs.find_step(run)  # before the writer creates files
+            with writers.Writer(folder, step=None, enabled=jax.process_index() == 0) as writer:
+                if mode == "sample":
+                    _sample(run, writer, num_samples)
+                else:
+                    {"evaluate": _evaluate, "submit": _submit}[mode](run, writer)
 
 
 def _prepare(config: ml_collections.ConfigDict) -> tuple[schema.Experiment, pathlib.Path]:
@@ -107,6 +104,21 @@ def _prepare(config: ml_collections.ConfigDict) -> tuple[schema.Experiment, path
     return experiment, cache_dir
 
 
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path, command: str) -> Iterator[None]:
+    """Holds the lock of a run in process 0; raises UserError in all processes if another run holds it."""
+    failure = None
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(lock.hold(folder, command))
+            except errors.UserError as error:
+                failure = error
+        if not sharding.all_processes_agree(failure is None):
+            raise failure or errors.UserError(f"process 0 cannot write to {folder}, and says why")
+        yield
+
+
 def _set_up_logging() -> None:
     """Prints log lines unchanged to the terminal; Orbax only logs errors."""
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -114,38 +126,6 @@ def _set_up_logging() -> None:
         log.addHandler(logging.StreamHandler())
         log.setLevel(logging.INFO)
         log.propagate = False
-
-
-# ------------------------------------------------------------------ config.json
-
-
-def _save_config(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
-    """Writes config.json; raises ConfigError if the folder holds another experiment."""
-    path = folder / "config.json"
-    if path.is_file():
-        old = saved.flatten(files.read_json(path, saved.REMEDY))
-        new = saved.flatten(json.loads(config.to_json_best_effort()))
-        changed = [
-            f"{name} is {new.get(name)!r}, was {old.get(name)!r}"
-            for name in sorted(old.keys() | new.keys())
-            if _differs(name, old.get(name), new.get(name)) and name.split(".")[0] not in CHANGEABLE
-        ]
-        if changed:
-            raise errors.ConfigError(
-                f"{folder} holds a run with another config: {'; '.join(changed)}. Use another --workdir "
-                f"or the old values; sections that may change: {', '.join(CHANGEABLE)}"
-            )
-    if jax.process_index() == 0:
-        # Written atomically, as other processes may be reading it.
-        files.write_text(path, config.to_json_best_effort(indent=2) + "\n")
-        log.info("config: %s", path)
-
-
-def _differs(name: str, old: Any, new: Any) -> bool:
-    """Whether a field differs from the saved one."""
-    if name in PATHS and old and new:
-        return pathlib.Path(old).expanduser().resolve() != pathlib.Path(new).expanduser().resolve()
-    return old != new and name not in WITHOUT_EFFECT
 
 
 # ------------------------------------------------------------------ modes
@@ -164,11 +144,10 @@ def train(
     Returns how training ended, and the scores of the submission; {} if training was stopped.
     """
     listeners = callbacks.check(listeners)
-    return _train(config, *_prepare(config), folder, listeners)
+    return _train(*_prepare(config), folder, listeners)
 
 
 def _train(
-    config: ml_collections.ConfigDict,
     experiment: schema.Experiment,
     cache_dir: pathlib.Path,
     folder: pathlib.Path,
@@ -177,17 +156,17 @@ def _train(
     """`train` with a config that has been checked."""
     if folder.exists() and not folder.is_dir():
         raise errors.UserError(f"{folder} is a file; --workdir must be a folder, which may not exist yet")
-    _save_config(config, folder)
-    run = runs.make(experiment, folder, cache_dir, training=True, scoring=True)
-    latest, fields = run.checkpoints.latest() or 0, json.loads(config.to_json_best_effort())
-    with (
-        contextlib.closing(run.checkpoints),
-        writers.Writer(folder, latest, jax.process_index() == 0, listeners, fields) as writer,
-    ):
-        setup = runs.train_setup(run, writer)
-        loop.check(setup)
-        runs.save_dataset(run)
-        result = loop.train(setup)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_locked(folder, "train"))
+        run = runs.make(experiment, folder, cache_dir, training=True, scoring=True)
+        data = runs.place_data(run)
+        loop.check(runs.train_setup(run, data, writers.Writer(folder, enabled=False)))
+        run = runs.start(run)  # the first to write anything
+        stack.enter_context(contextlib.closing(run.checkpoints))
+        latest, fields = run.checkpoints.latest() or 0, saved.to_json(run.config)
+        writer = writers.Writer(folder, latest, jax.process_index() == 0, listeners, fields)
+        stack.enter_context(writer)
+        result = loop.train(runs.train_setup(run, data, writer))
         if result.reason in ("signal", "callback"):
             log.info("stopped at step %d. Rerun the command to resume.", result.step)
             return result, {}

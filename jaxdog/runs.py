@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdog import sharding, types
-from jaxdog.config import build, photo_reader, schema, sections
+from jaxdog.config import build, photo_reader, saved, schema, sections
 from jaxdog.data import batches, crop_dataset, crop_recipes, dataset_info, select
 from jaxdog.evaluation import evaluate, feature_extractor, generation, sampling_state, saved_features
 from jaxdog.metrics import features
@@ -62,17 +62,27 @@ def make(
       config: a checked config.
       folder: the work folder.
       cache_dir: the cache of crops, real features and downloaded weights.
-      training: allows the run to write and delete checkpoints, and reads the photos.
+      training: reads the photos, to train on them once `start` was called.
       scoring: loads the feature network now, so that invalid weights fail before training.
+
+    Nothing is written to the folder. Raises ConfigError if it has checkpoints of another config, or, if
+    training, of other photos; without a checkpoint, nothing binds a folder.
     """
-    mesh = sharding.make_mesh()
+    mesh, checkpoints = sharding.make_mesh(), _checkpoints(config, folder, read_only=True)
+    resumes = bool(checkpoints.steps())
+    if resumes:
+        saved.check_same(folder, config)
     load_weights = functools.cache(partial(networks.load, "inception", config.eval.weights, cache_dir))
     if scoring:
         load_weights()
-    dataset = None if training else load_dataset(folder)
-    reader = photo_reader.PhotoReader(config, cache_dir, dataset.source if dataset else None)
-    if dataset is None:
+    known = load_dataset(folder) if resumes or not training else None
+    reader = photo_reader.PhotoReader(config, cache_dir, None if training else known)
+    if known is None or training:
         dataset = reader.describe()
+        dataset = dataset if known is None else dataset_info.resumed(folder, known, dataset)
+        config = config._replace(data=config.data._replace(classes=len(reader.source().class_names)))
+    else:
+        dataset = known
     return Run(
         config,
         folder,
@@ -82,14 +92,23 @@ def make(
         evaluator=functools.cache(partial(_evaluator, config, folder, dataset, reader, mesh, load_weights)),
         crops=reader.training_set,
         training_photos=reader.whole_and_boxes,
-        checkpoints=checkpoint.Checkpoints(
-            folder / "checkpoints",
-            config.checkpoint.keep_last,
-            config.checkpoint.keep_best,
-            config.eval.best,
-            read_only=not training,
-        ),
+        checkpoints=checkpoints,
     )
+
+
+def start(run: Run) -> Run:
+    """The run, which may now write and delete checkpoints; writes config.json and dataset.json."""
+    if jax.process_index() == 0:
+        saved.write(run.folder, run.config)
+        dataset_info.write(run.folder, run.dataset, version.version())
+        log.info("config: %s", run.folder / saved.NAME)
+    return run._replace(checkpoints=_checkpoints(run.config, run.folder, read_only=False))
+
+
+def _checkpoints(config: schema.Experiment, folder: pathlib.Path, read_only: bool) -> checkpoint.Checkpoints:
+    settings, metric = config.checkpoint, config.eval.best
+    path = folder / "checkpoints"
+    return checkpoint.Checkpoints(path, settings.keep_last, settings.keep_best, metric, read_only)
 
 
 # ------------------------------------------------------------------ what the folder keeps of the photos
@@ -102,25 +121,6 @@ def load_dataset(folder: pathlib.Path) -> dataset_info.DatasetInfo | None:
     except errors.UserError as error:
         log.warning("%s: the photos are read instead, and training writes it again", error)
         return None
-
-
-def save_dataset(run: Run) -> None:
-    """Writes dataset.json; raises ConfigError if the folder holds a run with other classes."""
-    old, new = load_dataset(run.folder), run.dataset
-    if old is not None:
-        if (old.class_names, old.image_shape) != (new.class_names, new.image_shape):
-            raise errors.ConfigError(
-                f"{run.folder} holds a run with other photos: {len(old.class_names)} classes "
-                f"({', '.join(old.class_names[:3])}, ...) and crops of shape {list(old.image_shape)}; now "
-                f"there are {len(new.class_names)} ({', '.join(new.class_names[:3])}, ...) and "
-                f"{list(new.image_shape)}. Use another --workdir"
-            )
-        if old.source == new.source:
-            new = new._replace(held_out=old.held_out)
-        else:
-            log.warning("The photos have changed since %s was last trained.", run.folder)
-    if jax.process_index() == 0 and new != old:
-        dataset_info.write(run.folder, new, version.version())
 
 
 def _evaluator(
@@ -176,15 +176,15 @@ def _held_out(
     every = config.data.select.get("hold_out", {}).get("every")
     if every is None:
         return None
-    saved = load_dataset(folder)
-    if saved is not None and saved.source == dataset.source and saved.held_out is not None:
+    known = load_dataset(folder)
+    if known is not None and known.source == dataset.source and known.held_out is not None:
         held_out = np.zeros(n, bool)
-        held_out[list(saved.held_out)] = True
+        held_out[list(known.held_out)] = True
         return held_out
     held_out = select.is_held_out(reader.whole().photo, every)
-    if saved is not None and jax.process_index() == 0:
+    if known is not None and jax.process_index() == 0:
         rows = tuple(np.flatnonzero(held_out).tolist())
-        dataset_info.write(folder, saved._replace(held_out=rows), version.version())
+        dataset_info.write(folder, known._replace(held_out=rows), version.version())
     return held_out
 
 
@@ -306,8 +306,8 @@ def record_scores(
 # ------------------------------------------------------------------ training
 
 
-def train_setup(run: Run, writer: writers.Writer) -> loop.TrainSetup:
-    """The input of the training loop."""
+def train_setup(run: Run, data: batches.Data, writer: writers.Writer) -> loop.TrainSetup:
+    """The input of the training loop; `data` is from `place_data`."""
     config = run.config
     interval = eval_interval(run)
     return loop.TrainSetup(
@@ -316,7 +316,7 @@ def train_setup(run: Run, writer: writers.Writer) -> loop.TrainSetup:
         checkpoint_every=config.checkpoint.every,
         seed=config.seed,
         classes=classes(run),
-        data=_place_data(run),
+        data=data,
         mesh=run.mesh,
         writer=writer,
         checkpoints=run.checkpoints,
@@ -348,7 +348,7 @@ def _evaluate(run: Run, writer: writers.Writer, phase: types.Phase, state: Any, 
     return math.nan if score is None else score
 
 
-def _place_data(run: Run) -> batches.Data:
+def place_data(run: Run) -> batches.Data:
     """The training set on every device, or on the host if it does not fit in device_memory_fraction."""
     data, fraction = host_data(run.crops()), run.config.parallel.device_memory_fraction
     size = sum(x.nbytes for x in data)

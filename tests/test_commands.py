@@ -1,16 +1,18 @@
-"""Modes of the command line: config.json, final scores, and which errors keep their traceback."""
+"""Modes of the command line: final scores, errors with and without a traceback, several processes."""
 
-import json
-import os
 import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
+import jax
 import pytest
 
 from configs import toy
 from jaxdog import commands, runs, sharding
 from jaxdog.cli import entry
-from jaxdog.config import build, library
+from jaxdog.config import build, library, saved
 from jaxdog.evaluation import submission
 from jaxdog.metrics.backbones import inception_weights, weight_files
 from jaxdog.report import report
@@ -18,22 +20,11 @@ from jaxdog.training import checkpoint, progress, writers
 from jaxdog.utils import errors, optional
 
 
-def test_config_json_is_written_atomically(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, path, seen = toy.get_config("test"), tmp_path / "config.json", []
-
-    def replace(temporary: str, target: pathlib.Path) -> None:
-        seen.append(json.loads(target.read_text()) if target.exists() else None)  # at the last moment before
-        pathlib.Path(temporary).rename(target)
-
-    monkeypatch.setattr(os, "replace", replace)
-    commands._save_config(config, tmp_path)
-    first = json.loads(path.read_text())
-    with config.unlocked():
-        config.train.log_every += 1
-    commands._save_config(config, tmp_path)
-    assert seen == [None, first]
-    assert json.loads(path.read_text())["train"]["log_every"] == first["train"]["log_every"] + 1
-    assert [child.name for child in tmp_path.iterdir()] == ["config.json"]
+@pytest.fixture(autouse=True)
+def reset_compilation_cache() -> Iterator[None]:
+    before = jax.config.jax_compilation_cache_dir
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.mark.parametrize("measured", [{}, {"random_precision": 0.5}, {"random_mifid": None}])
@@ -44,7 +35,7 @@ def test_a_run_may_end_without_distances(
     nothing: Any = None
     run = runs.Run(checked, tmp_path, sharding.make_mesh(), nothing, build.phases(checked, 4), *4 * [nothing])
     about = {"weights_kind": "random", "weights_sha256": "0" * 64, "samples": 4, "real": 8}
-    commands._save_config(toy.get_config("test"), tmp_path)
+    saved.write(tmp_path, checked)
     with writers.Writer(tmp_path, step=None) as files, caplog.at_level("INFO", logger="jaxdog"):
         scores = {**about, **measured, "warnings": ()}
         runs.record_scores(run, files, 2, scores, checked.sample, final=True)
@@ -106,19 +97,65 @@ def test_our_errors_are_user_errors(error: type[Exception]) -> None:
     assert issubclass(error, errors.UserError)
 
 
-def test_a_run_resumes_with_another_cache_and_another_spelling_of_its_folder(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+# ------------------------------------------------------------------ several processes
+
+HOLD = """
+import pathlib, sys, time
+from jaxdog.utils import lock
+with lock.hold(pathlib.Path(sys.argv[1]), "train"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def busy(tmp_path: pathlib.Path) -> Iterator[tuple[pathlib.Path, subprocess.Popen]]:
+    """The folder of a run in which another process trains."""
+    saved.write(tmp_path, build.check(toy.get_config("test")))
+    words = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        yield tmp_path, process
+        process.kill()
+
+
+def make(*_: Any, **__: Any) -> runs.Run:
+    raise InterruptedError("the run is made")
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("mode", ["train", "evaluate", "submit", "sample"])
+def test_one_process_at_a_time_writes_to_a_run(
+    mode: str, checkpoint: bool, busy: tuple[pathlib.Path, subprocess.Popen], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = toy.get_config("test")
-    monkeypatch.chdir(tmp_path)
-    config.data.path = "photos"
-    commands._save_config(config, tmp_path)
-    config.data.path, config.data.cache_dir = str(tmp_path / "photos" / "."), "elsewhere"
-    config.data.workers = 3
-    commands._save_config(config, tmp_path)
-    config.data.path = "others"
-    with pytest.raises(errors.ConfigError, match="data.path is 'others', was"):
-        commands._save_config(config, tmp_path)
+    folder, process = busy
+    monkeypatch.setattr(runs, "make", make)
+    if checkpoint:  # the command would resume
+        (folder / "checkpoints" / "2").mkdir(parents=True)
+    before = sorted(folder.rglob("*"))
+    if mode == "sample":  # only reads
+        with pytest.raises(InterruptedError, match="the run is made"):
+            commands.run_mode(mode, toy.get_config("test"), str(folder))
+        return
+    with pytest.raises(errors.UserError, match=rf"is in use by jaxdog train \(process {process.pid} on"):
+        commands.run_mode(mode, toy.get_config("test"), str(folder))
+    assert sorted(folder.rglob("*")) == before
+    process.kill()
+    process.wait()
+    with pytest.raises(InterruptedError, match="the run is made"):  # the lock of a dead process
+        commands.run_mode(mode, toy.get_config("test"), str(folder))
+    assert not (folder / "lock.json").exists()
+
+
+def test_a_command_that_fails_leaves_nothing(tmp_path: pathlib.Path) -> None:
+    """The corrected command works in the same folder."""
+    config = library.override(toy.get_config("test"), ["data.source=folder", f"data.path={tmp_path}/photos"])
+    with pytest.raises(errors.MissingFileError, match="photos does not exist"):
+        commands.train(config, tmp_path / "runs" / "x")
+    config = library.override(toy.get_config("test"), ["train.steps=7", f"data.cache_dir={tmp_path}/cache"])
+    with pytest.raises(errors.UserError, match="steps of phase .* is 7 steps, and must be a multiple"):
+        commands.train(config, tmp_path / "runs" / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
 @pytest.mark.parametrize(("name", "which"), [("toy", "best"), ("lsgan_sn", "latest")])

@@ -1,15 +1,19 @@
 """Runs: what the folder keeps of the photos, checkpoints by score, age or step."""
 
+import json
 import math
+import os
 import pathlib
+import shutil
 import types
 from typing import Any
 
+import PIL.Image
 import pytest
 
 from configs import toy as config_file
 from jaxdog import runs
-from jaxdog.config import build, photo_reader, saved, schema
+from jaxdog.config import build, library, photo_reader, saved, schema
 from jaxdog.data import dataset_info, photos, sources
 from jaxdog.metrics import features
 from jaxdog.report import compare, report
@@ -25,27 +29,90 @@ def run_in(folder: pathlib.Path, **fields: Any) -> runs.Run:
     return runs.Run(**{**dict.fromkeys(runs.Run._fields, nothing), **values})  # pyright: ignore
 
 
-def test_dataset_json_keeps_the_held_out_rows_of_the_same_photos(
-    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+# ------------------------------------------------------------------ the same run?
+
+
+def make(folder: pathlib.Path, data: pathlib.Path, *words: str) -> runs.Run:
+    """A run that would train on the photos in `data`."""
+    cache = folder.parent / f"cache_of_{data.name}"
+    overrides = [f"data.cache_dir={cache}", "data.select={}", *words]
+    config = library.load("toy:test", overrides=overrides, data=data)
+    return runs.make(build.check(config), folder, cache, training=True, scoring=False)
+
+
+def start(folder: pathlib.Path, data: pathlib.Path, checkpoint: bool = True) -> runs.Run:
+    """A run that has started, and, to all appearances, has a checkpoint."""
+    run = runs.start(make(folder, data))
+    run.checkpoints.close()
+    if checkpoint:
+        (folder / "checkpoints" / "2").mkdir(exist_ok=True)
+    return run
+
+
+@pytest.fixture
+def data(tmp_path: pathlib.Path) -> pathlib.Path:
+    """Three photos of each of two classes."""
+    for i in range(6):
+        path = tmp_path / "photos" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (40, 40), (40 * i, 0, 0)).save(path)
+    return tmp_path / "photos"
+
+
+def test_nothing_is_written_before_a_run_starts(tmp_path: pathlib.Path, data: pathlib.Path) -> None:
+    run = make(tmp_path / "run", data)
+    assert not (tmp_path / "run").exists()
+    runs.start(run).checkpoints.close()
+    assert {"config.json", "dataset.json", "checkpoints"} == {x.name for x in (tmp_path / "run").iterdir()}
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["classes"] == 2
+
+
+def test_a_run_is_bound_to_its_config_once_it_has_a_checkpoint(
+    tmp_path: pathlib.Path, data: pathlib.Path
 ) -> None:
-    runs.save_dataset(run_in(tmp_path))
-    assert runs.load_dataset(tmp_path) == INFO
-    dataset_info.write(tmp_path, INFO._replace(held_out=(3,)), "1.0")
-    runs.save_dataset(run_in(tmp_path))
-    assert runs.load_dataset(tmp_path) == INFO._replace(held_out=(3,)) and not caplog.text
-    changed = INFO._replace(source="folder-2")
-    runs.save_dataset(run_in(tmp_path, dataset=changed))
-    assert runs.load_dataset(tmp_path) == changed and "The photos have changed" in caplog.text
+    folder = tmp_path / "run"
+    start(folder, data, checkpoint=False)
+    shutil.move(data / "b" / "1.png", data / "a")
+    assert make(folder, data, "seed=1").dataset.class_counts == (4, 2)
+    start(folder, data)
+    with pytest.raises(errors.ConfigError, match="holds a run with another config: seed is 1, was 0"):
+        make(folder, data, "seed=1")
+    with pytest.raises(errors.ConfigError, match="another config: .*seed is 1"):  # no other command, either
+        config = library.load("toy:test", overrides=["seed=1"], data=data)
+        runs.make(build.check(config), folder, tmp_path / "cache", training=False, scoring=False)
 
 
-@pytest.mark.parametrize("changes", [{"class_names": ("x", "z")}, {"image_shape": (16, 16, 3)}])
-def test_a_folder_with_other_classes_is_refused(tmp_path: pathlib.Path, changes: dict[str, Any]) -> None:
-    dataset_info.write(tmp_path, INFO._replace(**changes), "1.0")
+def test_photos_may_be_moved_copied_and_renamed(tmp_path: pathlib.Path, data: pathlib.Path) -> None:
+    """Where they are, when they were written and what they are called is not learned."""
+    old = start(tmp_path / "run", data)
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(data, copy)
+    for i, path in enumerate(sorted(copy.rglob("*.png"))):
+        os.utime(path, (i, i))
+        path.rename(path.with_name(f"photo_{i}.png"))
+    shutil.rmtree(data)
+    new = make(tmp_path / "run", copy)
+    assert new.dataset == old.dataset
+    start(tmp_path / "run", copy)
+    reader = photo_reader.PhotoReader(new.config, tmp_path / "cache", new.dataset)
+    assert reader.source().key != new.dataset.source and reader.training_set().class_names == ("a", "b")
+
+
+def test_other_photos_are_another_run(tmp_path: pathlib.Path, data: pathlib.Path) -> None:
+    folder = tmp_path / "run"
+    run = start(folder, data)
+    (data / "a").rename(data / "z")
+    with pytest.raises(errors.ConfigError, match="class 'a' is now called 'z'; the order of the classes"):
+        make(folder, data)
     with pytest.raises(
-        errors.ConfigError, match="holds a run with other photos: 2 classes .* another --workdir"
+        errors.UserError, match="not those that the run was trained on: class 'a' is now called"
     ):
-        runs.save_dataset(run_in(tmp_path))
-    assert runs.load_dataset(tmp_path) == INFO._replace(**changes)
+        photo_reader.PhotoReader(run.config, tmp_path / "cache", run.dataset).training_set()
+    (data / "z").rename(data / "a")
+    (data / "c").mkdir()
+    PIL.Image.new("RGB", (40, 40)).save(data / "c" / "9.png")
+    with pytest.raises(errors.ConfigError, match="class 'c', 1 image, is new. .*restore them. "):
+        make(folder, data)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"format": 1', b"\xff\x00"])
@@ -107,12 +174,8 @@ def test_only_the_photos_of_the_training_are_read_again(
     source = photos.Source("folder-2", tuple("abcdefghij"), [])
     asked = []
     monkeypatch.setitem(build.SOURCES, "toy", lambda data, prepare: asked.append(prepare) or source)
-    reader = photo_reader.PhotoReader(given, tmp_path, expected="folder-2")
+    reader = photo_reader.PhotoReader(given, tmp_path, expected=INFO._replace(source="folder-2"))
     assert reader.source() is source and reader.source() is source and asked == [False]
-    with pytest.raises(
-        errors.UserError, match="not those that the run was trained on: folder-2, not folder-1"
-    ):
-        photo_reader.PhotoReader(given, tmp_path, expected="folder-1").source()
     assert photo_reader.PhotoReader(given, tmp_path).source() is source and asked[-1]
 
 

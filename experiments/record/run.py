@@ -139,14 +139,14 @@ def train(config: Any, folder: pathlib.Path, minutes: float, scoring: bool) -> t
     checked = build.check(config)
     cache = pathlib.Path(checked.data.cache_dir).expanduser()
     jax.config.update("jax_compilation_cache_dir", str(cache / "xla"))
-    run = runs.make(checked, folder, cache, training=True, scoring=scoring)
+    run = runs.start(runs.make(checked, folder, cache, training=True, scoring=scoring))
     latest = run.checkpoints.latest() or 0
     lines = writers.read_jsonl(folder / writers.LOG) if latest else []
     before = lines[-1]["seconds"] if lines else 0.0
     hours = (before / 60.0 + minutes) / 60.0 if minutes else 0.0
     run = run._replace(config=checked._replace(train=checked.train._replace(max_hours=hours)))
     with writers.Writer(folder, step=latest) as writer:
-        return run, loop.train(runs.train_setup(run, writer))
+        return run, loop.train(runs.train_setup(run, runs.place_data(run), writer))
 
 
 def export(state: Any, folder: pathlib.Path, args: argparse.Namespace) -> None:

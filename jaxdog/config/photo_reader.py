@@ -49,12 +49,18 @@ class PhotoReader:
     Args:
       config: the experiment.
       cache_dir: folder of the cache.
-      expected: key of the photos that a run was trained on. Other photos are refused, and nothing is
-        downloaded. None: any photos.
+      expected: the training set of a run. Photos with other content are refused, and nothing is downloaded.
+        None: any photos.
     """
 
-    def __init__(self, config: schema.Experiment, cache_dir: pathlib.Path, expected: str | None = None):
+    def __init__(
+        self,
+        config: schema.Experiment,
+        cache_dir: pathlib.Path,
+        expected: dataset_info.DatasetInfo | None = None,
+    ):
         self.config, self.cache_dir, self.expected = config, cache_dir, expected
+        self._info: dataset_info.DatasetInfo | None = None  # of the training set, once it was read
         self.source = functools.cache(self._source)
         self.training_set = functools.cache(self._training_set)
         size, resampler = config.submit.resolution, config.eval.resampler
@@ -62,29 +68,42 @@ class PhotoReader:
 
     def describe(self) -> dataset_info.DatasetInfo:
         """The training set without its images."""
-        recipe = crop_recipes.cache_key(build.recipe(self.config.data))
-        return dataset_info.describe(self.source(), self.training_set(), recipe)
+        self.training_set()
+        assert self._info is not None
+        return self._info
 
     def whole_and_boxes(self) -> crop_dataset.CropDataset:
         """Whole photos and crops to boxes."""
         size, resampler = self.config.submit.resolution, self.config.eval.resampler
-        return self._load(partial(crop_recipes.whole_and_boxes, size=size, resampler=resampler))
+        return self._load(
+            self.source(), partial(crop_recipes.whole_and_boxes, size=size, resampler=resampler)
+        )
 
     def whole(self) -> crop_dataset.CropDataset:
         """Whole photos, squashed to the evaluated size."""
-        return self._load(self.squash)
+        return self._load(self.source(), self.squash)
 
     def _source(self) -> photos.Source:
-        source = build.source(self.config.data, prepare=self.expected is None)
-        if self.expected not in (None, source.key):
-            raise errors.UserError(
-                f"the photos are not those that the run was trained on: {source.key}, not {self.expected}"
-            )
+        source, expected = build.source(self.config.data, prepare=self.expected is None), self.expected
+        if expected is not None and source.key != expected.source:  # other files; perhaps the same photos
+            found = self._select(source)[1]
+            if found.content != expected.content:
+                raise errors.UserError(
+                    "the photos are not those that the run was trained on: "
+                    f"{dataset_info.changes(expected, found)}"
+                )
         return source
 
+    def _select(self, source: photos.Source) -> tuple[crop_dataset.CropDataset, dataset_info.DatasetInfo]:
+        """The crops of these photos to train on, and what a run keeps of them."""
+        recipe = build.recipe(self.config.data)
+        all_crops = self._load(source, recipe)
+        crops = build.select_crops(self.config.data)(all_crops)
+        return crops, dataset_info.describe(source, all_crops, crops, crop_recipes.cache_key(recipe))
+
     def _training_set(self) -> crop_dataset.CropDataset:
-        source, data = self.source(), self.config.data
-        crops = build.select_crops(data)(self._load(build.recipe(data)))
+        source = self.source()
+        crops, self._info = self._select(source)
         for line in source.notes:
             log.warning("%s", line)
         check_data(self.config, crops)
@@ -92,7 +111,7 @@ class PhotoReader:
         log.info("%d crops of %d photos, %d classes", *counts)
         return crops
 
-    def _load(self, recipe: photos.Recipe) -> crop_dataset.CropDataset:
+    def _load(self, source: photos.Source, recipe: photos.Recipe) -> crop_dataset.CropDataset:
         """All crops of a recipe, from the cache if they are there."""
         key, workers = crop_recipes.cache_key(recipe), self.config.data.workers or None
-        return crop_dataset.load(self.source(), recipe, key, self.cache_dir / "crops", workers)
+        return crop_dataset.load(source, recipe, key, self.cache_dir / "crops", workers)

@@ -1,6 +1,11 @@
-"""Configs as JSON: the `config.json` of a run, and records back to nested dicts."""
+"""Configs as JSON: the `config.json` of a run, and records back to nested dicts.
+
+A run is what it learns from which photos: `check_same` compares the fields that determine what is learned,
+and `data.dataset_info` the content of the photos.
+"""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +15,10 @@ from jaxdog.utils import errors, files
 
 NAME = "config.json"  # in the folder of a run
 REMEDY = "Delete it, and run jaxdog train with the config of this run, which writes it again"  # if damaged
+# Sections that may change when a run resumes.
+CHANGEABLE = ("parallel", "train", "checkpoint", "eval", "sample", "submit", "name")
+# Fields of config.data that say where the photos are and how they are read, and not which they are.
+PLACES = ("path", "archives", "classes", "cache_dir", "workers", "select.from_csv.path")
 
 
 def load(folder: pathlib.Path) -> build.Config:
@@ -37,6 +46,42 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(tree, dict):
         return {prefix[:-1]: tree}
     return {name: x for key, sub in tree.items() for name, x in flatten(sub, f"{prefix}{key}.").items()}
+
+
+def check_same(folder: pathlib.Path, config: schema.Experiment) -> None:
+    """Raises ConfigError, naming the fields, if the run in a folder learns something else than `config`."""
+    try:
+        old, new = flatten(to_json(build.check(load(folder)))), flatten(to_json(config))
+    except errors.MissingFileError:
+        return
+    changed = [
+        f"{name} is {new.get(name)!r}, was {old.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if name.split(".")[0] not in CHANGEABLE
+        and name.removeprefix("data.") not in PLACES
+        and _differs(name, old.get(name), new.get(name))
+    ]
+    if changed:
+        raise errors.ConfigError(
+            f"{folder} holds a run with another config: {'; '.join(changed)}. Use another work folder "
+            f"(--workdir) or the old values; sections that may change: {', '.join(CHANGEABLE)}"
+        )
+
+
+def _differs(name: str, old: Any, new: Any) -> bool:
+    if name == "init_from" and old and new:
+        return pathlib.Path(old).expanduser().resolve() != pathlib.Path(new).expanduser().resolve()
+    return old != new
+
+
+def write(folder: pathlib.Path, config: schema.Experiment) -> None:
+    """Writes config.json atomically, as other processes may be reading it."""
+    files.write_text(folder / NAME, json.dumps(to_json(config), indent=2) + "\n")
+
+
+def to_json(config: schema.Experiment) -> dict[str, Any]:
+    """The fields of a checked config as JSON holds them, with lists in place of tuples."""
+    return json.loads(json.dumps(to_dict(config)))
 
 
 def to_dict(config: schema.Experiment) -> dict[str, Any]:

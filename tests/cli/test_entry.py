@@ -13,7 +13,7 @@ import pytest
 from configs import toy
 from jaxdog import commands
 from jaxdog.cli import entry, options
-from jaxdog.config import library
+from jaxdog.config import build, library, saved
 from jaxdog.utils import errors
 
 # Runs `--help` of every command, and prints whether JAX was imported, and the CPU time until then.
@@ -203,7 +203,7 @@ def test_the_file_of_a_config_may_be_given_by_path(calls: list[tuple]) -> None:
 
 
 def test_a_run_is_evaluated_with_overrides(calls: list[tuple], tmp_path: pathlib.Path) -> None:
-    commands._save_config(toy.get_config("test"), tmp_path)
+    saved.write(tmp_path, build.check(toy.get_config("test")))
     entry.main(["evaluate", str(tmp_path), "--config.submit.images=5"])
     entry.main(["clean", str(tmp_path), "--config.data.workers=2"])
     (_, evaluated, *_), (mode, cleaned, workdir, _) = calls

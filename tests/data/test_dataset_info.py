@@ -18,14 +18,83 @@ SOURCE = photos.Source("folder-abc", ("x", "y", "z"), [photos.Photo("a", 0, (), 
 
 
 def test_round_trip(tmp_path: pathlib.Path) -> None:
-    info = dataset_info.describe(SOURCE, CROPS, "squash")
-    assert info == dataset_info.DatasetInfo(
-        ("x", "y", "z"), (1, 0, 2), 4, 3, "folder-abc", "squash", (8, 8, 3), None
-    )
+    info = dataset_info.describe(SOURCE, CROPS, CROPS, "squash")
+    assert info[:8] == (("x", "y", "z"), (1, 0, 2), 4, 3, "folder-abc", "squash", (8, 8, 3), None)
+    assert len(info.content) == 64 and [len(text) for text in info.images] == [8, 0, 16]
     assert dataset_info.read(tmp_path) is None
     for changed in (info, info._replace(held_out=(1, 3))):
         dataset_info.write(tmp_path, changed, "1.0")
         assert dataset_info.read(tmp_path) == changed
+
+
+# ------------------------------------------------------------------ the same photos?
+
+CAT, DOG = [1, 2, 3], [4, 5]
+
+
+def info_of(*, select: bool = False, key: str = "folder-1", **classes: list[int]) -> dataset_info.DatasetInfo:
+    """Classes of images of one gray level each; `select`: only those below 100 are trained on."""
+    level = np.array(sum(classes.values(), []), np.uint8)
+    label = np.array([i for i, levels in enumerate(classes.values()) for _ in levels], np.int32)
+    image = np.broadcast_to(level[:, None, None, None], (len(level), 8, 8, 3))
+    sizes, kind = np.full((len(level), 2), 8), np.zeros(len(level), int)
+    crops = crop_dataset.CropDataset(image, label, kind, sizes, kind, (), tuple(classes), ())
+    chosen = crop_dataset.subset(crops, level < 100) if select else crops
+    return dataset_info.describe(SOURCE._replace(key=key), crops, chosen, "squash")
+
+
+def test_photos_are_the_same_wherever_they_are_and_whatever_their_classes_are_called(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    old = info_of(cat=CAT, dog=DOG)._replace(held_out=(2,))
+    now = dataset_info.resumed(pathlib.Path("run"), old, info_of(cat=CAT, dog=DOG, key="folder-2"))
+    assert now == old and not caplog.text  # the key of the cached features is that of the old place
+    now = dataset_info.resumed(pathlib.Path("run"), old, info_of(cat=CAT, hound=DOG))
+    assert now == old._replace(class_names=("cat", "hound"))
+    assert "class 'dog' is now called 'hound'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"dog": DOG, "zebra": CAT}, "'cat' is now called 'zebra'; the order of the classes.* has changed"),
+        ({"cat": CAT, "cow": [9], "dog": DOG}, r"photos: class 'cow', 1 image, is new\. Its networks"),
+        ({"cat": CAT}, "class 'dog', 2 images, is gone"),
+        ({"cat": CAT, "hound": [7, 8]}, "class 'dog', 2 images, is gone; class 'hound', 2 images, is new"),
+        ({"cat": [*CAT, 6, 7], "dog": DOG}, "photos: images of class 'cat': 2 added. Its"),
+        ({"cat": CAT[1:], "dog": DOG}, "photos: images of class 'cat': 1 removed. Its"),
+        ({"cat": CAT, "dog": [4, 6]}, "photos: images of class 'dog': 1 changed. Its"),
+        ({"cat": [1, 2, 6, 7], "pug": [4, 5, 6]}, "'pug'; .*'cat': 1 changed, 1 added; .*'pug': 1 added"),
+        ({"cat": CAT[::-1], "dog": DOG}, "the same images are in another order, as their files have other"),
+        ({chr(97 + i): [10 * i] for i in range(9)}, "'c', 1 image, is new; and 6 more changes. Its"),
+    ],
+)  # fmt: skip
+def test_what_has_changed_is_named(classes: dict[str, list[int]], message: str) -> None:
+    old = info_of(cat=CAT, dog=DOG)
+    with pytest.raises(errors.ConfigError, match=message) as raised:
+        dataset_info.resumed(pathlib.Path("runs/x"), old, info_of(**classes))
+    assert "runs/x was trained on other photos" in str(raised.value) and "init_from=runs/x" in str(
+        raised.value
+    )
+    assert "delete" not in str(raised.value)
+
+
+def test_photos_that_are_not_trained_on_count_too() -> None:
+    """Scores are against all photos."""
+    old = info_of(cat=[*CAT, 200], select=True)
+    assert old.class_counts == (3,)
+    dataset_info.resumed(pathlib.Path("run"), old, info_of(cat=[*CAT, 200], select=True))
+    with pytest.raises(errors.ConfigError, match=r"photos that config\.data\.select leaves out have changed"):
+        dataset_info.resumed(pathlib.Path("run"), old, info_of(cat=[*CAT, 201], select=True))
+
+
+def test_the_shape_of_the_crops_counts() -> None:
+    old = info_of(cat=CAT)
+    with pytest.raises(errors.ConfigError, match=r"the shape of the crops is \[8, 8, 3\], was \[4, 4, 3\]"):
+        dataset_info.resumed(pathlib.Path("run"), old._replace(image_shape=(4, 4, 3)), old)
+
+
+# ------------------------------------------------------------------ the file
 
 
 @pytest.mark.parametrize(
@@ -38,7 +107,7 @@ def test_round_trip(tmp_path: pathlib.Path) -> None:
     ],
 )
 def test_other_files_are_refused(tmp_path: pathlib.Path, changes: dict[str, Any], message: str) -> None:
-    dataset_info.write(tmp_path, dataset_info.describe(SOURCE, CROPS, "squash"), "1.0")
+    dataset_info.write(tmp_path, dataset_info.describe(SOURCE, CROPS, CROPS, "squash"), "1.0")
     path = tmp_path / dataset_info.NAME
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     with pytest.raises(errors.UserError, match=f"dataset.json cannot be read: .*{message}"):

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxdog import commands, runs, sharding
-from jaxdog.config import build, schema
+from jaxdog.config import build, saved, schema
 from jaxdog.data import batches, crop_dataset, crop_recipes_2019
 from jaxdog.memorizers import baselines
 from jaxdog.report import report
@@ -154,7 +154,7 @@ def test_scores_and_report_have_a_warning(name, cheat, tmp_path):
     writer = Lines()
     runs.record_scores(run, writer, 2, scored, checked.sample, final=True)  # pyright: ignore[reportArgumentType]
     assert writer.rows[0].get("cheat", False) == cheat
-    commands._save_config(config(name), tmp_path)
+    saved.write(tmp_path, build.check(config(name)))
     with commands.writers.Writer(tmp_path, step=None) as files:
         runs.record_scores(run, files, 2, scored, checked.sample, final=True)
     page = report.write(tmp_path).read_text()
