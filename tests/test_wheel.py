@@ -83,7 +83,7 @@ def test_configs_are_found_in_an_empty_folder(unpacked: pathlib.Path, tmp_path: 
     code += "; print(*library.names()); print(library.load('vae_lsgan:test').name)"
     places, names, loaded = run(unpacked, tmp_path, "-c", code).splitlines()
     assert places.split() == [str(unpacked / "jaxdog" / "__init__.py"), str(unpacked / "jaxdog" / "configs")]
-    assert {f"{name}.py" for name in names.split()} == CONFIGS and loaded == "vae_lsgan"
+    assert {f"{name}.py" for name in names.split()} == CONFIGS and loaded == "vae_lsgan_test"
     assert "drawn dogs" in run(unpacked, tmp_path, "-m", "jaxdog.main", "configs")
 
 
@@ -91,4 +91,6 @@ def test_configs_are_found_in_an_empty_folder(unpacked: pathlib.Path, tmp_path: 
 def test_train_toy_in_an_empty_folder(unpacked: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """Without TensorFlow Datasets, and without anything of the repository."""
     run(unpacked, tmp_path, "-m", "jaxdog.main", "train", "toy:test")
-    assert {"images.zip", "report.html", "config.json"} <= {p.name for p in (tmp_path / "runs/toy").iterdir()}
+    assert {"images.zip", "report.html", "config.json"} <= {
+        p.name for p in (tmp_path / "runs/toy_test").iterdir()
+    }

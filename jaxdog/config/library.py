@@ -8,10 +8,11 @@
 
 import ast
 import difflib
+import inspect
 import os
 import pathlib
 import runpy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -80,8 +81,8 @@ def load(
     Args:
       name_or_path: a name in `names()`, or the path of a Python file with get_config(); "biggan:test" is the
         same as "biggan" with variant "test".
-      variant: the argument of get_config. "test": the same experiment, tiny, on drawn dogs, if the file has
-        that variant.
+      variant: the argument of get_config; "full": none is passed. "test": the same experiment, tiny, on drawn
+        dogs, if the file has that variant. Other variants than "full" are part of the config's name.
       overrides: changed fields, as words of the command line (["train.steps=500"]) or as a dictionary
         ({"train.steps": 500} or {"train": {"steps": 500}}).
       data: a folder of photos to train on, see `with_data`; None: the config's photos.
@@ -97,9 +98,22 @@ def load(
     functions = runpy.run_path(str(path))
     if "get_config" not in functions:
         raise errors.ConfigError(f"{path} is not a config: it has no function get_config()")
-    get_config = functions["get_config"]
-    config = get_config() if variant == "full" else get_config(variant)
+    config = _variant(functions["get_config"], variant, path)
     return change(config, overrides, data, resolution)
+
+
+def _variant(get_config: Callable[..., Config], variant: str, path: pathlib.Path) -> Config:
+    """A variant of a config, with its name, so that it gets another work folder."""
+    if variant == "full":
+        return get_config()
+    if not inspect.signature(get_config).parameters:
+        raise errors.ConfigError(
+            f"{path} has no variant {variant!r}: its get_config() takes no argument. Leave out ':{variant}'"
+        )
+    config = get_config(variant)
+    if not config.name.endswith(f"_{variant}"):
+        config.name = f"{config.name}_{variant}"
+    return config
 
 
 def change(

@@ -66,7 +66,8 @@ def smoke_test(config: Config, variant: str, **changes: Any) -> Config:
     if variant == "full":
         return config
     if variant != "test":
-        raise errors.ConfigError(f"variant is {variant!r}; choices: 'full', 'test'")
+        hint = errors.did_you_mean(variant, ("full", "test"))
+        raise errors.ConfigError(f"variant is {variant!r}; {hint}choices: 'full', 'test'")
     small = _merged(config.to_dict(), SMOKE_TEST)
     resolution = changes.get("resolution", SMOKE_TEST_SYSTEM["resolution"])
     small["system"] |= {name: x for name, x in SMOKE_TEST_SYSTEM.items() if name in small["system"]}

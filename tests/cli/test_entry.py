@@ -198,7 +198,7 @@ def test_the_file_of_a_config_may_be_given_by_path(calls: list[tuple]) -> None:
     path = str(library.folder() / "toy.py")
     entry.main(["train", f"{path}:test"])
     entry.main(["--config", f"{path}:test", "--mode=sample", "--num_samples=9", "--workdir=w"])
-    assert calls[0][1] == toy.get_config("test").to_dict()
+    assert calls[0][1] == {**toy.get_config("test").to_dict(), "name": "toy_test"}
     assert calls[1][0] == "sample" and calls[1][3]["num_samples"] == 9
 
 

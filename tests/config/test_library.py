@@ -28,6 +28,7 @@ def test_describe_does_not_run_the_file(tmp_path: pathlib.Path) -> None:
 def test_names_and_paths_and_variants() -> None:
     assert library.load("biggan") == biggan.get_config()
     test = toy.get_config("test")
+    test.name = "toy_test"  # and runs/toy_test is its work folder
     assert library.load("toy:test") == library.load("toy", "test") == test
     assert library.load(ROOT / "configs" / "toy.py", "test") == test
     assert library.load(f"{ROOT / 'configs' / 'toy.py'}:test") == test
@@ -92,12 +93,29 @@ def test_wrong_overrides_name_the_fields(overrides, message: str) -> None:
         ("toy.py", "toy.py does not exist"),
         ("some/toy", "some/toy does not exist"),
         ("toy:fast", "variant is 'fast'"),
+        ("toy:tset", "variant is 'tset'; did you mean test"),
     ],
 )
 def test_unknown_configs(name: str, message: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(errors.UserError, match=message):
         library.load(name)
+
+
+def test_variants_have_names_of_their_own(tmp_path: pathlib.Path) -> None:
+    """The variants of a config are other runs, in other folders."""
+    text = "from configs import toy\n\ndef get_config({}):\n    return toy.get_config()\n"
+    path = tmp_path / "a.py"
+    path.write_text(text.format("variant=''"))
+    assert [library.load(f"{path}{x}").name for x in ("", ":small", ":toy")] == [
+        "toy",
+        "toy_small",
+        "toy_toy",
+    ]
+    path.write_text(text.format(""))
+    assert library.load(path).name == "toy"
+    with pytest.raises(errors.ConfigError, match=r"a.py has no variant 'small': .* Leave out ':small'"):
+        library.load(f"{path}:small")
 
 
 def test_a_file_without_get_config(tmp_path: pathlib.Path) -> None:
