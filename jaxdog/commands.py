@@ -21,7 +21,7 @@ from jaxdog.memorizers import baselines
 from jaxdog.render import decoding, media, sheets
 from jaxdog.report import report
 from jaxdog.training import callbacks, loop, train_step, writers
-from jaxdog.utils import errors, lock, plots
+from jaxdog.utils import errors, lock, outputs, plots
 
 log = logging.getLogger("jaxdog")
 
@@ -62,7 +62,10 @@ def run_mode(
     """
     _set_up_logging()
     folder = pathlib.Path(workdir or f"runs/{config.name if config is not None else ''}")
+    if mode in ("report", "clean", "label", "sample"):  # others lock the folder
+        outputs.check(folder, "the work folder", folder=True)
     if mode == "report":
+        saved.find(folder)
         log.info("report: %s", report.write(folder))
         return
     if config is None:

@@ -295,12 +295,12 @@ def record_scores(
     row = {"kimg": train_step.images_at(run.phases, step) / 1000.0, **scores}
     row |= {"sampling": sample._asdict(), "final": final}
     row |= {"cheat": True} if build.cheat(run.config) else {}
-    writer.scores(step, row)
     names = features.metric_names(scores["weights_kind"])
     main = ", ".join(f"{name} {scores[name]:.3f}" for name in names if scores.get(name) is not None)
     log.info("step %d, %d samples: %s", step, scores["samples"], main or "no distances requested")
     for warning in scores["warnings"] if final else ():
         log.info("  note: %s", warning)
+    writer.scores(step, row)
 
 
 # ------------------------------------------------------------------ training

@@ -169,3 +169,18 @@ def test_entries_of_2019_submit_their_last_checkpoint(
     checked, nothing = build.check(library.load(f"{name}:test")), None
     run: Any = runs.Run(checked, tmp_path, sharding.make_mesh(), nothing, (), *4 * [nothing])
     assert commands._best_option(run) == (7, 7) and asked == [which]
+
+
+@pytest.mark.parametrize("mode", ["report", "clean", "label", "sample"])
+def test_the_work_folder_is_checked_before_the_work(mode: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.UserError, match="the work folder is '.*run', and .*file cannot be written to"):
+        commands.run_mode(mode, toy.get_config("test"), str(tmp_path / "file" / "run"))
+
+
+def test_a_report_is_of_a_run(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(
+        errors.MissingFileError, match="config.json does not exist: .* is not the folder of a"
+    ):
+        commands.run_mode("report", None, str(tmp_path))
+    assert not any(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import argparse
 
 from jaxdog.cli import options
+from jaxdog.utils import outputs
 
 
 def _add_arguments(parser: options.Parser) -> None:
@@ -13,9 +14,10 @@ def _add_arguments(parser: options.Parser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    outputs.check(args.out, "--out")
     from jaxdog.report import compare
 
-    print(compare.table(args.runs))
+    print(compare.table(args.runs), flush=True)
     print(compare.write(args.runs, args.out))
 
 

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from jaxdog.cli import options
-from jaxdog.utils import errors, files
+from jaxdog.utils import errors, files, outputs
 
 DTYPES = ("float32", "float16")
 SUFFIXES = (".gif", ".webp", ".mp4")
@@ -72,9 +72,10 @@ def _add_sample(parser: options.Parser) -> None:
 
 
 def _sample(args: argparse.Namespace) -> None:
-    out = pathlib.Path(args.out).expanduser()
-    if out.suffix not in (".png", ".zip", ""):
+    suffix = pathlib.Path(args.out).suffix
+    if suffix not in (".png", ".zip", ""):
         raise errors.UserError(f"--out is {args.out!r}; it must end in .png or .zip, or be a folder")
+    out = outputs.check(args.out, "--out", folder=not suffix)
     images = _open(args).sample(
         args.num_samples, classes=_classes(args), seed=args.seed, truncation=args.truncation
     )
@@ -132,11 +133,10 @@ def _add_interpolate(parser: options.Parser) -> None:
 
 
 def _interpolate(args: argparse.Namespace) -> None:
-    out = pathlib.Path(args.out).expanduser()
-    if out.suffix not in SUFFIXES:
-        raise errors.UserError(f"--out is {args.out!r}; it must end in {', '.join(SUFFIXES)}")
+    out = outputs.check(args.out, "--out", SUFFIXES)
     from jaxdog.render import animation
 
+    animation.check(out, args.fps)
     frames = _open(args).interpolate(
         args.seeds,
         classes=_classes(args),
@@ -167,9 +167,8 @@ def _add_project(parser: options.Parser) -> None:
 
 
 def _project(args: argparse.Namespace) -> None:
-    out = pathlib.Path(args.out).expanduser()
-    if out.suffix != ".png":
-        raise errors.UserError(f"--out is {args.out!r}; it must end in .png")
+    out = outputs.check(args.out, "--out", (".png",))
+    latent = outputs.check(out.with_suffix(".npz"), "the latent's file")
     path = pathlib.Path(args.image).expanduser()
     if not path.is_file():
         raise errors.MissingFileError(f"{path} does not exist, or is no file")
@@ -177,8 +176,9 @@ def _project(args: argparse.Namespace) -> None:
 
     generator = _open(args)
     found = generator.project(path, steps=args.steps, classes=args.class_name, seed=args.seed)
+    print(f"class {generator.classes[found.label]}, loss {found.losses[-1]:.4g}")
     write_images(out, np.stack([found.target, found.image]), columns=2)
-    with files.atomic_path(out.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+    with files.atomic_path(latent) as temporary, temporary.open("wb") as file:
         latents = {name: getattr(found, name) for name in ("z", "w")}
         np.savez(
             file,
@@ -186,10 +186,7 @@ def _project(args: argparse.Namespace) -> None:
             **{name: x for name, x in latents.items() if x is not None},
             losses=found.losses,
         )
-    print(
-        f"class {generator.classes[found.label]}, loss {found.losses[-1]:.4g}: {out}, "
-        f"{out.with_suffix('.npz')}"
-    )
+    print(f"{out}, {latent}")
 
 
 # ------------------------------------------------------------------ export
@@ -204,7 +201,7 @@ def _add_export(parser: options.Parser) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    out = pathlib.Path(args.out).expanduser()
+    out = outputs.check(args.out, "--out", folder=True)
     _open(args).save_pretrained(out, dtype=args.dtype)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"{out}: {size:,.1f} MB; jaxdog sample {out}, or jaxdog.Generator.from_pretrained({str(out)!r})")

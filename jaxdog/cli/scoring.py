@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxdog.cli import options
 from jaxdog.evaluation import score_options
-from jaxdog.utils import errors, files
+from jaxdog.utils import errors, files, outputs
 
 DEFAULTS = score_options.Options()
 
@@ -80,6 +80,8 @@ def _run(args: argparse.Namespace) -> None:
     real, fake, *more = [*args.paths, None, None] if args.paths else [args.real, args.fake]
     if more[2:] or (args.paths and (args.real or args.fake)) or real is None or fake is None:
         raise errors.UserError("give two sets of images, as in jaxdog score REAL FAKE, or --real and --fake")
+    if args.out is not None:
+        outputs.check(args.out, "--out")
     from jaxdog.evaluation import score_files  # not at the top: it imports JAX
     from jaxdog.training import writers
 
@@ -87,11 +89,11 @@ def _run(args: argparse.Namespace) -> None:
     logging.getLogger("jaxdog").addHandler(logging.StreamHandler())
     try:
         scores = score_files.score(real, fake, options_of(args))
+        print(score_files.table(scores), flush=True)
         if args.out is not None:
             files.write_text(args.out, json.dumps(writers.to_json(scores), indent=2) + "\n")
     except (OSError, RuntimeError, ImportError) as error:
         raise errors.UserError(str(error)) from error
-    print(score_files.table(scores))
 
 
 SCORE = options.Command(

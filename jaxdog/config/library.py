@@ -111,7 +111,7 @@ def _variant(get_config: Callable[..., Config], variant: str, path: pathlib.Path
             f"{path} has no variant {variant!r}: its get_config() takes no argument. Leave out ':{variant}'"
         )
     config = get_config(variant)
-    if not config.name.endswith(f"_{variant}"):
+    if not str(config.name).endswith(f"_{variant}"):
         config.name = f"{config.name}_{variant}"
     return config
 

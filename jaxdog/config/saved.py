@@ -21,11 +21,17 @@ CHANGEABLE = ("parallel", "train", "checkpoint", "eval", "sample", "submit", "na
 PLACES = ("path", "archives", "classes", "cache_dir", "workers", "select.from_csv.path")
 
 
-def load(folder: pathlib.Path) -> build.Config:
-    """The config that a run saved in its folder. Raises MissingFileError if there is none, or UserError."""
+def find(folder: pathlib.Path) -> pathlib.Path:
+    """The config.json of a run's folder; raises MissingFileError if there is none."""
     path = folder / NAME
     if not path.is_file():
         raise errors.MissingFileError(f"{path} does not exist: {folder} is not the folder of a run")
+    return path
+
+
+def load(folder: pathlib.Path) -> build.Config:
+    """The config that a run saved in its folder. Raises MissingFileError if there is none, or UserError."""
+    path = find(folder)
     try:
         return build.Config(lists_to_tuples(files.read_json(path, REMEDY)))
     except errors.UserError:

@@ -14,7 +14,7 @@ from jaxdog.data import crop_dataset, crop_recipes, image_files, photos
 from jaxdog.evaluation import copies, feature_extractor, metric_suite, score_options
 from jaxdog.metrics import features, metric_table
 from jaxdog.metrics.backbones import networks
-from jaxdog.utils import errors, files
+from jaxdog.utils import errors, files, outputs
 
 Options = score_options.Options
 # A path (see data/image_files.py), [n, h, w, 3] uint8, or a source (see score_inputs.py).
@@ -42,6 +42,10 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
     cache_dir = pathlib.Path(options.cache_dir).expanduser()
     features.get_network(options.network)
     metric_suite.check_metrics(options.metrics)
+    outputs_of = {"save_real": (".npz",), "save_fake": (".npz",), "pairs": (".png",)}
+    for name, suffixes in outputs_of.items():
+        if path := getattr(options, name):
+            outputs.check(path, name, suffixes)
     real_side, fake_side = _open(real), _open(fake)
     extractor = None
     if real_side.features is None or fake_side.features is None:

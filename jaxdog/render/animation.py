@@ -13,6 +13,7 @@ from jaxdog.utils import errors, files, optional
 
 MAX_GIF_FPS = 50  # browsers slow down frames that are shorter than 1/50 s
 PALETTE_PIXELS = 2**20  # at most, evenly spaced, from which a GIF's palette is made
+FFMPEG = ("imageio_ffmpeg", "an MP4 file")
 CRF = 16  # constant rate factor of H.264; 0 is lossless, 18 is close to it
 RESAMPLING = {"nearest": PIL.Image.Resampling.NEAREST, "lanczos": PIL.Image.Resampling.LANCZOS}
 
@@ -42,20 +43,31 @@ def write(
       MissingExtraError: an MP4 without imageio-ffmpeg.
     """
     path = pathlib.Path(path)
-    save = WRITERS.get(path.suffix.lower())
-    if save is None:
-        raise errors.UserError(f"{path.name}: an animation's suffix must be one of {', '.join(WRITERS)}")
+    check(path, fps)
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
         raise errors.UserError(
             f"frames must be [n, h, w, 3] uint8 with n at least 1, got {list(frames.shape)} {frames.dtype}"
         )
-    if not 0.0 < fps < float("inf"):
-        raise errors.UserError(f"fps is {fps:g}, and must be above 0")
     frames = enlarge(frames, upscale, resample)
     with files.atomic_path(path) as temporary:
-        save(temporary, frames, fps)
+        WRITERS[path.suffix.lower()](temporary, frames, fps)
     return path
+
+
+def check(path: pathlib.Path, fps: float) -> None:
+    """Raises the errors of `write` that do not depend on the frames."""
+    suffix = path.suffix.lower()
+    if suffix not in WRITERS:
+        raise errors.UserError(f"{path.name}: an animation's suffix must be one of {', '.join(WRITERS)}")
+    if not 0.0 < fps < float("inf"):
+        raise errors.UserError(f"fps is {fps:g}, and must be above 0")
+    if suffix == ".gif" and fps > MAX_GIF_FPS:
+        raise errors.UserError(
+            f"fps is {fps:g}, and at most {MAX_GIF_FPS} for a GIF; a .webp or .mp4 file may have more"
+        )
+    if suffix == ".mp4":
+        optional.load(*FFMPEG)
 
 
 def enlarge(frames: np.ndarray, factor: int, resample: str = "nearest") -> np.ndarray:
@@ -80,10 +92,6 @@ def durations(n: int, fps: float, unit: float) -> list[int]:
 
 
 def _write_gif(path: pathlib.Path, frames: np.ndarray, fps: float) -> None:
-    if fps > MAX_GIF_FPS:
-        raise errors.UserError(
-            f"fps is {fps:g}, and at most {MAX_GIF_FPS} for a GIF; a .webp or .mp4 file may have more"
-        )
     palette = _palette(frames)
     images = [PIL.Image.fromarray(x).quantize(palette=palette, dither=PIL.Image.Dither.NONE) for x in frames]
     shown = [10 * x for x in durations(len(frames), fps, 0.01)]  # ms; a GIF counts in 10 ms
@@ -114,7 +122,7 @@ def _write_webp(path: pathlib.Path, frames: np.ndarray, fps: float) -> None:
 
 
 def _write_mp4(path: pathlib.Path, frames: np.ndarray, fps: float) -> None:
-    exe = optional.load("imageio_ffmpeg", "an MP4 file").get_ffmpeg_exe()
+    exe = optional.load(*FFMPEG).get_ffmpeg_exe()
     _, h, w, _ = frames.shape
     frames = np.pad(frames, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")  # H.264 halves the colors
     size = f"{frames.shape[2]}x{frames.shape[1]}"

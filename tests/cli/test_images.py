@@ -108,7 +108,7 @@ def test_project(asked: list[tuple], capsys: pytest.CaptureFixture) -> None:
     assert pair.shape == (8, 16, 3) and (pair[0, 0, 0], pair[0, 8, 0]) == (200, 100)
     with np.load("p.npz") as found:
         assert set(found) == {"z", "label", "losses"} and found["label"] == 1
-    assert "class pug, loss 1: p.png" in capsys.readouterr().out
+    assert capsys.readouterr().out == "class pug, loss 1\np.png, p.npz\n"
 
 
 def test_export(asked: list[tuple], capsys: pytest.CaptureFixture) -> None:
@@ -117,6 +117,26 @@ def test_export(asked: list[tuple], capsys: pytest.CaptureFixture) -> None:
     assert "dogs: 1.0 MB; jaxdog sample dogs, or jaxdog.Generator.from_pretrained('dogs')" in (
         capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("sample r --out file/x.png", "file cannot be written to"),
+        ("sample r --out file", "which is a file, and must be a folder"),
+        ("interpolate r --out file/x.gif", "file cannot be written to"),
+        ("interpolate r --fps 60", "fps is 60, and at most 50 for a GIF"),
+        ("project r file --out file/x.png", "file cannot be written to"),
+        ("export r --out file", "which is a file, and must be a folder"),
+    ],
+)
+def test_outputs_are_checked_before_the_work(
+    words: str, message: str, asked: list[tuple], capsys: pytest.CaptureFixture
+) -> None:
+    pathlib.Path("file").touch()
+    with pytest.raises(SystemExit):
+        entry.main(words.split())
+    assert message in capsys.readouterr().err and not asked
 
 
 @pytest.mark.parametrize(
