@@ -296,7 +296,7 @@ def test_dry_run_prints_sizes_and_stops(tmp_path: pathlib.Path, cache: pathlib.P
             ["--config.train.stepz=3"],
             "config.train.stepz is not a field of config.train; did you mean steps? fields: grid_every",
         ),
-        (["--config.train.steps=many"], "config.train.steps=many: invalid literal for int"),
+        (["--config.train.steps=many"], "config.train.steps is 'many' (str), and must be of type int"),
         (["--config.system.loss.name=hing"], "config.system.loss.name is 'hing'; choices: cross_entropy"),
         (["--mode=fly"], "choose from 'train', 'evaluate', 'sample', 'submit', 'report', 'clean'"),
         (["--config.data.source=folder", "--config.data.path=/nowhere/dogs"], "/nowhere/dogs"),

@@ -49,7 +49,7 @@ ONLY_IN_THE_RUNTIME = {"jit", "pmap", "Mesh", "NamedSharding", "device_put", "mo
 # What only some modules may import, and which.
 ONLY_IN = {
     "ml_collections": {"api", "commands", "config.build", "config.library", "config.resolve", "config.saved"},
-    "absl": {"config.library"},
+    "absl": set(),
     "tensorflow": {"data.sources"},
     "tensorflow_datasets": set(),  # by name only, in utils.optional
     "resource": {"utils.memory"},  # Windows lacks these

@@ -11,18 +11,18 @@ import difflib
 import inspect
 import os
 import pathlib
+import re
 import runpy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
 from jaxdog.utils import errors
 
 Config = ml_collections.ConfigDict
 Overrides = Mapping[str, Any] | Sequence[str]
+SWEEP = "sample.sweep"  # a section that is replaced as a whole
 
 
 def folder() -> pathlib.Path:
@@ -47,6 +47,16 @@ def find(name_or_path: str | os.PathLike) -> pathlib.Path:
     """
     given = os.fspath(name_or_path)
     path = pathlib.Path(given).expanduser()
+    if path.is_dir() and given not in names():
+        raise errors.ConfigError(
+            f"{given} is a folder, and a config is a Python file or one of {', '.join(names())}. To resume a "
+            "run, give the config that it was started with, and its folder as --workdir"
+        )
+    if path.is_file() and path.suffix != ".py":
+        raise errors.ConfigError(
+            f"{given} is not a Python file; a config of your own is a file with get_config(), for which "
+            "jaxdog configs NAME > my_config.py is a start"
+        )
     if given.endswith(".py") or path.name != given:
         if path.is_file():
             return path
@@ -238,6 +248,9 @@ def _r3gan_widths(widths: tuple[int, ...], resolution: int, downwards: bool) -> 
 def override(config: Config, overrides: Overrides) -> Config:
     """The config with changed fields.
 
+    A section that holds rows of a table may get new ones, as with {"data.select.hold_out.every": 10}. None
+    removes a row, and {} all rows. A section whose `name` changes gets the defaults of its new name.
+
     Args:
       config: unchanged.
       overrides: as for `load`. A word may also begin with "config." or "--config.".
@@ -246,13 +259,29 @@ def override(config: Config, overrides: Overrides) -> Config:
     """
     if isinstance(overrides, str):
         raise errors.ConfigError(f"overrides is {overrides!r}, and must be a list of such words")
-    if isinstance(overrides, Mapping):
-        from jaxdog.config import resolve
+    values = overrides if isinstance(overrides, Mapping) else _parsed(config, overrides)
+    for name in values:
+        _check_path(config, name)
+    if not values:
+        return config
+    from jaxdog.config import resolve  # not at the top: it imports JAX
 
-        for name in overrides:
-            _check_field(config, name)
-        return resolve.derive(config, **_nested(overrides)) if overrides else config
-    return _parsed(config, [_word(word) for word in overrides]) if overrides else config
+    return resolve.derive(config, **_nested(_whole(config, values)))
+
+
+def _whole(config: Config, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides with whole sweeps in place of their rows, and None for each row of a section set to {}."""
+    whole: dict[str, Any] = {}
+    for name, value in values.items():
+        head, _, row = name.rpartition(".")
+        old = _current(config, name)
+        if head == SWEEP:
+            rows = {**whole.get(head, _current(config, SWEEP).to_dict()), row: value}
+            whole[head] = {name: x for name, x in rows.items() if x is not None}
+        else:
+            clears = value == {} and isinstance(old, Config) and name != SWEEP
+            whole[name] = dict.fromkeys(old) if clears else value
+    return whole
 
 
 def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,41 +297,59 @@ def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _word(word: str) -> str:
-    """An override as a flag: "train.steps=3" -> "--config.train.steps=3"."""
-    bare = word.lstrip("-")
-    return f"--{bare}" if bare.startswith(("config.", "noconfig.")) else f"--config.{bare}"
+def _parsed(config: Config, words: Sequence[str]) -> dict[str, Any]:
+    """{"train.steps": 3} from ["--config.train.steps=3"]; values are read as those that they replace."""
+    found = [
+        re.fullmatch(r"-*(no(?=config\.))?(?:config\.)?([^=]*)(?:=(.*))?", word, re.DOTALL) for word in words
+    ]
+    parts = [match.groups() for match in found if match is not None]
+    for _, name, _ in parts:
+        _check_path(config, name)
+    values: dict[str, Any] = {}
+    for no, name, text in parts:
+        old = _current(config, name)
+        if text is None and not isinstance(old, bool):
+            raise errors.ConfigError(f"config.{name} gets no value; write --config.{name}=VALUE")
+        values[name] = no is None if text is None else _value(text, old)
+    return values
 
 
-def _parsed(config: Config, words: Sequence[str]) -> Config:
-    """The config after flags of the form --config.x.y=v, read by ml_collections, which knows their types."""
-    config, values = Config(config.to_dict()), flags.FlagValues()
-    argv = ["jaxdog", *words]
+def _value(text: str, old: Any) -> Any:
+    """The value that a word of the command line means for a field that is `old`; None: it is new."""
+    if isinstance(old, str):
+        return text
+    if text.lower() in ("true", "false") and (old is None or isinstance(old, bool)):
+        return text.lower() == "true"
     try:
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
-        rest = values(argv)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # for a field that does not exist
-        for word in words:
-            _check_field(config, word.partition("=")[0].partition(".")[2])
-        raise errors.ConfigError(f"{' '.join(words)}: {error}") from error
-    except flags.Error as error:
-        raise errors.ConfigError(str(error)) from error
-    if rest[1:]:
-        raise errors.ConfigError(f"{rest[1]!r} is not an override; write config.field=value")
-    config.unlock()  # ml_collections has locked it
-    return config
+        value = float(text) if isinstance(old, float) else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        try:
+            value = ast.literal_eval(text)  # a pair in place of a number
+        except (ValueError, SyntaxError):
+            value = tuple(text.split(",")) if isinstance(old, tuple) else text
+    return (value,) if isinstance(old, tuple) and not isinstance(value, tuple | None) else value
 
 
-def _check_field(config: Config, name: str) -> None:
-    """Raises errors.ConfigError if `name`, with dots, is no field, naming the fields where it goes wrong."""
+def _current(config: Config, name: str) -> Any:
+    """The value of a field, by its name with dots; None if there is none."""
+    value: Any = config
+    for field in name.split("."):
+        value = value.get(field) if isinstance(value, Config) else None
+    return value
+
+
+def _check_path(config: Config, name: str) -> None:
+    """Raises errors.ConfigError if `name`, with dots, is in no section; `derive` checks the last field."""
     section: Any = config
     path = "config"
     for field in name.split("."):
         is_section = isinstance(section, Config)
-        if not is_section or field not in section:
+        if not is_section or (section is config and field not in section):
             names = sorted(section) if is_section else []
             raise errors.ConfigError(
                 f"{path}.{field} is not a field of {path}; {errors.did_you_mean(field, names)}"
                 f"fields: {', '.join(names) or 'none'}"
             )
+        if field not in section:
+            return
         section, path = section[field], f"{path}.{field}"

@@ -150,8 +150,7 @@ class AllOf:
     def records(self, section: Mapping[str, Any], path: str) -> dict[str, Record]:
         """The functions that the section names, in the order of the table."""
         _check_mapping(section, path)
-        for name in section:
-            choose(self.table, name, f"{path}.{name}")
+        _check_known(section, self.table, path)
         return {name: Record(row, given=self.given) for name, row in self.table.items() if name in section}
 
     def fill(self, section: Mapping[str, Any], path: str) -> dict[str, Any]:

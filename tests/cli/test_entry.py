@@ -86,7 +86,10 @@ def test_examples_are_shown_and_understood(name: str, capsys: pytest.CaptureFixt
         (["train", "toy", "--data", "nowhere"], "nowhere does not exist; it should be a folder of photos"),
         (["train", "progan", "--resolution=96"], "choices of progan, which grows from 4 px: 8, 16, 32"),
         (["train", "toy", "--config.train.stepz=3"], "config.train.stepz is not a field of config.train"),
-        (["train", "toy", "--config.train.steps=many"], "config.train.steps=many: invalid literal for int"),
+        (
+            ["train", "toy", "--config.train.steps=many"],
+            "config.train.steps is 'many' (str), and must be of type int",
+        ),
         (["train", "toy", "--resolutoin=64"], "'--resolutoin' is not an option; similar: --resolution"),
         (["train", "toy", "--resolution=64x96"], "'64x96' is two numbers, and generated images are square"),
         (

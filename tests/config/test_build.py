@@ -99,7 +99,11 @@ def test_every_config_says_what_it_is_and_refuses_unknown_variants(path: pathlib
         ("discriminator.name", "vgg", "config.discriminator.name is 'vgg'; choices: biggan"),
         ("system.name", "chess", "config.system.name is 'chess'; choices: gan"),
         ("system.loss.name", "hing", "'hing'; choices: cross_entropy, hinge, least_squares, non_saturating"),
-        ("augment.spin", {"degrees": 3}, "config.augment.spin is 'spin'; choices: .*flip, .*_noise"),
+        (
+            "augment.spin",
+            {"degrees": 3},
+            "config.augment.spin is not a field of config.augment; .*flip, .*_noise",
+        ),
         ("data.source", "web", "config.data.source is 'web'; choices: folder, kaggle, tfds, toy"),
         ("data.crop.name", "oval", "config.data.crop.name is 'oval'; choices: .*box_square"),
         ("sample.method", "clip", "config.sample.method is 'clip'; choices: resample, threshold, truncnorm"),

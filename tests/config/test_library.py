@@ -68,7 +68,14 @@ def test_overrides_as_words_and_as_a_dictionary() -> None:
         ),
         (["stepz=3"], "config.stepz is not a field of config; fields: augment, checkpoint"),
         (["train.steps.x=3"], "config.train.steps.x is not a field of config.train.steps; fields: none"),
-        (["train.steps=many"], "config.train.steps=many: invalid literal for int"),
+        (["train.steps=many"], r"config.train.steps is 'many' \(str\), and must be of type int"),
+        (
+            ["train.log_every=2", "train.max_hours=soon"],
+            "config.train.max_hours is 'soon' .*, and must be of type",
+        ),
+        (["train.log_every"], "config.train.log_every gets no value; write --config.train.log_every=VALUE"),
+        (["augment.flp.p=1"], "config.augment.flp is not a field of config.augment; did you mean flip"),
+        (["system.d_regularizers.r1.weight=1"], "config.system.d_regularizers.r1.interval is missing"),
         (["train.steps=3", "4"], "config.4 is not a field"),
         (["train.steps", "4"], "config.4 is not a field"),
         (
@@ -86,8 +93,54 @@ def test_wrong_overrides_name_the_fields(overrides, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "section", "value"),
+    [
+        (["data.select.hold_out.every=10"], "data.select", {"hold_out": {"every": 10}}),
+        (
+            ["system.d_regularizers.r1.weight=(10, 1)", "system.d_regularizers.r1.interval=4"],
+            "system.d_regularizers",
+            {"r1": {"weight": (10, 1), "interval": 4}},
+        ),
+        (["system.diffaugment.translation.ratio=0.2"], "system.diffaugment", {"translation": {"ratio": 0.2}}),
+        (["sample.sweep.truncation=(0.5,1.0)"], "sample.sweep", {"truncation": (0.5, 1.0)}),
+        (["sample.postprocess.quantize={}"], "sample.postprocess", None),
+        (["augment.flip=None"], "augment", {}),
+        (["augment={}"], "augment", {}),
+        (["system.loss.name=relativistic_average"], "system.loss", None),
+        (["eval.final=mifid,isc"], "eval.final", ("mifid", "isc")),
+        (["parallel.sync_batch_norm=false"], "parallel.sync_batch_norm", False),
+        (["noconfig.parallel.sync_batch_norm"], "parallel.sync_batch_norm", False),
+        (["data.path=1"], "data.path", "1"),
+        (["train.max_hours=inf"], "train.max_hours", float("inf")),
+    ],
+)
+def test_every_field_can_be_set(words: list[str], section: str, value: object) -> None:
+    """Also fields of functions that the config does not have, and sections that lose or change theirs."""
+    config = library.load("toy", overrides=words)
+    build.check(config)
+    found = library._current(config, section)
+    found = found.to_dict() if isinstance(found, library.Config) else found
+    assert value is None or found == value
+    if not words[0].startswith("noconfig"):
+        named = {word.partition("=")[0]: library._current(config, word.partition("=")[0]) for word in words}
+        plain = {name: x.to_dict() if isinstance(x, library.Config) else x for name, x in named.items()}
+        assert library.load("toy", overrides=plain) == config  # as a dictionary
+
+
+def test_a_sweep_gets_and_loses_rows() -> None:
+    config = library.load("toy:test", overrides=["sample.sweep.truncation=(0.5,)"])
+    assert config.sample.sweep.to_dict() == {"ema_index": (0, 1), "truncation": (0.5,)}
+    config = library.load(
+        "toy:test", overrides=["sample.sweep.truncation=(0.5,)", "sample.sweep.ema_index=None"]
+    )
+    assert config.sample.sweep.to_dict() == {"truncation": (0.5,)}
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("file.json", "file.json is not a Python file; .* get_config"),
+        ("run", "run is a folder, and a config is .* its folder as --workdir"),
         ("biggn", "no config is called 'biggn'; similar: biggan"),
         ("zzzz", "no config is called 'zzzz'; names: acgan, "),
         ("toy.py", "toy.py does not exist"),
@@ -98,6 +151,8 @@ def test_wrong_overrides_name_the_fields(overrides, message: str) -> None:
 )
 def test_unknown_configs(name: str, message: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.json").write_text("{}")
+    (tmp_path / "run").mkdir()
     with pytest.raises(errors.UserError, match=message):
         library.load(name)
 

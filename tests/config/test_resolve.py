@@ -71,7 +71,10 @@ def test_what_is_checked_can_be_read_back() -> None:
         ({"system": {}}, "config.system.name is ''; choices: gan"),
         ({"system": {"name": "gan"}}, "config.system.batch_size is missing"),
         ({"optimizer": {}}, "config.optimizer.d is missing; config.optimizer needs: d, g"),
-        ({"augment": {"spin": {}}}, "config.augment.spin is 'spin'; choices: color_jitter"),
+        (
+            {"augment": {"spin": {}}},
+            "config.augment.spin is not a field of config.augment; fields: color_jitter",
+        ),
         (
             {"eval": {"every_kimg": 0.0, "final": ("isc", "fvd")}},
             "config.eval.final is 'fvd'; choices: copies",

@@ -208,7 +208,7 @@ def test_scores_and_report_have_a_warning(name, cheat, tmp_path):
             "memorizer",
             "data.select.cluster",
             {},
-            "config.data.select.cluster is 'cluster'; choices: from_csv, hold_out, own_class",
+            "config.data.select.cluster is not a field of .*; fields: from_csv, hold_out, own_class",
         ),
         ("memorizer", "eval.final", ("per_class",), "eval.final has per_class, .* each image is a class"),
         (
