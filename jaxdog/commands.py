@@ -97,14 +97,18 @@ def run_mode(
 
 
 def _prepare(config: ml_collections.ConfigDict) -> tuple[schema.Experiment, pathlib.Path]:
-    """The checked config and its cache folder, which also caches compiled programs unless JAX has a cache."""
+    """The checked config and its cache folder; compiled programs are cached in the user's own folder.
+
+    Compiled programs are native code, and configs are also read from the folders of runs that others made.
+    So no config names their place: JAX_COMPILATION_CACHE_DIR does, or it is the user's cache folder.
+    """
     experiment = build.check(config)
     if build.cheat(experiment):
         log.warning("%s\n%s\n%s", "!" * 80, baselines.WARNING, "!" * 80)
-    cache_dir = pathlib.Path(experiment.data.cache_dir).expanduser()
     if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir / "xla"))
-    return experiment, cache_dir
+        own = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(own.absolute() / "jaxdog" / "xla"))
+    return experiment, pathlib.Path(experiment.data.cache_dir).expanduser()
 
 
 @contextlib.contextmanager

@@ -76,7 +76,7 @@ def make(
     if scoring:
         load_weights()
     known = load_dataset(folder) if resumes or not training else None
-    reader = photo_reader.PhotoReader(config, cache_dir, None if training else known)
+    reader = photo_reader.PhotoReader(config, cache_dir, None if training else known, training)
     if known is None or training:
         dataset = reader.describe()
         dataset = dataset if known is None else dataset_info.resumed(folder, known, dataset)

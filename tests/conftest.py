@@ -18,6 +18,9 @@ os.environ["XLA_FLAGS"] = (
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
+# Programs that commands compile are cached inside the clone.
+os.environ.setdefault("XDG_CACHE_HOME", str(pathlib.Path(__file__).resolve().parent.parent / ".cache"))
+
 import jax
 import pytest
 

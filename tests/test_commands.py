@@ -184,3 +184,30 @@ def test_a_report_is_of_a_run(tmp_path: pathlib.Path) -> None:
     ):
         commands.run_mode("report", None, str(tmp_path))
     assert not any(tmp_path.iterdir())
+
+
+@pytest.fixture
+def compilation_cache() -> Iterator[None]:
+    """JAX's place of compiled programs, which tests may change."""
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.parametrize("mode", ["sample", "evaluate", "submit"])
+def test_no_config_in_a_folder_names_the_place_of_compiled_programs(
+    mode: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, compilation_cache: None
+) -> None:
+    """Compiled programs are native code, and the folder may be from a stranger."""
+    config = toy.get_config("test")
+    config.data.cache_dir = str(tmp_path / "run" / "cache")
+    saved.write(tmp_path / "run", build.check(config))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    monkeypatch.setattr(runs, "make", lambda *_, **__: None)
+    monkeypatch.setattr(runs, "find_step", lambda _: 1 / 0)
+    for given, used in ((None, tmp_path / "mine" / "jaxdog" / "xla"), ("chosen", "chosen")):
+        jax.config.update("jax_compilation_cache_dir", given)
+        with pytest.raises(ZeroDivisionError):
+            commands.run_mode(mode, None, str(tmp_path / "run"))
+        assert jax.config.values["jax_compilation_cache_dir"] == str(used)

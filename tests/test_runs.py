@@ -177,6 +177,9 @@ def test_only_the_photos_of_the_training_are_read_again(
     reader = photo_reader.PhotoReader(given, tmp_path, expected=INFO._replace(source="folder-2"))
     assert reader.source() is source and reader.source() is source and asked == [False]
     assert photo_reader.PhotoReader(given, tmp_path).source() is source and asked[-1]
+    with pytest.raises(errors.UserError, match="has no photos"):  # which is why they are read
+        runs.make(given, tmp_path / "without_dataset_json", tmp_path, training=False, scoring=False)
+    assert not asked[-1]
 
 
 def test_stanford_dogs_are_downloaded_for_training_only(

@@ -51,6 +51,7 @@ class PhotoReader:
       cache_dir: folder of the cache.
       expected: the training set of a run. Photos with other content are refused, and nothing is downloaded.
         None: any photos.
+      prepare: whether photos that are missing are downloaded.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class PhotoReader:
         config: schema.Experiment,
         cache_dir: pathlib.Path,
         expected: dataset_info.DatasetInfo | None = None,
+        prepare: bool = True,
     ):
         self.config, self.cache_dir, self.expected = config, cache_dir, expected
+        self.prepare = prepare and expected is None
         self._info: dataset_info.DatasetInfo | None = None  # of the training set, once it was read
         self.source = functools.cache(self._source)
         self.training_set = functools.cache(self._training_set)
@@ -84,7 +87,7 @@ class PhotoReader:
         return self._load(self.source(), self.squash)
 
     def _source(self) -> photos.Source:
-        source, expected = build.source(self.config.data, prepare=self.expected is None), self.expected
+        source, expected = build.source(self.config.data, prepare=self.prepare), self.expected
         if expected is not None and source.key != expected.source:  # other files; perhaps the same photos
             found = self._select(source)[1]
             if found.content != expected.content:

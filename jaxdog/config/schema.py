@@ -24,7 +24,7 @@ class Data(NamedTuple):
     toy_photos: int = 512  # toy: number of drawn photos
     classes: int = 120  # number of classes; 0: as many as the source has
     stored_resolution: int = 0  # side of the stored crops, px; 0: system.resolution
-    cache_dir: str = "~/.cache/jaxdog"  # of crops, features and compiled programs
+    cache_dir: str = "~/.cache/jaxdog"  # of crops, features and downloaded weights
     workers: int = 0  # threads that decode photos; 0: one per core
 
 
