@@ -26,11 +26,12 @@ from jaxdog.config import build, saved, schema
 from jaxdog.evaluation import sampling_state
 from jaxdog.memorizers import baselines
 from jaxdog.training import train_step
-from jaxdog.utils import errors, files, version
+from jaxdog.utils import errors, files, untrusted, version
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD, SAMPLES = FILES = ("model.safetensors", "config.json", "README.md", "samples.png")
 DTYPES = ("float32", "float16")  # of the stored arrays; sampling is in float32
+MAX_HEADER = 16 << 20  # bytes of model.safetensors besides its arrays: their names and shapes
 FIELDS = {  # of config.json: name -> type
     "format_version": int,
     "jaxdog_version": str,  # that wrote the folder
@@ -155,8 +156,8 @@ def load(folder: pathlib.Path) -> Pretrained:
     class_names = tuple(fields["class_names"])
     try:
         shapes, names = expected(config, len(class_names), fields["phase"])
-    except (errors.UserError, IndexError) as error:
-        raise PretrainedError(f"{folder / CONFIG} cannot be used: {error}") from error
+    except Exception as error:  # a config of impossible networks makes JAX raise almost anything
+        raise PretrainedError(f"{folder / CONFIG} cannot be used: {untrusted.one_line(error)}") from error
     return Pretrained(
         config,
         class_names,
@@ -176,7 +177,7 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
         run = " It looks like the folder of a run: use Generator.from_run" if _is_run(folder) else ""
         raise PretrainedError(f"{folder} is not an exported generator: it has no {CONFIG}.{run}")
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = untrusted.read_json(path)
     except (OSError, ValueError) as error:
         raise PretrainedError(f"{path} is damaged: {error}") from error
     if not isinstance(fields, dict) or "format_version" not in fields:
@@ -211,10 +212,12 @@ def _check_config(folder: pathlib.Path, fields: dict[str, Any]) -> schema.Experi
         names = fields["class_names"]
         if not names or not all(isinstance(name, str) for name in names):
             raise errors.UserError("class_names must be names")
-    except (errors.UserError, KeyError, TypeError) as error:
+        if fields["phase"] < 0:
+            raise errors.UserError(f"its phase is {fields['phase']}")
+    except Exception as error:  # as above
         raise PretrainedError(
-            f"{folder / CONFIG} cannot be used by jaxdog {version.version()}: {error} (written by jaxdog "
-            f"{fields['jaxdog_version']})"
+            f"{folder / CONFIG} cannot be used by jaxdog {version.version()}: {untrusted.one_line(error)} "
+            f"(written by jaxdog {fields['jaxdog_version']})"
         ) from error
     return config
 
@@ -226,16 +229,21 @@ def _read_arrays(
     path = folder / WEIGHTS
     if not path.is_file():
         raise PretrainedError(f"{folder} is incomplete: it has no {WEIGHTS}")
+    wanted = sampling_state.read_arrays(shapes, names)
+    size, limit = path.stat().st_size, MAX_HEADER + sum(x.size * x.dtype.itemsize for x in wanted.values())
+    if size > limit:
+        raise PretrainedError(f"{path} has {size:,} bytes; the arrays that {CONFIG} describes have {limit:,}")
     try:
         arrays = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
-        raise PretrainedError(f"{path} is damaged, or no safetensors file: {error}") from error
+    except Exception as error:  # of safetensors, or of a dtype that NumPy lacks
+        raise PretrainedError(
+            f"{path} is damaged, or no safetensors file: {untrusted.one_line(error)}"
+        ) from error
     if _sha256(path) != sha256:
         raise PretrainedError(
             f"{path} is damaged, or not the file that {CONFIG} describes: its sha256 is {_sha256(path)}, and "
             f"should be {sha256}. Copy the whole folder again"
         )
-    wanted = sampling_state.read_arrays(shapes, names)
     _check_arrays(path, arrays, wanted)
     return {name: arrays[name].astype(wanted[name].dtype) for name in wanted}
 

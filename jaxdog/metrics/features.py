@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxdog.metrics.backbones import inception, nasnet
-from jaxdog.utils import errors, files
+from jaxdog.utils import errors, files, untrusted
 
 Array = jax.Array
 
@@ -196,40 +196,59 @@ def _write(path: pathlib.Path, arrays: dict[str, Any]) -> None:
 def load(path: str | pathlib.Path) -> Features:
     """Reads a file of `save`. Raises FileNotFoundError, or UserError if it is damaged or of another kind."""
     path = pathlib.Path(path)
+    known = {name for network in NETWORKS.values() for name in network.width} | {LOGITS, "label"}
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            if "metadata" not in stored.files:
-                raise errors.UserError(
-                    f"it has no entry 'metadata'; its entries: {', '.join(stored.files[:8])}"
-                )
-            header = json.loads(str(stored["metadata"]))
-            if header.get("version") != VERSION:
-                raise errors.UserError(
-                    f"its version is {header.get('version')}, but only version {VERSION} can be read"
-                )
-            spec = FeatureSpec(**{field: str(header[field]) for field in FeatureSpec._fields})
-            width = NETWORKS[spec.network].width
-            layers = {name: stored[name] for name in stored.files if name in (*width, LOGITS)}
-            label = stored["label"] if "label" in stored.files else None
-        n = header["n"]
-        if any(layers[name].shape != (n, width[name]) for name in frechet_layers(spec.network)):
-            raise errors.UserError(f"its header gives {n} rows, but its arrays have other shapes")
-        if not all(np.isfinite(x).all() for x in layers.values()):
-            raise errors.UserError("it has features that are not finite")
+        names = untrusted.npz_names(path)
+        if "metadata" not in names and path.exists():
+            raise errors.UserError(f"it has no entry 'metadata'; its entries: {', '.join(names[:8])}")
+        header = _read_header(path)
+        if header.get("version") != VERSION:
+            raise errors.UserError(
+                f"its version is {header.get('version')!r}, but only version {VERSION} can be read"
+            )
+        spec = FeatureSpec(**{field: str(header[field]) for field in FeatureSpec._fields})
+        arrays = untrusted.read_npz(path, known.__contains__)
+        width = {**NETWORKS[spec.network].width, LOGITS: inception.CLASSES}
+        layers = {name: x for name, x in arrays.items() if name in width}
+        side = Features(layers, spec, arrays.get("label"), tuple(map(str, header["class_names"])))
+        _check(side, header["n"], width)
     except FileNotFoundError:
         raise
-    except (*files.DAMAGED, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise errors.UserError(f"{path} is not a complete file of features: {error}") from error
-    return Features(layers, spec, label, tuple(header["class_names"]))
+    return side
+
+
+def _read_header(path: pathlib.Path) -> dict[str, Any]:
+    text = untrusted.read_npz(path, "metadata".__eq__, untrusted.MAX_JSON)["metadata"]
+    if text.dtype.kind != "U" or text.shape != () or text.nbytes > untrusted.MAX_JSON:
+        raise errors.UserError("its metadata are no text, or too long")
+    header = untrusted.parse_json(str(text))
+    if not isinstance(header, dict):
+        raise errors.UserError("its metadata are not fields")
+    return header
+
+
+def _check(side: Features, n: Any, width: dict[str, int]) -> None:
+    missing = set(frechet_layers(side.spec.network)) - side.layers.keys()
+    if missing or any(x.shape != (n, width[name]) for name, x in side.layers.items()):
+        raise errors.UserError(f"its header gives {n!r} rows, but its arrays have other shapes")
+    if not all(x.dtype == np.float32 and np.isfinite(x).all() for x in side.layers.values()):
+        raise errors.UserError("it has features that are not finite floats")
+    label, classes = side.label, max(len(side.class_names), 1)
+    if label is None:
+        return
+    if (
+        label.shape != (n,)
+        or label.dtype != np.int32
+        or (n and not 0 <= label.min() <= label.max() < classes)
+    ):
+        raise errors.UserError(f"its labels are not {n!r} numbers of its {classes} classes")
 
 
 def is_features_file(path: str | pathlib.Path) -> bool:
     """Whether a .npz file holds features rather than images."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return "metadata" in stored.files
-    except (*files.DAMAGED, ValueError):
-        return False
+    return "metadata" in untrusted.npz_names(path)
 
 
 # --- the cache: a damaged or unwritable file is not an error -------------------------------------
@@ -256,11 +275,10 @@ def load_derived(side: Features, name: str) -> dict[str, np.ndarray] | None:
     """Arrays written by `save_derived`; None if they are missing, or damaged (logs a warning)."""
     path = _derived_path(side, name)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return dict(stored)
+        return untrusted.read_npz(path)
     except FileNotFoundError:
         return None
-    except (*files.DAMAGED, ValueError) as error:
+    except (errors.UserError, OSError) as error:
         log.warning("%s is damaged (%s) and will be recomputed.", path, error)
         return None
 

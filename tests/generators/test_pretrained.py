@@ -161,6 +161,12 @@ def misspell(folder: pathlib.Path) -> None:
     change(folder, config={**config, "generator": {**config["generator"], "wings": 2}})
 
 
+def impossible(folder: pathlib.Path) -> dict[str, Any]:
+    """A config whose arrays have more elements than numbers can count."""
+    config = json.loads((folder / "config.json").read_text())["config"]
+    return {**config, "generator": {**config["generator"], "channels": 1 << 62}}
+
+
 DAMAGES: dict[str, tuple[Callable[[pathlib.Path], Any], str]] = {
     "no weights": (
         lambda f: (f / "model.safetensors").unlink(),
@@ -190,6 +196,23 @@ DAMAGES: dict[str, tuple[Callable[[pathlib.Path], Any], str]] = {
     "wrong type": (lambda f: change(f, step="8"), "fields that are of another type: step"),
     "unknown config": (misspell, "wings is not a field of config.generator"),
     "no such phase": (lambda f: change(f, phase=3), "config.json cannot be used"),
+    "a phase before the first": (
+        lambda f: change(f, phase=-1),
+        "cannot be used by jaxdog .* its phase is -1",
+    ),
+    "deep JSON": (lambda f: (f / "config.json").write_text("[" * 200_000), "is not JSON that can be read"),
+    "long JSON": (
+        lambda f: (f / "config.json").write_text(" " * (17 << 20)),
+        "larger than 16,777,216 bytes",
+    ),
+    "large weights": (
+        lambda f: (f / "model.safetensors").write_bytes(bytes(40 << 20)),
+        "has 41,943,040 bytes; the arrays that config.json describes have",
+    ),
+    "impossible networks": (
+        lambda f: change(f, config=impossible(f)),
+        "config.json cannot be used",
+    ),
     "no classes": (lambda f: change(f, class_names=[]), "class_names must be names"),
     "missing array": (lambda f: rewrite(f, **{first_array(f): None}), "1 arrays are missing [(]ema/"),
     "unknown array": (lambda f: rewrite(f, wings=np.ones(2)), "1 arrays are unknown [(]wings[)]"),

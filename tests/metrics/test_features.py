@@ -85,7 +85,10 @@ def test_file_round_trip(tmp_path):
     assert features.load(path).label is None
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "rows", "nan", "foreign", "version"])
+DAMAGES = ("cut", "flipped", "empty", "rows", "nan", "foreign", "version", "labels", "deep", "logits")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_file_logs_a_warning_and_is_not_used(tmp_path, damage, caplog, monkeypatch):
     path, whole = tmp_path / "dogs.npz", made()
     features.save(path, whole)
@@ -100,6 +103,12 @@ def test_damaged_file_logs_a_warning_and_is_not_used(tmp_path, damage, caplog, m
         features.save(path, made(layers=dict(whole.layers, mixed_7=whole.layers["mixed_7"][:3])))
     elif damage == "nan":
         features.save(path, made(layers=dict(whole.layers, mixed_7=np.full((5, 768), np.nan))))
+    elif damage == "labels":
+        features.save(path, made(label=np.arange(5, dtype=np.int32)))
+    elif damage == "logits":
+        features.save(path, made(layers=dict(whole.layers, **{features.LOGITS: np.zeros((3, 1008))})))
+    elif damage == "deep":
+        np.savez(path, metadata=np.array("[" * 200_000))
     elif damage == "foreign":
         np.savez(path, mu=np.zeros(3), sigma=np.eye(3))
     else:

@@ -12,7 +12,6 @@ import hashlib
 import pathlib
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ import numpy as np
 import tqdm
 
 from jaxdog.metrics.backbones import inception, weight_files
-from jaxdog.utils import errors, files
+from jaxdog.utils import errors, files, untrusted
 
 BATCH_NORM_EPSILON = 1e-3
 GRAPH_NAME = "classify_image_graph_def.pb"
@@ -172,7 +171,9 @@ def _download_problem(remote: Remote, problem: str) -> str:
 def _weight_paths(folder: pathlib.Path) -> list[pathlib.Path]:
     """The weight files in a folder, which may also hold other .npz files."""
     known = inception.shapes(head=True)
-    npz = [file for file in sorted(folder.glob("*.npz")) if any(name in known for name in _npz_names(file))]
+    npz = [
+        file for file in sorted(folder.glob("*.npz")) if any(x in known for x in untrusted.npz_names(file))
+    ]
     published = sorted([*folder.glob("*.pth"), *folder.glob("*.pb")])
     if not npz and len(published) != 1:
         held = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
@@ -183,14 +184,6 @@ def _weight_paths(folder: pathlib.Path) -> list[pathlib.Path]:
     return npz or published
 
 
-def _npz_names(path: pathlib.Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    except files.DAMAGED:
-        return []  # usually because it is not a zip archive
-
-
 def file_sha256(path: pathlib.Path) -> str:
     """Hexadecimal sha256 of a file."""
     with path.open("rb") as file:
@@ -199,9 +192,10 @@ def file_sha256(path: pathlib.Path) -> str:
 
 def _read(path: pathlib.Path) -> weight_files.Tensors:
     """The parameters in one file by name, with batch norm folded in; a .npz file may hold a part of them."""
+    weight_files.check_size(path)
     with path.open("rb") as file:
         start = file.read(2)
-    if _npz_names(path):
+    if untrusted.npz_names(path):
         return _read_npz(path)
     if start == b"PK" or start[:1] == b"\x80":
         return _fold(_from_torch(weight_files.read_torch(path)))
@@ -209,10 +203,10 @@ def _read(path: pathlib.Path) -> weight_files.Tensors:
 
 
 def _read_npz(path: pathlib.Path) -> weight_files.Tensors:
+    known = inception.shapes(head=True)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (*files.DAMAGED, ValueError) as error:
+        return untrusted.read_npz(path, known.__contains__, weight_files.MAX_BYTES)
+    except (errors.UserError, OSError) as error:
         raise weight_files.ArchiveError(f"{path.name} is a damaged .npz file ({error})") from error
 
 

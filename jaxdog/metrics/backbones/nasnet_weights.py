@@ -66,6 +66,7 @@ def load(path: str | pathlib.Path, plan: nasnet.Plan = nasnet.LARGE) -> inceptio
         file.seek(0)
         md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)) if hdf5 else None
     try:
+        weight_files.check_size(path)
         params = _fold(_read_keras(path, plan) if hdf5 else weight_files.read_graph(path), plan)
     except weight_files.ArchiveError as error:
         raise errors.UserError(f"{path} cannot be used as NASNet weights: {error}. {ACCEPTED}") from error
@@ -161,12 +162,15 @@ def _read_keras(path: pathlib.Path, plan: nasnet.Plan) -> weight_files.Tensors:
 def _datasets(file: Any, dataset: type) -> dict[str, Any]:
     """ "layer/tensor" -> its HDF5 dataset, for all float32 tensors; no data is read.
 
-    `visititems` follows no links to other files, and datasets stored in other files are left out.
+    `visititems` follows no links to other files. Datasets stored in other files or in chunks are left out,
+    which Keras does not write.
     """
     datasets: dict[str, Any] = {}
 
     def visit(name: str, item: Any) -> None:
         if not isinstance(item, dataset) or item.dtype != np.float32 or item.is_virtual or item.external:
+            return
+        if item.chunks is not None:  # only these can be compressed, and unpack to any size
             return
         parts = name.removeprefix("model_weights/").split("/")
         if parts[0] != "layers":

@@ -1,190 +1,139 @@
 """Reads tensors from PyTorch state dicts and TensorFlow graphs, safely and without torch or TensorFlow.
 
-Unpickling can run arbitrary code. The reader here accepts ordered dictionaries, tensors and storages, and
-rejects everything else before importing it.
+Unpickling can run arbitrary code; `pickles` reads the pickles without it. Sizes that a file declares are
+compared with what it holds before memory is allocated.
 """
 
-import collections
-import io
 import math
+import os
 import pathlib
-import pickle
-import zipfile
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from jaxdog.utils import errors, files
+from jaxdog.metrics.backbones import pickles
+from jaxdog.utils import errors, untrusted
 
 Tensors = dict[str, np.ndarray]
+ArchiveError = pickles.ArchiveError
 
+MAX_BYTES = 1 << 30  # of a file, and of the tensors in it; VGG16's, the largest, has 0.55e9
+MAX_REPEATED = 1 << 26  # elements of a graph's tensors that are stored as fewer
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of torch's format before 1.6, which is not a zip archive
 LEGACY_PROTOCOL = 1001
-MAX_ELEMENTS = 1 << 26  # in one tensor; the network's largest has 2 million
 DT_FLOAT = 1  # TensorFlow's enum value of float32
 
-STORAGES = {
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "<i1",
-    "ByteStorage": "<u1",
-    "BoolStorage": "?",
-}
 
-
-class ArchiveError(errors.UserError):
-    """The file cannot be read, is damaged, or refers to something other than tensors."""
+def check_size(path: pathlib.Path) -> None:
+    """Raises ArchiveError for a file that is too large for weights."""
+    size = os.stat(path).st_size
+    if size > MAX_BYTES:
+        raise ArchiveError(f"it has {size:,} bytes; the limit for weights is {MAX_BYTES:,}")
 
 
 # --- PyTorch ---------------------------------------------------------------------------------------------
 
 
-class _Storage(NamedTuple):
-    """A flat array on which tensors are views; its bytes are read later."""
-
-    dtype: str
-    key: str
-    count: int
-
-
-class _Tensor(NamedTuple):
-    """A view of a storage, without data."""
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-class _StorageType(NamedTuple):
-    dtype: str
-
-
-class _Rebuild:
-    """Replaces torch._utils._rebuild_tensor_v2; has no attributes that a pickle could change."""
-
-    __slots__ = ()
-
-    def __call__(self, storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> _Tensor:
-        integers = (offset, *shape, *stride)
-        if not isinstance(storage, _Storage) or any(type(n) is not int or n < 0 for n in integers):
-            raise ArchiveError("a tensor in it is not described by a storage and integers")
-        return _Tensor(storage, offset, tuple(shape), tuple(stride))
-
-
-class _TensorsOnly(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
-    """Reads dictionaries of tensors and rejects every other class or function.
-
-    Based on pickle's Python implementation: in the C implementation, a damaged byte can allocate all memory.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _Rebuild()
-        if module == "torch" and name in STORAGES:
-            return _StorageType(STORAGES[name])
-        raise ArchiveError(
-            f"it asks for {module}.{name}, which is not a tensor; it was rejected, and no code was run"
-        )
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, storage_type, key, _, count, *view = pid
-        if (
-            kind != "storage"
-            or not isinstance(storage_type, _StorageType)
-            or any(part is not None for part in view)
-        ):
-            raise ArchiveError("it refers to something that is not a plain storage")
-        return _Storage(storage_type.dtype, str(key), int(count))
-
-
-def _unpickle(stream: Any) -> Any:
-    try:
-        return _TensorsOnly(stream).load()
-    except ArchiveError:
-        raise
-    except Exception as error:  # a damaged pickle raises almost anything
-        raise ArchiveError(f"its pickle is damaged ({type(error).__name__}: {error})") from error
-
-
-def _fill(state_dict: Any, bytes_of: dict[_Storage, bytes]) -> Tensors:
-    """Name -> array, for every tensor of a state dict."""
+def _fill(state_dict: Mapping[Any, Any], raw: Mapping[str, bytes]) -> Tensors:
+    """Name -> array, a view of its storage, for every tensor of a state dict."""
     tensors: Tensors = {}
     for name, tensor in state_dict.items():
-        if not isinstance(tensor, _Tensor):
+        if not isinstance(tensor, pickles.Tensor):
             continue
-        storage, raw = tensor.storage, bytes_of[tensor.storage]
-        values = np.frombuffer(raw, storage.dtype)
+        storage, data = tensor.storage, raw[tensor.storage.key]
+        dtype, count = np.dtype(storage.dtype), math.prod(tensor.shape)
+        stored = len(data) // dtype.itemsize
         reach = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride, strict=True))
-        count = math.prod(tensor.shape)
-        if len(values) != storage.count or count > len(values) or (count and reach >= len(values)):
-            raise ArchiveError(f"tensor {name!r} reaches beyond its {len(values)} stored values")
-        strides = [step * values.itemsize for step in tensor.stride]
-        view = np.lib.stride_tricks.as_strided(
-            values[tensor.offset :], tensor.shape, strides, writeable=False
-        )
-        tensors[str(name)] = np.array(view)
+        if storage.count * dtype.itemsize != len(data) or count > stored or (count and reach >= stored):
+            raise ArchiveError(f"tensor {str(name)[:80]!r} reaches beyond its {stored} stored values")
+        strides = [step * dtype.itemsize for step in tensor.stride]
+        values = np.frombuffer(data, dtype)[tensor.offset :]
+        try:
+            view = np.lib.stride_tricks.as_strided(values, tensor.shape, strides, writeable=False)
+        except (ValueError, OverflowError) as error:  # of no elements, with other sides that are too large
+            raise ArchiveError(f"tensor {str(name)[:80]!r} has a shape that is too large") from error
+        tensors[str(name)] = view
     return tensors
 
 
-def _storages(state_dict: Any) -> list[_Storage]:
+def _storages(state_dict: Any) -> dict[str, pickles.Storage]:
+    """The storages of a state dict's tensors by key."""
     if not isinstance(state_dict, dict):
         raise ArchiveError(f"it holds a {type(state_dict).__name__}, not a dictionary of tensors")
-    return list(
-        dict.fromkeys(tensor.storage for tensor in state_dict.values() if isinstance(tensor, _Tensor))
-    )
+    found = {x.storage for x in state_dict.values() if isinstance(x, pickles.Tensor)}
+    if len({storage.key for storage in found}) != len(found):
+        raise ArchiveError("two of its storages have one name")
+    return {storage.key: storage for storage in found}
 
 
 def read_torch(path: pathlib.Path) -> Tensors:
     """The tensors of a state dict written by torch.save, in the zip format or the format before 1.6.
 
-    Raises ArchiveError if it is neither, is damaged, or refers to something other than tensors.
+    They are views that cannot be written to. Raises ArchiveError if the file is of neither format, is
+    damaged, is larger than MAX_BYTES, or refers to something other than tensors.
     """
+    check_size(path)
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
-    return _read_torch_zip(path) if zipped else _read_torch_legacy(path)
+    try:
+        return _read_torch_zip(path) if zipped else _read_torch_legacy(path)
+    except ArchiveError:
+        raise
+    except errors.UserError as error:
+        raise ArchiveError(str(error)) from error
 
 
 def _read_torch_zip(path: pathlib.Path) -> Tensors:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            pickled = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
-            if len(pickled) != 1:
-                raise ArchiveError("it is a zip archive without a state dict in it")
-            root = pickled[0].removesuffix("data.pkl")
-            if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
-                raise ArchiveError("it was written on a big-endian machine")
-            state_dict = _unpickle(io.BytesIO(archive.read(pickled[0])))
-            raw = {storage: archive.read(f"{root}data/{storage.key}") for storage in _storages(state_dict)}
-    except files.DAMAGED as error:
-        raise ArchiveError(f"it is a damaged zip archive ({error})") from error
+    with untrusted.open_zip(path) as archive:
+        pickled = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
+        if len(pickled) != 1:
+            raise ArchiveError("it is a zip archive without a state dict in it")
+        root = pickled[0].removesuffix("data.pkl")
+        small = {pickled[0]: pickles.MAX_BYTES, f"{root}byteorder": 16}
+        heads = {
+            name: file.read(min(size, small[name]))
+            for name, size, file in untrusted.read_entries(archive, small.__contains__, MAX_BYTES)
+        }
+        if heads.get(f"{root}byteorder", b"little") != b"little":
+            raise ArchiveError("it was written on a big-endian machine")
+        state_dict, _ = pickles.load(heads[pickled[0]])
+        wanted = {f"{root}data/{key}": key for key in _storages(state_dict)}
+        raw = {
+            wanted[name]: file.read(size) if size else b""
+            for name, size, file in untrusted.read_entries(archive, wanted.__contains__, MAX_BYTES)
+        }
+    if len(raw) != len(wanted):
+        raise ArchiveError(f"{len(wanted) - len(raw)} of its {len(wanted)} storages are missing")
     return _fill(state_dict, raw)
 
 
 def _read_torch_legacy(path: pathlib.Path) -> Tensors:
+    """Four pickles, one of the storages' keys, and for each key the number of elements and the bytes."""
     with path.open("rb") as file:
-        if _unpickle(file) != LEGACY_MAGIC:
+        head = file.read(pickles.MAX_BYTES)
+        magic, at = pickles.load(head)
+        if type(magic) is not int or magic != LEGACY_MAGIC:
             raise ArchiveError("it is a pickle, but not one of torch.save")
-        protocol, machine, state_dict = (_unpickle(file) for _ in range(3))
+        protocol, at = pickles.load(head, at)
+        machine, at = pickles.load(head, at)
         if protocol != LEGACY_PROTOCOL or not isinstance(machine, dict) or not machine.get("little_endian"):
-            raise ArchiveError(f"its torch format {protocol!r} is unknown, or it is big-endian")
-        wanted = {storage.key: storage for storage in _storages(state_dict)}
-        raw: dict[_Storage, bytes] = {}
-        for key in map(str, _unpickle(file)):
+            raise ArchiveError("its torch format is unknown, or it is big-endian")
+        state_dict, at = pickles.load(head, at)
+        keys, at = pickles.load(head, at)
+        wanted = _storages(state_dict)
+        if not isinstance(keys, list) or set(map(type, keys)) - {str} or len(set(keys)) != len(keys):
+            raise ArchiveError("its storages have no names, or one twice")
+        file.seek(at)
+        raw: dict[str, bytes] = {}
+        for key in keys:
             count = int.from_bytes(file.read(8), "little", signed=True)
             if key not in wanted or count != wanted[key].count:
-                raise ArchiveError(f"storage {key!r} of {count} elements is damaged or truncated")
+                raise ArchiveError(f"storage {key[:80]!r} of {count} elements is damaged or truncated")
             size = count * np.dtype(wanted[key].dtype).itemsize
             if not 0 <= size <= path.stat().st_size - file.tell():
-                raise ArchiveError(f"it is truncated: it ends inside storage {key!r}")
-            raw[wanted[key]] = file.read(size)
+                raise ArchiveError(f"it is truncated: it ends inside storage {key[:80]!r}")
+            raw[key] = file.read(size)
     if len(raw) != len(wanted):
         raise ArchiveError(f"{len(wanted) - len(raw)} of its {len(wanted)} storages are missing")
     return _fill(state_dict, raw)
@@ -228,44 +177,64 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
         at += size
 
 
-def _message(data: Any) -> Iterator[tuple[int, Any]]:
-    if not isinstance(data, memoryview):
+def _bytes(value: Any) -> memoryview:
+    if not isinstance(value, memoryview):
         raise ArchiveError("it is a protocol buffer, but not a TensorFlow graph")
-    return _fields(data)
+    return value
 
 
-def _float_tensor(data: Any) -> np.ndarray | None:
-    """A TensorProto's array; None if it is not float32."""
-    dtype, shape, content, values = 0, [], b"", []
+def _message(value: Any) -> Iterator[tuple[int, Any]]:
+    return _fields(_bytes(value))
+
+
+def _float_tensor(data: Any) -> tuple[np.ndarray, list[int]] | None:
+    """A TensorProto's stored values, whose last may stand for others, and its shape; None: not float32."""
+    dtype, shape, content, values = 0, [], memoryview(b""), []
     for number, value in _message(data):
         if number == 1:
             dtype = value
         elif number == 2:
             shape = [dict(_message(dim)).get(1, 0) for field, dim in _message(value) if field == 2]
         elif number == 4:
-            content = bytes(value)
+            content = _bytes(value)
         elif number == 5:  # packed or not
-            values.append(bytes(value))
+            values.append(_bytes(value))
     if dtype != DT_FLOAT:
         return None
+    if len(shape) > pickles.MAX_DIMENSIONS or any(type(n) is not int or n > MAX_BYTES for n in shape):
+        raise ArchiveError("a constant in it has no shape that a tensor can have")
+    stored = content if len(content) else b"".join(values)
+    if len(stored) % 4:
+        raise ArchiveError(f"a constant in it does not fill its shape {shape}")
+    return np.frombuffer(stored, "<f4"), shape
+
+
+def _expand(flat: np.ndarray, shape: list[int], room: int) -> tuple[np.ndarray, int]:
+    """The array of stored values, and the room that is left for arrays that are larger than these."""
     count = math.prod(shape)
-    if not 0 <= count <= MAX_ELEMENTS:
-        raise ArchiveError(f"a constant in it has shape {shape}")
-    try:
-        flat = np.frombuffer(content or b"".join(values), "<f4")
-        if not content and 0 < len(flat) < count:  # the last value is repeated
-            flat = np.concatenate([flat, np.full(count - len(flat), flat[-1], np.float32)])
-        return flat.reshape(shape).astype(np.float32)
-    except (ValueError, TypeError, MemoryError) as error:
-        raise ArchiveError(f"a constant in it does not fill its shape {shape}") from error
+    if len(flat) == 1:
+        return np.broadcast_to(flat[0], shape), room
+    if 0 < len(flat) < count:
+        room -= count
+        if room < 0:
+            raise ArchiveError(
+                f"its constants repeat more than {MAX_REPEATED:,} elements, which is the limit"
+            )
+        flat = np.concatenate([flat, np.broadcast_to(flat[-1], count - len(flat))])
+    if len(flat) != count:
+        raise ArchiveError(f"a constant in it does not fill its shape {shape}")
+    return flat.reshape(shape), room
 
 
 def read_graph(path: pathlib.Path) -> Tensors:
     """Name -> array, for every float32 constant of a frozen TensorFlow graph (GraphDef).
 
-    Raises ArchiveError if it is not one, or is truncated.
+    They are views that cannot be written to. Raises ArchiveError if the file is no graph, is truncated, or
+    larger than MAX_BYTES.
     """
+    check_size(path)
     tensors: Tensors = {}
+    room = MAX_REPEATED
     for field, node in _fields(memoryview(path.read_bytes())):
         if field != 1:
             continue
@@ -276,9 +245,9 @@ def read_graph(path: pathlib.Path) -> Tensors:
                 name, op = (text, op) if number == 1 else (name, text)
             elif number == 5:
                 entry = dict(_message(value))
-                if bytes(entry.get(1, b"")) == b"value":
+                if bytes(_bytes(entry.get(1, memoryview(b"")))) == b"value":
                     tensor = dict(_message(entry.get(2))).get(8)
-        array = _float_tensor(tensor) if op == "Const" and tensor is not None else None
-        if array is not None:
-            tensors[name] = array
+        found = _float_tensor(tensor) if op == "Const" and tensor is not None else None
+        if found is not None:
+            tensors[name], room = _expand(*found, room)
     return tensors

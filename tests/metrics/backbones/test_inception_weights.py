@@ -1,7 +1,6 @@
 """Weights from every kind of file, against a twin of the network in torch; hostile and broken files."""
 
 import hashlib
-import io
 import os
 import pathlib
 import pickle
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from jaxdog.metrics.backbones import inception, inception_weights, weight_files
+from jaxdog.metrics.backbones import inception, inception_weights, pickles, weight_files
 
 torch = pytest.importorskip("torch", reason="the files and the twin are torch's")
 
@@ -202,7 +201,7 @@ def test_only_tensors_are_read():
         ("os", "system"),
     ]:
         with pytest.raises(weight_files.ArchiveError, match=f"asks for {module}.{name}"):
-            weight_files._unpickle(io.BytesIO(f"c{module}\n{name}\n.".encode()))
+            pickles.load(f"c{module}\n{name}\n.".encode())
 
 
 def test_views_of_one_storage(tmp_path):
@@ -220,11 +219,11 @@ def test_views_of_one_storage(tmp_path):
         assert set(found) == set(state)
         for name, tensor in state.items():
             np.testing.assert_array_equal(found[name], tensor.numpy())
-    storage = weight_files._Storage("<f4", "0", 4)
+    storage = pickles.Storage("<f4", "0", 4)
     for shape, stride in [((5,), (1,)), ((2, 2), (3, 1)), ((1000, 1000), (0, 0))]:
-        tensor = weight_files._Tensor(storage, 0, shape, stride)
+        tensor = pickles.Tensor(storage, 0, shape, stride)
         with pytest.raises(weight_files.ArchiveError, match="reaches beyond its 4"):
-            weight_files._fill({"x": tensor}, {storage: bytes(16)})
+            weight_files._fill({"x": tensor}, {"0": bytes(16)})
 
 
 WRONG = {

@@ -253,6 +253,18 @@ def test_wrong_keras_files(files, tmp_path, case):
     assert "Accepted are" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_tensors_that_may_be_compressed_are_not_read(files, tmp_path):
+    """A few bytes could unpack to any size."""
+    (tmp_path / "w.h5").write_bytes((files / "two.h5").read_bytes())
+    with h5py.File(tmp_path / "w.h5", "a") as file:
+        group = file["stem_conv1/stem_conv1"]
+        kernel = np.asarray(group["kernel:0"])
+        del group["kernel:0"]
+        group.create_dataset("kernel:0", data=kernel, compression="gzip")
+    with pytest.raises(ValueError, match="no tensor 'stem_conv1/kernel'"):
+        nasnet_weights.load(tmp_path / "w.h5", PLAN)
+
+
 def test_tensors_in_other_files_are_not_read(files, tmp_path):
     (tmp_path / "w.h5").write_bytes((files / "two.h5").read_bytes())
     (tmp_path / "secret").write_bytes(bytes(3 * 3 * 3 * 6 * 4))
@@ -268,7 +280,7 @@ def test_tensors_in_other_files_are_not_read(files, tmp_path):
 def test_a_graph_of_another_size(files, tmp_path):
     with pytest.raises(ValueError, match=r"'conv0_bn/gamma' has shape \(6,\), expected \(96,\)"):
         nasnet_weights.load(files / "graph.pb")
-    whole = weight_files.read_graph(files / "graph.pb")
+    whole = {name: x.copy() for name, x in weight_files.read_graph(files / "graph.pb").items()}
     whole["conv0_bn/moving_variance"][2] = -1
     with pytest.raises(weight_files.ArchiveError, match="'conv0_bn/moving_variance' has negative variances"):
         inception_weights.batch_norm(whole, "conv0_bn", 6)

@@ -1,0 +1,255 @@
+"""Reads the pickles of PyTorch state dicts with a small machine of its own, which runs no code.
+
+Python's unpickler imports what a pickle names, allocates what it declares and hashes what it nests. This one
+only knows the instructions that state dicts consist of; all values are numbers, names, tensors without data,
+and containers of them.
+"""
+
+import pickle
+import struct
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxdog.utils import errors
+
+MAX_BYTES = 1 << 20  # of a pickle; that of Inception, whose tensors are stored elsewhere, has 0.1 MB
+MAX_DIMENSIONS = 32
+STORAGES = {
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "<i1",
+    "ByteStorage": "<u1",
+    "BoolStorage": "?",
+}
+
+
+class ArchiveError(errors.UserError):
+    """The file cannot be read, is damaged, or refers to something other than tensors."""
+
+
+class Storage(NamedTuple):
+    """A flat array on which tensors are views; its bytes are read later."""
+
+    dtype: str
+    key: str
+    count: int
+
+
+class Tensor(NamedTuple):
+    """A view of a storage, without data."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class _StorageType(NamedTuple):
+    dtype: str
+
+
+class _Function(NamedTuple):
+    name: str
+
+
+_DICT, _REBUILD = _Function("OrderedDict"), _Function("_rebuild_tensor_v2")
+_MARK = _Function("mark")
+
+
+def load(data: bytes, at: int = 0) -> tuple[Any, int]:
+    """The value of the pickle that begins at byte `at`, and where it ends.
+
+    Raises ArchiveError if it is damaged or has anything that a state dict does not need.
+    """
+    machine = _Machine(data, at)
+    try:
+        return machine.run(), machine.at
+    except ArchiveError:
+        raise
+    except (ValueError, IndexError, KeyError, TypeError) as error:
+        raise ArchiveError(f"its pickle is damaged ({type(error).__name__}: {error})") from error
+
+
+class _Machine:
+    """The stack, the memo and the position."""
+
+    def __init__(self, data: bytes, at: int):
+        self.data, self.at = data, at
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+        self.pairs = 0  # that were copied into dictionaries
+
+    def run(self) -> Any:
+        while (code := self.take(1)) != pickle.STOP:
+            if code not in _INSTRUCTIONS:
+                raise ArchiveError(f"its pickle has the instruction {code!r}, which no state dict needs")
+            _INSTRUCTIONS[code](self)
+        return self.stack.pop()
+
+    # ------------------------------------------------------------------ bytes
+
+    def take(self, n: int) -> bytes:
+        if n > len(self.data) - self.at:
+            raise ArchiveError(
+                f"its pickle is truncated, or larger than {MAX_BYTES:,} bytes, which is the limit"
+            )
+        self.at += n
+        return self.data[self.at - n : self.at]
+
+    def unsigned(self, n: int) -> int:
+        return int.from_bytes(self.take(n), "little")
+
+    def signed(self, n: int) -> int:
+        return int.from_bytes(self.take(n), "little", signed=True)
+
+    def text(self, n: int) -> str:
+        return self.take(n).decode("utf-8")
+
+    def line(self) -> str:
+        end = self.data.find(b"\n", self.at, self.at + 200)
+        if end < 0:
+            raise ArchiveError("its pickle names something longer than 200 characters")
+        return self.take(end + 1 - self.at)[:-1].decode("utf-8")
+
+    # ------------------------------------------------------------------ the stack
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def to_mark(self) -> list[Any]:
+        """The values above the last mark, which are removed with it."""
+        at = len(self.stack) - 1
+        while self.stack[at] is not _MARK:
+            at -= 1
+            if at < 0:
+                raise ArchiveError("its pickle is damaged (no mark)")
+        values = self.stack[at + 1 :]
+        del self.stack[at:]
+        return values
+
+    def last(self, kind: type) -> Any:
+        if not isinstance(self.stack[-1], kind):
+            raise ArchiveError(
+                f"its pickle is damaged (a {type(self.stack[-1]).__name__}, no {kind.__name__})"
+            )
+        return self.stack[-1]
+
+    def tuple_of(self, n: int) -> None:
+        if n > len(self.stack):
+            raise ArchiveError("its pickle is damaged (too few values)")
+        values = tuple(self.stack[len(self.stack) - n :])
+        del self.stack[len(self.stack) - n :]
+        self.push(values)
+
+    def extend(self, values: list[Any]) -> None:
+        self.last(list).extend(values)
+
+    def set_items(self, values: list[Any]) -> None:
+        target: dict[Any, Any] = self.last(dict)
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            if type(key) not in (str, int):
+                raise ArchiveError(f"it has a {type(key).__name__} as a key of a dictionary")
+            target[key] = value
+
+    def remember(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    # ------------------------------------------------------------------ what stands for torch's objects
+
+    def find(self, module: str, name: str) -> None:
+        if (module, name) == ("collections", "OrderedDict"):
+            self.push(_DICT)
+        elif (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            self.push(_REBUILD)
+        elif module == "torch" and name in STORAGES:
+            self.push(_StorageType(STORAGES[name]))
+        else:
+            asked = f"{module}.{name}" if f"{module}{name}".isprintable() else repr(f"{module}.{name}")
+            raise ArchiveError(
+                f"it asks for {asked}, which is not a tensor; it was rejected, and no code was run"
+            )
+
+    def find_from_stack(self) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        if type(name) is not str or type(module) is not str:
+            raise ArchiveError("its pickle is damaged (a name that is no text)")
+        self.find(module, name)
+
+    def storage(self) -> None:
+        kind, storage_type, key, _, count, *view = self.last(tuple)
+        plain = isinstance(storage_type, _StorageType) and type(key) is str and type(count) is int
+        if kind != "storage" or not plain or any(part is not None for part in view):
+            raise ArchiveError("it refers to something that is not a plain storage")
+        self.stack[-1] = Storage(storage_type.dtype, key, count)
+
+    def call(self) -> None:
+        arguments = self.last(tuple)
+        self.stack.pop()
+        function = self.last(_Function)
+        if function is _DICT:
+            self.stack[-1] = {}
+            if arguments:
+                self.fill_dictionary(*arguments)
+        elif function is _REBUILD:
+            self.stack[-1] = _tensor(*arguments[:4])
+        else:
+            raise ArchiveError("its pickle is damaged (it calls something else)")
+
+    def fill_dictionary(self, pairs: Any) -> None:
+        """OrderedDict([[key, value], ...]), as Python 2 wrote it."""
+        self.pairs += len(pairs)
+        if self.pairs > len(self.data):
+            raise ArchiveError("its pickle copies more than it holds")
+        self.set_items([part for key, value in pairs for part in (key, value)])
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> Tensor:
+    plain = isinstance(storage, Storage) and type(shape) is tuple and type(stride) is tuple
+    plain = plain and len(shape) == len(stride) <= MAX_DIMENSIONS
+    if not plain or any(type(n) is not int or not 0 <= n < 1 << 62 for n in (offset, *shape, *stride)):
+        raise ArchiveError("a tensor in it is not described by a storage and integers")
+    return Tensor(storage, offset, shape, stride)
+
+
+_INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
+    pickle.PROTO: lambda m: m.take(1),
+    pickle.FRAME: lambda m: m.take(8),
+    pickle.NONE: lambda m: m.push(None),
+    pickle.NEWTRUE: lambda m: m.push(True),
+    pickle.NEWFALSE: lambda m: m.push(False),
+    pickle.BININT: lambda m: m.push(m.signed(4)),
+    pickle.BININT1: lambda m: m.push(m.unsigned(1)),
+    pickle.BININT2: lambda m: m.push(m.unsigned(2)),
+    pickle.LONG1: lambda m: m.push(m.signed(m.unsigned(1))),
+    pickle.BINFLOAT: lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
+    pickle.SHORT_BINSTRING: lambda m: m.push(m.text(m.unsigned(1))),
+    pickle.BINSTRING: lambda m: m.push(m.text(m.unsigned(4))),
+    pickle.SHORT_BINUNICODE: lambda m: m.push(m.text(m.unsigned(1))),
+    pickle.BINUNICODE: lambda m: m.push(m.text(m.unsigned(4))),
+    pickle.EMPTY_DICT: lambda m: m.push({}),
+    pickle.EMPTY_LIST: lambda m: m.push([]),
+    pickle.EMPTY_TUPLE: lambda m: m.push(()),
+    pickle.MARK: lambda m: m.push(_MARK),
+    pickle.TUPLE: lambda m: m.push(tuple(m.to_mark())),
+    pickle.TUPLE1: lambda m: m.tuple_of(1),
+    pickle.TUPLE2: lambda m: m.tuple_of(2),
+    pickle.TUPLE3: lambda m: m.tuple_of(3),
+    pickle.APPEND: lambda m: m.extend([m.stack.pop()]),
+    pickle.APPENDS: lambda m: m.extend(m.to_mark()),
+    pickle.SETITEM: lambda m: m.set_items([m.stack.pop() for _ in range(2)][::-1]),
+    pickle.SETITEMS: lambda m: m.set_items(m.to_mark()),
+    pickle.BINPUT: lambda m: m.remember(m.unsigned(1)),
+    pickle.LONG_BINPUT: lambda m: m.remember(m.unsigned(4)),
+    pickle.MEMOIZE: lambda m: m.remember(len(m.memo)),
+    pickle.BINGET: lambda m: m.push(m.memo[m.unsigned(1)]),
+    pickle.LONG_BINGET: lambda m: m.push(m.memo[m.unsigned(4)]),
+    pickle.GLOBAL: lambda m: m.find(m.line(), m.line()),
+    pickle.STACK_GLOBAL: lambda m: m.find_from_stack(),
+    pickle.BINPERSID: lambda m: m.storage(),
+    pickle.REDUCE: lambda m: m.call(),
+    pickle.BUILD: lambda m: m.stack.pop(),  # attributes of a state dict: versions of its modules
+}

@@ -1,0 +1,127 @@
+"""Small valid files of every kind that jaxdog reads from others, made without torch and TensorFlow."""
+
+import io
+import json
+import pathlib
+import pickle
+import sys
+import types
+import zipfile
+from collections import OrderedDict
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from jaxdog.metrics import features
+from jaxdog.metrics.backbones import inception, pickles, weight_files
+
+FROZEN = pathlib.Path(__file__).resolve().parent.parent / "generators" / "data" / "frozen_v1"
+STATE = {"conv.weight": np.arange(12, dtype=np.float32).reshape(4, 3), "conv.bias": np.ones(4, np.float32)}
+
+
+def state_pickle(state: dict[str, np.ndarray] | None = None, protocol: int = 2) -> bytes:
+    """The pickle of a state dict, as torch.save writes it."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    kinds = {np.dtype(dtype): name for name, dtype in pickles.STORAGES.items()}
+    for name in kinds.values():
+        setattr(torch, name, type(name, (), {"__module__": "torch"}))
+
+    def rebuild(*_: Any) -> None: ...
+
+    rebuild.__module__, rebuild.__qualname__, rebuild.__name__ = "torch._utils", *["_rebuild_tensor_v2"] * 2
+    utils._rebuild_tensor_v2 = rebuild  # pyright: ignore[reportAttributeAccessIssue]
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, obj: Any) -> Any:
+            return obj[1] if isinstance(obj, tuple) and obj[:1] == ("a storage",) else None
+
+        def reducer_override(self, obj: Any) -> Any:
+            if not isinstance(obj, np.ndarray):
+                return NotImplemented
+            kind = getattr(torch, kinds[obj.dtype])
+            key = str(next(i for i, x in enumerate(state.values()) if x is obj))
+            storage = ("a storage", ("storage", kind, key, "cpu", obj.size))
+            stride = tuple(n // obj.itemsize for n in obj.strides)
+            return rebuild, (storage, 0, obj.shape, stride, False, OrderedDict())
+
+    state = STATE if state is None else state
+    out, tree = io.BytesIO(), OrderedDict(state)
+    tree._metadata = OrderedDict({"": {"version": 1}})  # pyright: ignore[reportAttributeAccessIssue]
+    with mock.patch.dict(sys.modules, {"torch": torch, "torch._utils": utils}):
+        Pickler(out, protocol).dump(tree)
+    return out.getvalue()
+
+
+def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip archive of these files."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def pth_members() -> dict[str, bytes]:
+    data = {f"weights/data/{i}": x.tobytes() for i, x in enumerate(STATE.values())}
+    return {"weights/data.pkl": state_pickle(), "weights/byteorder": b"little", **data}
+
+
+def legacy() -> bytes:
+    """A state dict in torch's format before 1.6."""
+    machine = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2}}
+    head = [pickle.dumps(x, 2) for x in (weight_files.LEGACY_MAGIC, weight_files.LEGACY_PROTOCOL, machine)]
+    keys = pickle.dumps([str(i) for i in range(len(STATE))], 2)
+    raw = [x.size.to_bytes(8, "little") + x.tobytes() for x in STATE.values()]
+    return b"".join([*head, state_pickle(), keys, *raw])
+
+
+def _varint(n: int) -> bytes:
+    out = bytearray()
+    while n > 127:
+        out.append(n & 127 | 128)
+        n >>= 7
+    return bytes([*out, n])
+
+
+def field(number: int, value: int | bytes) -> bytes:
+    """A field of a protocol buffer."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def constant(name: bytes, shape: tuple[int, ...], content: bytes, as_list: bool = False) -> bytes:
+    """A node of a TensorFlow graph, float32."""
+    sides = b"".join(field(2, field(1, n)) for n in shape)
+    tensor = field(1, 1) + field(2, sides) + field(5 if as_list else 4, content)
+    value = field(1, b"value") + field(2, field(8, tensor))
+    return field(1, field(1, name) + field(2, b"Const") + field(5, value))
+
+
+def graph() -> bytes:
+    """A frozen graph of three constants, the last of which repeats one number."""
+    one = np.ones(1, np.float32).tobytes()
+    parts = [constant(name.encode(), x.shape, x.tobytes()) for name, x in STATE.items()]
+    return b"".join([*parts, constant(b"repeated", (5, 2), one * 2, as_list=True)])
+
+
+def npy(x: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.save(out, x)
+    return out.getvalue()
+
+
+def folded_members() -> dict[str, bytes]:
+    """The first kernels of Inception."""
+    shapes = list(inception.shapes().items())[:2]
+    return {f"{name}.npy": npy(np.ones(shape, np.float32)) for name, shape in shapes}
+
+
+def features_members() -> dict[str, bytes]:
+    """Features of two images."""
+    spec = features.FeatureSpec("inception", "published", "0" * 64, "32x32", "none", "fuzz")
+    header = {**spec._asdict(), "n": 2, "class_names": ["a", "b"], "version": features.VERSION}
+    arrays = {name: np.ones((2, width), np.float32) for name, width in inception.WIDTH.items()}
+    arrays |= {"metadata": np.array(json.dumps(header)), "label": np.array([0, 1], np.int32)}
+    return {f"{name}.npy": npy(x) for name, x in arrays.items()}

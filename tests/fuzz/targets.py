@@ -1,0 +1,99 @@
+"""The readers of files from others, and how their inputs are made."""
+
+import hashlib
+import io
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import safetensors.numpy
+
+from jaxdog.config import build, saved
+from jaxdog.generators import pretrained
+from jaxdog.metrics import features
+from jaxdog.metrics.backbones import inception_weights, nasnet_weights, pickles, weight_files
+from jaxdog.utils import errors
+from tests.fuzz import mutations, samples
+
+
+class Target(NamedTuple):
+    """A reader."""
+
+    make: Callable[[mutations.Draw], bytes]  # an input
+    read: Callable[[pathlib.Path], Any]  # reads it; may only raise errors.UserError
+    name: str  # of its file
+
+
+def _bytes(sample: bytes) -> Callable[[mutations.Draw], bytes]:
+    return lambda draw: mutations.mutate(sample, draw)
+
+
+def _zip(members: dict[str, bytes]) -> Callable[[mutations.Draw], bytes]:
+    return lambda draw: mutations.mutate_zip(members, draw)
+
+
+def _json(sample: bytes) -> Callable[[mutations.Draw], bytes]:
+    return lambda draw: mutations.mutate_json(sample, draw)
+
+
+def _hdf5() -> bytes:
+    import h5py
+
+    out = io.BytesIO()
+    with h5py.File(out, "w") as file:
+        for name, shape in (("kernel", (3, 3, 3, 96)), ("bias", (96,))):
+            data = np.ones(shape, np.float32)
+            file.create_dataset(f"model_weights/stem_conv1/stem_conv1/{name}:0", data=data)
+        packed = {"compression": "gzip", "chunks": (64,), "maxshape": (None,)}
+        file.create_dataset("model_weights/stem_bn1/gamma:0", data=np.ones(96, np.float32), **packed)
+    return out.getvalue()
+
+
+def _read_arrays(path: pathlib.Path) -> None:
+    wanted = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in samples.STATE.items()}
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    pretrained._read_arrays(path.parent, sha256, wanted, frozenset(wanted))
+
+
+def _read_exported_config(path: pathlib.Path) -> None:
+    pretrained._check_config(path.parent, pretrained._read_config(path.parent))
+
+
+def _read_config(path: pathlib.Path) -> None:
+    build.check(saved.load(path.parent))
+
+
+def _run_config() -> bytes:
+    return (
+        build.Config(
+            saved.to_dict(pretrained._check_config(samples.FROZEN, pretrained._read_config(samples.FROZEN)))
+        )
+        .to_json_best_effort()
+        .encode()
+    )
+
+
+TARGETS = {
+    "pickle": lambda: Target(
+        _bytes(samples.state_pickle()), lambda path: pickles.load(path.read_bytes()), "data.pkl"
+    ),
+    "pickle4": lambda: Target(
+        _bytes(samples.state_pickle(protocol=4)), lambda path: pickles.load(path.read_bytes()), "data.pkl"
+    ),
+    "pth": lambda: Target(_zip(samples.pth_members()), weight_files.read_torch, "weights.pth"),
+    "legacy": lambda: Target(_bytes(samples.legacy()), weight_files.read_torch, "weights.pth"),
+    "graph": lambda: Target(_bytes(samples.graph()), weight_files.read_graph, "graph.pb"),
+    "folded": lambda: Target(_zip(samples.folded_members()), inception_weights.load, "weights.npz"),
+    "hdf5": lambda: Target(_bytes(_hdf5()), nasnet_weights.load, "weights.h5"),
+    "features": lambda: Target(_zip(samples.features_members()), features.load, "features.npz"),
+    "safetensors": lambda: Target(
+        _bytes(safetensors.numpy.save(samples.STATE)), _read_arrays, pretrained.WEIGHTS
+    ),
+    "exported": lambda: Target(
+        _json((samples.FROZEN / pretrained.CONFIG).read_bytes()), _read_exported_config, pretrained.CONFIG
+    ),
+    "config": lambda: Target(_json(_run_config()), _read_config, saved.NAME),
+}
+EXPECTED = errors.UserError
