@@ -116,6 +116,11 @@ def array(name: str, image: np.ndarray, label: Any = None) -> photos.Source:
     shape = image.shape
     if image.ndim == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3):
         image = np.moveaxis(image, 1, -1)
+    if image.ndim == 3 and {shape[0], shape[-1]} & {1, 3}:
+        raise errors.UserError(
+            f"its array has shape {shape}, which is that of one image; an array of images has shape "
+            "[n, h, w, 3], and of gray ones [n, h, w, 1] or [n, h, w]"
+        )
     if image.ndim == 3:
         image = image[..., None]
     if image.ndim != 4 or image.shape[-1] not in (1, 3) or 0 in shape:

@@ -69,13 +69,14 @@ def find_copies(
     values, distances, evidence = {}, None, copy_test.DistanceEvidence()
     if fake is not None and real is not None:
         values, distances = _distances(fake, real, mesh)
-        board = "public" if real.spec.network == "inception" else "private"
-        evidence = copy_test.DistanceEvidence(
-            **{board: values["memorization_distance"]},
-            weights_kind=real.spec.kind,
-            real_distance=values["real_distance"],
-        )
         distances = distances[searched]
+        if features.judges_distances(real.spec.kind):
+            board = "public" if real.spec.network == "inception" else "private"
+            evidence = copy_test.DistanceEvidence(
+                **{board: values["memorization_distance"]},
+                weights_kind=real.spec.kind,
+                real_distance=values["real_distance"],
+            )
     result = copy_test.copy_test(match, baseline, distances, evidence)
     result = result._replace(
         evidence=tuple(row._replace(image=int(searched[row.image])) for row in result.evidence)

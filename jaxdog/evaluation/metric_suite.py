@@ -30,7 +30,8 @@ class MetricSuite:
     Args:
       real: the real side.
       mesh: the mesh of all devices.
-      eps: MiFID's threshold on the memorization distance; None: the network's own.
+      eps: MiFID's threshold on the memorization distance; None: the network's own. With random weights there
+        is none.
     """
 
     def __init__(self, real: features.Features, mesh: Mesh, eps: float | None = None):
@@ -39,7 +40,8 @@ class MetricSuite:
                 f"{real.spec.source} has {real.count} images; metrics need at least 2 real images"
             )
         self.real = RealSide(real, Devices(mesh))
-        self.eps = features.NETWORKS[real.spec.network].eps if eps is None else eps
+        eps = features.NETWORKS[real.spec.network].eps if eps is None else eps
+        self.eps = eps if features.judges_distances(real.spec.kind) else 0.0
         self.solver = Devices(sharding.factorization_mesh(mesh))
 
     def scores(self, fake: features.Features, metrics: Sequence[str] = ("mifid",)) -> Result:

@@ -157,7 +157,24 @@ def _read(source: photos.Source, recipe: photos.Recipe, key: str, has_size: bool
             f"the images of {source.key} are {h} x {w} (height x width), but real photos are squashed to "
             "squares: set a size (--size)"
         )
+    _check_values(source.key, data.image)
     return data
+
+
+def _check_values(name: str, image: np.ndarray) -> None:
+    """Raises UserError for floats cast to uint8: those in [0, 1] are 0 and 1, those in [-1, 1] also 255."""
+    present: set[int] = set()
+    for x in image:
+        present |= set(np.unique(x).tolist())
+        if present - {0, 1, 255}:
+            return
+    if present <= {0, 1} or present == {0, 1, 255}:
+        values = ", ".join(map(str, sorted(present)))
+        raise errors.UserError(
+            f"the images of {name} only have the values {values}, as floats in [0, 1] "
+            "or [-1, 1] that were cast to uint8. Convert them to 0..255 first: np.round(255 * x) from "
+            "[0, 1], np.round(127.5 * (x + 1)) from [-1, 1]"
+        )
 
 
 def _photos_and_boxes(

@@ -28,6 +28,8 @@ def render(model: pretrained.Pretrained, address: str, dtype: str) -> str:
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxdog.generators"),
+        autoescape=True,
+        finalize=lambda x: " ".join(x.split()) if type(x) is str else x,  # a name is one line
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

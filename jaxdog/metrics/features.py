@@ -111,6 +111,11 @@ def get_network(name: str) -> Network:
     return NETWORKS[name]
 
 
+def judges_distances(kind: str) -> bool:
+    """Whether thresholds on the memorization distance hold: not with random weights."""
+    return kind != "random"
+
+
 def frechet_layers(network: str) -> tuple[str, ...]:
     """The layers that metrics use; the Inception Score also uses `LOGITS` of the generated images."""
     return tuple(NETWORKS[network].frechet)

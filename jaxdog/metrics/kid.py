@@ -3,6 +3,9 @@
 The squared maximum mean discrepancy (MMD^2) of features with the kernel (x.y / d + 1)^3, estimated without
 bias on random subsets. Unlike FID its expectation does not depend on the number of images. For
 equal distributions its expectation is 0, so an estimate may be slightly negative.
+
+Where a subset holds all images of a side, as with fewer than 1,000, the spread over subsets is not that of an
+estimate, and is undefined.
 """
 
 from typing import NamedTuple
@@ -84,12 +87,21 @@ def _kernel(x: Array, y: Array) -> Array:
 
 def scores(compared: comparison.Comparison) -> comparison.Scores:
     """Row "kid" of the table of metrics."""
-    size = min(SUBSET_SIZE, compared.real.count, compared.fake.count)
+    counts = compared.real.count, compared.fake.count
+    size = min(SUBSET_SIZE, *counts)
+    whole = size == min(counts)  # a subset holds all images of a side
     if size < SUBSET_SIZE:
         compared.warn(f"KID is computed on subsets of {size} images instead of {SUBSET_SIZE}")
+    if whole:
+        compared.warn(
+            f"KID has no standard deviation: each subset of {size} images holds all of "
+            f"{counts[0]:,} real or {counts[1]:,} generated ones"
+        )
     real, fake = (
         compared.devices.replicate(side.layers[compared.network.layer])
         for side in (compared.real, compared.fake)
     )
-    score = compared.devices.run(kid)(real, fake, draw(compared.real.count, compared.fake.count, size=size))
-    return {compared.metric_name("kid"): float(score.mean), compared.metric_name("kid_std"): float(score.std)}
+    subsets = 1 if counts == (size, size) else SUBSETS  # all subsets are the same
+    score = compared.devices.run(kid)(real, fake, draw(*counts, subsets, size))
+    std = None if whole else float(score.std)
+    return {compared.metric_name("kid"): float(score.mean), compared.metric_name("kid_std"): std}

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdog.metrics import comparison, fid, neighbors
+from jaxdog.metrics import comparison, features, fid, neighbors
 
 Array = jax.Array
 
@@ -98,7 +98,12 @@ def scores(compared: comparison.Comparison) -> comparison.Scores:
         compared.warn("all features of a side are zero, so memorization distance and MiFID are undefined")
         return named | {compared.metric_name("mifid"): None, "memorization_distance": None}
     distance = max(distance, 0.0)
-    if distance < compared.eps:
+    if not features.judges_distances(compared.real.spec.kind):
+        compared.warn(
+            "the feature network has random weights: its memorization distance says nothing about copies, so "
+            "no threshold is applied, and MiFID is FID"
+        )
+    elif distance < compared.eps:
         compared.warn(
             f"the memorization distance {distance:.4g} is below {compared.eps}: the images are too similar "
             "to real ones, and MiFID is FID divided by this distance"

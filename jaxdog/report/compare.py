@@ -151,20 +151,19 @@ def load(folders: Sequence[str | os.PathLike[str]]) -> tuple[list[RunFiles], lis
 
 def read(folder: pathlib.Path, name: str) -> RunFiles:
     """The files of one run; raises UserError if the folder is no run, or a file is damaged."""
-    config = folder / saved.NAME
-    if not any((folder / file).is_file() for file in (saved.NAME, writers.LOG, writers.SCORES)):
+    if not any(report.own_file(folder, file) for file in (saved.NAME, writers.LOG, writers.SCORES)):
         raise errors.UserError("it is not the folder of a run")
-    log = writers.read_jsonl(folder / writers.LOG)
-    scores = report.drop_repeated(writers.read_jsonl(folder / writers.SCORES))
+    log = report.records(folder, writers.LOG)
+    scores = report.drop_repeated(report.records(folder, writers.SCORES))
     times = [(x["step"], x["seconds"]) for x in log if x.get("seconds") is not None and "step" in x]
     if times:
         steps, seconds = np.array(sorted(times), float).T
         scores = [{**x, "hours": float(np.interp(x.get("step", 0), steps, seconds)) / 3600} for x in scores]
-    data = dataset_info.read(folder)
+    data = dataset_info.read(folder) if report.own_file(folder, dataset_info.NAME) else None
     return RunFiles(
         name,
         folder,
-        saved.flatten(files.read_json(config, saved.REMEDY)) if config.is_file() else {},
+        saved.flatten(report.read_json(folder, saved.NAME, saved.REMEDY) or {}),
         None if data is None else data.source,
         log,
         scores,
@@ -257,13 +256,14 @@ def spread(seeds: Sequence[Result], names: Sequence[str]) -> list[Record]:
 def gather(runs: Sequence[RunFiles], notes: Sequence[str]) -> Record:
     """The variables of the template."""
     groups, notes = group(results(runs)), list(notes)
+    notes += report.notes(sorted({name for run in runs for record in run.scores for name in record}))
     without = [run.name for run in runs if not run.config]
     notes += [f"without config.json, so without config differences: {', '.join(without)}"] if without else []
     grids = []
     for run in runs:
         try:
             grids += [grid] if (grid := newest_grid(run)) else []
-        except (OSError, errors.UserError) as error:
+        except report.BROKEN_IMAGE as error:
             notes.append(f"the grid of {run.name} cannot be read: {error}")
     return {
         "title": f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}",
@@ -350,7 +350,7 @@ def figures(runs: Sequence[RunFiles]) -> list[Record]:
 
 def newest_grid(run: RunFiles) -> Record | None:
     """The final grid, or else the newest; None if there is none."""
-    found = report.find_grids(run.folder / writers.GRIDS, [*run.log, *run.scores])
+    found = report.find_grids(run.folder, [*run.log, *run.scores])
     grid, _ = report.select_grids([x for x in found if x.name not in ("copies", "reconstructions")])
     return grid and {"source": report.jpeg_uri(grid.path), "caption": f"{run.name}: {grid.caption}"}
 

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import json
+import logging
 import os
 import pathlib
 import re
@@ -22,7 +23,9 @@ from jaxdog.config import saved, systems
 from jaxdog.data import photos
 from jaxdog.memorizers import baselines
 from jaxdog.training import checkpoint, writers
-from jaxdog.utils import archives, errors, files, plots
+from jaxdog.utils import archives, errors, files, plots, untrusted
+
+log = logging.getLogger("jaxdog")
 
 NAME = "report.html"
 MAX_GRIDS = 6  # maximum number of grids per series, including the first and the last
@@ -44,6 +47,12 @@ MEDIA_SECTIONS = {  # file name -> heading, caption
     TIMELAPSE: ("Timelapse", "The same latents during training."),
 }
 
+BROKEN_IMAGE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)  # what Pillow raises
+SWEEP_REMEDY = "Delete it; jaxdog submit makes it again"
+NO_LOG = (
+    "No losses and no speed: the run was stopped before its first log line, which it writes after "
+    "config.train.log_every steps."
+)
 NOT_SCORES = ("step", "kimg", "evaluation_seconds")  # fields of a record that are not scores
 
 Record = dict[str, Any]
@@ -59,11 +68,20 @@ class Grid(NamedTuple):
 
 
 def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes <workdir>/report.html and returns its path; raises FileNotFoundError if there is no workdir."""
+    """Writes <workdir>/report.html and returns its path.
+
+    Raises MissingFileError if there is no workdir, or UserError if files in it are not those of a run.
+    """
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
         raise errors.MissingFileError(f"{workdir} does not exist; the report needs the workdir of a run")
-    files.write_text(workdir / NAME, render("report.html.j2", gather(workdir)))
+    try:
+        files.write_text(workdir / NAME, render("report.html.j2", gather(workdir)))
+    except errors.UserError:
+        raise
+    except (KeyError, TypeError, AttributeError, OverflowError, *BROKEN_IMAGE) as error:
+        what = f"{type(error).__name__}: {untrusted.one_line(error)}"
+        raise errors.UserError(f"{workdir} has files that are not those of a run ({what})") from error
     return workdir / NAME
 
 
@@ -82,26 +100,26 @@ def render(template: str, variables: Record) -> str:
 
 def gather(workdir: pathlib.Path) -> Record:
     """The variables of the template."""
-    log = writers.read_jsonl(workdir / writers.LOG)
-    scores = drop_repeated(writers.read_jsonl(workdir / writers.SCORES))
+    log, scores = records(workdir, writers.LOG), drop_repeated(records(workdir, writers.SCORES))
     metrics = sorted({key for record in scores for key in record if plots.is_metric(key)})
-    grids = find_grids(workdir / writers.GRIDS, [*log, *scores])
+    grids = find_grids(workdir, [*log, *scores])
     copies = [grid for grid in grids if grid.name == "copies"]
     final, series = select_grids([grid for grid in grids if grid not in copies])
-    config = workdir / "config.json"
+    config = read_json(workdir, saved.NAME, saved.REMEDY)
     return {
         "title": workdir.resolve().name,
         "cards": score_cards(scores, metrics) + progress_cards(log, scores),
-        "warning": warning(workdir),
+        "warning": warning(config),
         "notes": notes(metrics),
+        "no_log": None if log or config is None else NO_LOG,
         "scores": [score_row(record) for record in scores],
         "metrics": metrics,
         "submitted": submitted_scores(scores),
-        "sweep": sampling_sweep(workdir / writers.SWEEP),
+        "sweep": sampling_sweep(read_json(workdir, writers.SWEEP, SWEEP_REMEDY)),
         "copies": png_uri(copies[-1].path) if copies else None,
         "figures": figures(log, scores),
         "final": final and {"source": png_uri(final.path), "caption": final.caption},
-        "media": media(workdir / MEDIA),
+        "media": media(workdir),
         "series": [
             {
                 "name": name,
@@ -109,27 +127,52 @@ def gather(workdir: pathlib.Path) -> Record:
             }
             for name, grids_of_name in series.items()
         ],
-        "submission": submission(workdir / "images.zip"),
-        "config": json.dumps(files.read_json(config, saved.REMEDY), indent=2) if config.exists() else None,
+        "submission": submission(own_file(workdir, "images.zip")),
+        "config": None if config is None else json.dumps(config, indent=2),
     }
 
 
-def media(folder: pathlib.Path) -> list[Record]:
-    """The images in the folder that have a section of the page; sheets become JPEGs, which are smaller."""
+def own_file(workdir: pathlib.Path, name: str) -> pathlib.Path | None:
+    """A file of a run; None if it is missing, or if a link leads out of the folder.
+
+    Reports are published, and the folder may be a stranger's: what its links lead to is not for the page.
+    """
+    path = workdir / name
+    if not path.is_file():
+        return None
+    if not path.resolve().is_relative_to(workdir.resolve()):
+        log.warning("%s is left out: it is a link to a file outside of %s", path, workdir)
+        return None
+    return path
+
+
+def records(workdir: pathlib.Path, name: str) -> list[Record]:
+    """The records of a JSON-lines file of a run; [] if there is none."""
+    path = own_file(workdir, name)
+    return [] if path is None else writers.read_jsonl(path)
+
+
+def read_json(workdir: pathlib.Path, name: str, remedy: str) -> Record | None:
+    """The object in a JSON file of a run; None without one. UserError with the remedy if damaged."""
+    path = own_file(workdir, name)
+    return None if path is None else files.read_json(path, remedy)
+
+
+def media(workdir: pathlib.Path) -> list[Record]:
+    """The images in media/ that have a section of the page; sheets become JPEGs, which are smaller."""
     sections = []
     for name, (title, caption) in MEDIA_SECTIONS.items():
-        path = folder / name
-        if path.is_file():
+        path = own_file(workdir, f"{MEDIA}/{name}")
+        if path is not None:
             source = gif_uri(path) if path.suffix == ".gif" else jpeg_uri(path)
             sections.append({"title": title, "caption": caption, "source": source})
     return sections
 
 
-def sampling_sweep(path: pathlib.Path) -> Record | None:
-    """The compared sampling options, best first; None if there was no sweep."""
-    if not path.is_file():
+def sampling_sweep(table: Record | None) -> Record | None:
+    """The compared sampling options of sweep.json, best first; None if there was no sweep."""
+    if table is None:
         return None
-    table = files.read_json(path, "Delete it; jaxdog submit makes it again")
     rows = sorted(table["options"], key=lambda row: checkpoint.sort_key(row[table["metric"]]))
     names = list(rows[0]["setting"])
     return {
@@ -147,7 +190,9 @@ def format_number(value: Any) -> str:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if isinstance(value, int) or abs(value) >= 1000:
+    if isinstance(value, int):
+        return f"{value:,}"
+    if abs(value) >= 1000:
         return f"{value:,.0f}"
     size = abs(value)
     return f"{value:.{1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4}f}"
@@ -211,16 +256,15 @@ def notes(metrics: Sequence[str]) -> list[str]:
     if any(re.match(r"random_(mi)?fid", name.lower()) for name in metrics):
         lines.append(
             "random_fid and random_mifid are from a network with fixed random weights. They are comparable "
-            "between runs of this project, but not with FID."
+            "between runs of this project, but not with FID. Its memorization distance says nothing about "
+            "copies: no threshold is applied to it, and random_mifid is random_fid2048."
         )
     return lines
 
 
-def warning(workdir: pathlib.Path) -> str | None:
+def warning(config: Record | None) -> str | None:
     """The warning at the top of the page, for systems that reproduce training images; None for others."""
-    config = workdir / "config.json"
-    fields = files.read_json(config, saved.REMEDY) if config.exists() else {}
-    system = fields.get("system", {}).get("name")
+    system = (config or {}).get("system", {}).get("name")
     return baselines.WARNING if system in systems.SYSTEMS and systems.SYSTEMS[system].cheat else None
 
 
@@ -270,12 +314,13 @@ def figures(log: Sequence[Record], scores: Sequence[Record]) -> list[Record]:
     return [{"name": name, "svg": svg} for name, svg in plotted if svg is not None]
 
 
-def find_grids(folder: pathlib.Path, lines: Sequence[Record]) -> list[Grid]:
+def find_grids(workdir: pathlib.Path, lines: Sequence[Record]) -> list[Grid]:
     """The grids in order of step; captions give the kimg of the line (of log or scores) there or before."""
     kimg = {r["step"]: r["kimg"] for r in lines if r.get("step") is not None and r.get("kimg") is not None}
     grids = []
-    for path in sorted(folder.glob("*.png")):
-        if match := re.fullmatch(r"(.+)_(\d+)", path.stem):
+    for path in sorted((workdir / writers.GRIDS).glob("*.png")):
+        match = re.fullmatch(r"(.+)_(\d{1,18})", path.stem)
+        if match and own_file(workdir, f"{writers.GRIDS}/{path.name}"):
             name, step = match[1], int(match[2])
             caption = f"{name}, step {step:,}"
             if logged := [x for x in kimg if x <= step]:
@@ -299,9 +344,9 @@ def select_grids(grids: Sequence[Grid]) -> tuple[Grid | None, dict[str, list[Gri
     return final, {name: selected for name, selected in series.items() if selected != [final]}
 
 
-def submission(path: pathlib.Path) -> Record | None:
+def submission(path: pathlib.Path | None) -> Record | None:
     """Properties of images.zip and a sheet of evenly spaced images; None if there is no zip."""
-    if not path.exists():
+    if path is None:
         return None
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -314,7 +359,7 @@ def submission(path: pathlib.Path) -> Record | None:
         if len({image.shape for image in images}) > 1:
             raise errors.UserError("its images have several sizes")
         sheet = jpeg_uri(plots.grid(np.stack(images), columns=10)) if images else None
-    except (errors.UserError, OSError) as error:
+    except BROKEN_IMAGE as error:
         return {"error": f"images.zip cannot be read: {error}"}
     megabytes = f"{path.stat().st_size / 1e6:.1f} MB"
     return {

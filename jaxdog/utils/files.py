@@ -123,7 +123,7 @@ def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise errors.UserError("it holds no JSON object")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reason = str(error) if path.stat().st_size else "it is empty"
         raise errors.UserError(f"{path} is damaged: {reason}. {remedy}") from error
     return value

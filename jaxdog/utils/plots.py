@@ -32,6 +32,7 @@ _STYLE: Any = {
     "svg.fonttype": "none",  # keeps text as text, in the page's font
     "font.family": "sans-serif",
     "font.size": 10.0,
+    "text.parse_math": False,  # names may have dollars
     "text.color": _INK,
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -100,16 +101,20 @@ def scalars(log: Sequence[Record], names: Sequence[str], label: str) -> str | No
 def metrics(scores: Sequence[Record]) -> dict[str, str]:
     """One figure per metric and for the memorization distance: name -> SVG.
 
-    Each number of samples has its own curve, as Frechet distances decrease with the number of samples.
+    Each number of samples has its own curve, as Frechet distances decrease with the number of samples. Final
+    scores are points of their own: they are of other images than the evaluations during training.
     """
     names = sorted({key for record in scores for key in record if is_metric(key)})
     names += [key for key in ("memorization_distance",) if any(key in record for record in scores)]
     figures = {}
     for name in names:
-        counts = sorted({record.get("samples", 0) for record in scores if name in record})
+        kinds: dict[tuple[bool, int], list[Record]] = {}
+        for record in scores:
+            if name in record:
+                kinds.setdefault((bool(record.get("final")), record.get("samples", 0)), []).append(record)
         curves = [
-            (f"{count:,} samples", *_points([r for r in scores if r.get("samples", 0) == count], name))
-            for count in counts
+            (f"{'final, ' if final else ''}{count:,} samples", *_points(records, name))
+            for (final, count), records in sorted(kinds.items(), key=lambda item: item[0])
         ]
         if (figure := draw(curves, name, salt=name)) is not None:
             figures[name] = figure
@@ -166,7 +171,7 @@ def _inline(svg: str, label: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     size = re.compile(r'width="[^"]*pt" height="[^"]*pt"')
-    return size.sub(f'role="img" aria-label="{html.escape(label)}"', svg, count=1)
+    return size.sub(lambda _: f'role="img" aria-label="{html.escape(label)}"', svg, count=1)
 
 
 def downsample(x: np.ndarray, y: np.ndarray, points: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
@@ -185,4 +190,5 @@ def _points(records: Sequence[Record], name: str) -> tuple[list[float], list[flo
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    """Whether a value is a number that can be plotted; axes of larger ones would overflow."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300

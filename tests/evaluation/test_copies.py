@@ -59,6 +59,7 @@ def test_noise_is_not_a_copy_for_any_number_of_devices(training):
         for mesh in (sharding.make_mesh(), Mesh(np.array(jax.devices()[:1]), ("data",)))
     ]
     assert not results[0].result.is_copy and results[0].result.copied_share == 0
+    assert results[0].result.notes == ()  # random weights judge no distance
     assert set(results[0].values) == {
         *("memorization_distance", "reversed_distance", "real_distance", "authentic_share"),
         *("copied_share", "copied_share_of_real"),

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from jaxdog import sharding
 from jaxdog.evaluation import metric_suite
-from jaxdog.metrics import features, fid, metric_table, mifid
+from jaxdog.metrics import features, fid, kid, metric_table, mifid
 
 SPEC = features.FeatureSpec("inception", "published", "a" * 64, "64x64", "lanczos", "real dogs")
 ALL = tuple(metric_table.METRICS)
@@ -45,7 +45,7 @@ def test_every_metric_is_a_plain_float_under_its_name(result, suite):
         *("fid768", "fid2048", "mifid", "memorization_distance", "inception_score", "inception_score_std"),
         *("kid", "kid_std", "precision", "recall", "density", "coverage", "fid_infinity"),
     }
-    assert all(type(x) is float for x in result.scores.values())
+    assert all(type(x) is float for name, x in result.scores.items() if name != "kid_std")
     assert set(metric_table.METRICS) == {
         *("mifid", "isc", "kid", "prdc", "fid_infinity", "per_class"),
         "copies",
@@ -125,10 +125,44 @@ def test_copies_of_the_real_side_never_win(suite):
     assert any("too similar to real ones" in warning for warning in found.warnings)
 
 
+def test_random_weights_judge_no_distance():
+    """Theirs are tiny for any images, so every first run would look like copies."""
+    sides = [x._replace(spec=x.spec._replace(kind="random")) for x in (REAL, FAKE)]
+    found = metric_suite.MetricSuite(sides[0], sharding.make_mesh(), eps=0.5).scores(
+        sides[1], ("mifid", "per_class")
+    )
+    assert found.scores["memorization_distance"] < 0.1
+    np.testing.assert_allclose(found.scores["random_mifid"], found.scores["random_fid2048"], rtol=1e-6)
+    for row in found.per_class.values():
+        np.testing.assert_allclose(row["random_mifid"], row["random_fid2048"], rtol=1e-6)
+    text = "; ".join(found.warnings)
+    assert "says nothing about copies" in text and "too similar" not in text and "is below" not in text
+
+
+@pytest.mark.parametrize("size, real, fake, subsets", [(9, 9, 9, 1), (9, 30, 9, 100), (9, 9, 30, 100)])
+def test_kid_has_no_spread_where_subsets_hold_a_whole_side(size, real, fake, subsets, monkeypatch):
+    drawn = []
+    draw = kid.draw
+    monkeypatch.setattr(kid, "draw", lambda *args: drawn.append(draw(*args)) or drawn[-1])
+    sides = [features.select(REAL, np.arange(real)), features.select(FAKE, np.arange(fake))]
+    found = metric_suite.MetricSuite(sides[0], sharding.make_mesh()).scores(sides[1], ("kid",))
+    assert found.scores["kid_std"] is None and np.isfinite(found.scores["kid"])
+    assert drawn[0].fake.shape == (subsets, size)
+    assert any("KID has no standard deviation" in x for x in found.warnings)
+
+
+def test_kid_has_a_spread_where_subsets_are_parts_of_both_sides(monkeypatch):
+    monkeypatch.setattr(kid, "SUBSET_SIZE", 20)
+    found = metric_suite.MetricSuite(REAL, sharding.make_mesh()).scores(FAKE, ("kid",))
+    assert found.scores["kid_std"] > 1e-4 and not any("standard deviation" in x for x in found.warnings)
+
+
 @pytest.mark.parametrize("n", [2, 3, 9])
 def test_few_images_have_scores_and_warnings(suite, n):
     few = FAKE._replace(layers={name: x[:n] for name, x in FAKE.layers.items()}, label=FAKE.label[:n])
     found = suite.scores(few, ("mifid", "isc", "kid", "prdc", "per_class"))
+    assert found.scores.pop("kid_std") is None
+    assert any(f"each subset of {n} images holds all of 61 real or {n} gen" in x for x in found.warnings)
     assert all(np.isfinite(x) for x in found.scores.values())
     assert f"there are {n} generated images" in found.warnings[0]
     assert any("subsets of" in warning for warning in found.warnings)
@@ -138,6 +172,7 @@ def test_few_images_have_scores_and_warnings(suite, n):
 def test_one_image_over_and_over(suite):
     found = {name: np.repeat(x[:1], 30, axis=0) for name, x in FAKE.layers.items()}
     scores = suite.scores(FAKE._replace(layers=found, label=None), ("mifid", "isc", "kid", "prdc")).scores
+    assert scores.pop("kid_std") is None
     assert all(np.isfinite(x) for x in scores.values())
     np.testing.assert_allclose(scores["inception_score"], 1, rtol=1e-4)
     spread = np.trace(np.cov(REAL.layers["pool_3"].astype(np.float64), rowvar=False))

@@ -112,6 +112,33 @@ def test_mistakes_are_one_paragraph(place, tmp_path):
     assert done.returncode == 1 and "or --real and --fake" in done.stderr
 
 
+@pytest.mark.parametrize("values", [[0], [1], [0, 1], [0, 1, 255]])
+def test_floats_that_were_cast_to_uint8_are_an_error(place, tmp_path, values):
+    """Floats in [0, 1] become 0 and 1; -1 becomes 255. As an array, and as files."""
+    image = np.resize(np.array(values, np.uint8), (4, 8, 8, 3))
+    write_zip(tmp_path / "cast.zip", {f"{i}.png": encoded(x) for i, x in enumerate(image)})
+    for size in (0, 16):
+        options = score_files.Options(weights="random", size=size, resampler="box")
+        for fake in (image, tmp_path / "cast.zip"):
+            with pytest.raises(
+                ValueError, match=f"only have the values {', '.join(map(str, values))}, as fl"
+            ):
+                score_files.score(FAKES, fake, options)
+
+
+def test_masks_and_bright_images_are_images():
+    for values in ([0, 255], [255], [0, 1, 2]):
+        score_files._check_values("x", np.resize(np.array(values, np.uint8), (4, 8, 8, 3)))
+
+
+def test_one_image_is_not_many_gray_ones(place, tmp_path):
+    for shape in ((64, 64, 3), (3, 64, 64), (64, 64, 1)):
+        np.save(tmp_path / "one.npy", np.resize(FAKES, shape))
+        for fake in (np.resize(FAKES, shape), tmp_path / "one.npy"):
+            with pytest.raises(ValueError, match="is that of one image; an array of images has shape"):
+                score_files.score(FAKES, fake, score_files.Options(weights="random", size=64))
+
+
 def test_flags_are_the_options_of_the_library():
     """Every option has a flag with the same default; choices are the rows of the library's tables."""
     parser = options.Parser()

@@ -122,6 +122,15 @@ def test_the_card_tells_scores_copies_terms_and_how_to_load(
     assert "jaxdog[hub]" in card and "\n\n\n" not in card
 
 
+def test_names_in_the_card_are_text(g: generator.Generator) -> None:
+    """Cards are published, and generators of strangers may be exported again."""
+    config = g.config._replace(name="<script>a</script>\n# heading")
+    names = ("<img src=x>\n- item", "b")
+    card = model_card.render(pretrained.Pretrained(config, names, 8, 0, {}, (), {}, {}), "a", "float32")
+    assert "<script" not in card and "<img" not in card
+    assert "\n# heading" not in card and "\n- item" not in card
+
+
 def change(folder: pathlib.Path, **fields: Any) -> None:
     """Changes fields of config.json; None removes one."""
     path = folder / "config.json"

@@ -11,9 +11,9 @@ import pytest
 
 from jaxdog.evaluation import submission
 from jaxdog.render import animation
-from jaxdog.report import report
+from jaxdog.report import compare, report
 from jaxdog.training import writers
-from jaxdog.utils import plots
+from jaxdog.utils import errors, plots
 
 HASH = "c8e26eaa68bcf65070283f380d6fc212d21803860f4eaea0e15ad23b89287e70"
 SCORE = {
@@ -152,7 +152,7 @@ def test_a_run_scored_after_its_last_log_line_shows_that_step(tmp_path):
     plots_folder = tmp_path / "grids"
     plots_folder.mkdir()
     (plots_folder / "final_00000270.png").touch()
-    assert report.find_grids(plots_folder, [*log, {"step": 270, "kimg": 8.64}])[0].caption == (
+    assert report.find_grids(tmp_path, [*log, {"step": 270, "kimg": 8.64}])[0].caption == (
         "final, step 270, 8.640 kimg"
     )
 
@@ -335,3 +335,85 @@ def test_sampling_options_are_shown_best_first(tmp_path):
         ["1.000", "0", "30.75"],
         ["0.0000", "0", "31.50"],
     ]
+
+
+# ------------------------------------------------------------------ folders of strangers
+
+
+@pytest.mark.parametrize("name", ["config.json", "log.jsonl", "scores.jsonl", "sweep.json", "images.zip"])
+def test_links_out_of_the_folder_are_left_out(name, tmp_path, caplog):
+    secret, run = tmp_path / "secret", tmp_path / "run"
+    run.mkdir()
+    text = {"config.json": '{"a": "my secret"}', "images.zip": "my secret"}
+    secret.write_text(text.get(name, '{"step": 1, "loss/my secret": 1.0, "fid my secret": 2.0}'))
+    (run / name).symlink_to(secret)
+    assert "my secret" not in report.write(run).read_text()
+    assert f"{name} is left out: it is a link to a file outside of" in caplog.text
+    with pytest.raises(errors.UserError, match="is not the folder of a run"):
+        compare.load([run])
+
+
+@pytest.mark.parametrize("name", ["grids/grid_1.png", "grids/copies_1.png", "media/classes.png"])
+def test_images_that_are_links_out_of_the_folder_are_left_out(name, tmp_path):
+    (tmp_path / "run" / "grids").mkdir(parents=True)
+    (tmp_path / "run" / "media").mkdir()
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "mine.png")
+    (tmp_path / "run" / name).symlink_to(tmp_path / "mine.png")
+    assert not Page(report.write(tmp_path / "run")).all("img")
+
+
+def test_a_folder_whose_grids_link_to_a_place_outside_is_left_out(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "mine").mkdir()
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "mine" / "grid_1.png")
+    (tmp_path / "run" / "grids").symlink_to(tmp_path / "mine")
+    assert not Page(report.write(tmp_path / "run")).all("img")
+    (tmp_path / "link").symlink_to(tmp_path / "mine2")
+    (tmp_path / "mine2" / "grids").mkdir(parents=True)
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / "mine2" / "grids" / "grid_1.png")
+    assert Page(report.write(tmp_path / "link")).all("img")  # the folder itself may be a link
+
+
+MARKUP = "<img src=x onerror=alert(1)>$a_$&\"'"
+
+
+def test_names_from_files_are_text(tmp_path):
+    """Of classes, metrics, losses, configs and runs, on both pages."""
+    folder = tmp_path / "<b>run"
+    scores = {**SCORE, f"fid{MARKUP}": 3.0, "final": True, **EXTRA}
+    scores |= {"per_class": {MARKUP: {f"fid{MARKUP}": 2.0}}, "warnings": [MARKUP], "resampler": MARKUP}
+    with writers.Writer(folder) as writer:
+        writer.log(1, {"kimg": 1.0, f"loss/{MARKUP}": 1.0, "loss/b": 2.0})
+        writer.scores(1, scores)
+        writer.scores(1, {**scores, "final": False})
+    (folder / "config.json").write_text(json.dumps({"name": MARKUP, "seed": MARKUP, "system": {"a": MARKUP}}))
+    for path in (report.write(folder), compare.write([folder], tmp_path / "compare.html")):
+        page = Page(path)
+        assert not page.all("b") or "card" in page.source
+        assert all(image["src"].startswith("data:") for image in page.all("img"))
+        assert "onerror" not in {name for _, attributes in page.found for name in attributes}
+        assert MARKUP in page.text
+        policy = [tag["content"] for tag in page.all("meta") if "http-equiv" in tag]
+        assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+@pytest.mark.parametrize("config", ['{"system": "gan"}', '{"system": {"name": []}}', "[1]", "[" * 200_000])
+def test_a_config_that_is_none_ends_in_one_paragraph(config, tmp_path):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(errors.UserError) as error:
+        report.write(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_without_a_log_line_says_so(tmp_path, page):
+    (tmp_path / "config.json").write_text("{}")
+    assert "stopped before its first log line" in Page(report.write(tmp_path)).text
+    assert "stopped before its first log line" not in page.text
+
+
+def test_random_weights_come_with_a_note(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        writer.scores(1, {"kimg": 1.0, "samples": 10, "random_mifid": 3.0, "memorization_distance": 0.01})
+    (tmp_path / "config.json").write_text("{}")
+    for path in (report.write(tmp_path), compare.write([tmp_path], tmp_path / "compare.html")):
+        assert "Its memorization distance says nothing about copies" in Page(path).text

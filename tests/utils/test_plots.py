@@ -101,7 +101,7 @@ def test_every_metric_has_a_figure_and_every_sample_count_a_curve():
     ]
     figures = plots.metrics(scores)
     assert list(figures) == ["fid768", "mifid_approx", "memorization_distance"]
-    assert {"2,000 samples", "10,000 samples"} <= set(letters(figures["fid768"]))
+    assert {"2,000 samples", "final, 10,000 samples"} <= set(letters(figures["fid768"]))
     assert "10,000 samples" not in letters(figures["mifid_approx"])
 
 
@@ -121,3 +121,23 @@ def test_downsampling_keeps_means_and_short_curves():
     assert len(odd_x) == 100 and (np.diff(odd_x) > 0).all()
     np.testing.assert_allclose(plots.downsample(x[:157], np.full(157, 3.0), points=100)[1], 3.0)
     np.testing.assert_array_equal(plots.downsample(x[:100], y[:100], points=100)[1], y[:100])
+
+
+def test_a_final_score_does_not_continue_the_curve():
+    """It is of other images: at an equal number of samples it would be a vertical line at the best step."""
+    scores = [{"kimg": float(k), "samples": 2000, "fid768": 9.0 - k} for k in (1, 2, 3)]
+    scores.insert(2, {"kimg": 2.0, "samples": 2000, "fid768": 5.0, "final": True})
+    assert {"2,000 samples", "final, 2,000 samples"} <= set(letters(plots.metrics(scores)["fid768"]))
+
+
+def test_names_may_hold_anything():
+    """Dollars are no formulas, backslashes no references, and markup is text."""
+    for name in ("fid_$a_$", r"fid_\g<1>\d", "fid<b>&'\"", "$", "fid$\\frac{$"):
+        svg = plots.draw([(name, [1.0, 2.0], [2.0, 1.0]), ("other", [1.0], [1.0])], name, salt=name)
+        assert svg is not None and name in letters(svg) and "<b>" not in svg
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf"), float("nan"), True, "3", None, [1.0]])
+def test_what_is_no_number_is_not_plotted(value):
+    svg = plots.metrics([{"kimg": 1.0, "samples": 5, "fid": value}])
+    assert svg == {}
