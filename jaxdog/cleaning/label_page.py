@@ -20,7 +20,7 @@ import PIL.Image
 
 from jaxdog.cleaning import labels
 from jaxdog.data import crop_dataset
-from jaxdog.utils import errors
+from jaxdog.utils import errors, untrusted
 
 log = logging.getLogger("jaxdog")
 
@@ -29,8 +29,9 @@ MAX_BYTES = 1000  # in the body of a request
 # Content security policy: only allows the page's own scripts, styles and images.
 POLICY = (
     "default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'"
+    "script-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+MAX_DIGITS = 9  # of a number in a request
 
 
 class Question(NamedTuple):
@@ -175,7 +176,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MAX_BYTES:
+        if not length.isdecimal() or len(length) > MAX_DIGITS or int(length) > MAX_BYTES:
             self.close_connection = True
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request has at most {MAX_BYTES} bytes")
             return
@@ -186,7 +187,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if self.path == "/undo":
                 self._send_question(self.server.session.undo())
             elif self.path == "/answer":
-                answer = json.loads(body)
+                answer = untrusted.parse_json(body)
                 if type(answer) is not dict or type(answer.get("crop")) is not int:
                     raise errors.UserError('an answer must be {"crop": number, "label": word}')
                 self._send_question(self.server.session.answer(answer["crop"], str(answer.get("label"))))
@@ -212,7 +213,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _row(self) -> int | None:
         number = self.path.removeprefix("/crop/").removesuffix(".png")
-        if self.path != f"/crop/{number}.png" or not number.isdecimal():
+        if self.path != f"/crop/{number}.png" or not number.isdecimal() or len(number) > MAX_DIGITS:
             return None
         return int(number) if int(number) < len(self.server.session.keys) else None
 
@@ -229,6 +230,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "Content-Length": str(len(body)),
             "Cache-Control": "no-store",
             "Content-Security-Policy": POLICY,
+            "Cross-Origin-Resource-Policy": "same-origin",
             "X-Content-Type-Options": "nosniff",
         }.items():
             self.send_header(name, value)

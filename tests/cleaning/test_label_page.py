@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import socket
 import threading
 
 import numpy as np
@@ -237,12 +238,39 @@ def test_over_plain_http_each_answer_is_in_the_file_at_once(served):
         ("POST", "/answer", "near", 400),
         ("POST", "/answer", b"\xff\xfe", 400),
         ("POST", "/answer", " " * 2000, 413),
+        ("GET", "/crop/" + "9" * 5000 + ".png", None, 404),
+        ("POST", "/answer", '{"crop": ' + "9" * 900 + ', "label": "near"}', 400),
+        ("POST", "/answer", '{"crop": 1e999, "label": "near"}', 400),
+        ("POST", "/answer", "[" * 1000, 400),
+        ("POST", "/answer", '{"a":' * 199, 400),
     ],
+    ids=lambda x: str(x)[:30],
 )
 def test_other_requests_change_nothing(served, method, path, body, status):
     server, file = served
     assert ask(server, method, path, body)[0] == status
     assert lines(file) == [] and ask(server, "GET", "/question")[0] == 200
+
+
+def test_a_giant_length_is_refused(served):
+    server, _ = served
+    with socket.create_connection(server.server_address) as connection:
+        host = f"127.0.0.1:{server.server_address[1]}"
+        request = f"POST /answer HTTP/1.1\r\nHost: {host}\r\nContent-Length: {'9' * 5000}\r\n\r\n"
+        connection.sendall(request.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_other_pages_may_not_show_it(served):
+    """Neither in a frame nor as an image."""
+    server, _ = served
+    for path in ("/", "/question", "/crop/0.png", "/nowhere"):
+        connection = http.client.HTTPConnection(*server.server_address)
+        connection.request("GET", path)
+        headers = connection.getresponse().headers
+        connection.close()
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
 def test_other_pages_may_not_answer(served):

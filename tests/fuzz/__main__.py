@@ -21,7 +21,7 @@ from typing import Any
 from tests.fuzz import mutations
 
 MEMORY = 1 << 30  # bytes that a reader may need, besides those of the imported packages
-SECONDS = 10.0  # that it may take for one input
+SECONDS = 10.0  # of the processor that it may take for one input
 NAMES = (
     *("pickle", "pickle4", "pth", "legacy", "graph", "folded", "hdf5", "features"),
     *("safetensors", "exported", "config"),
@@ -41,7 +41,7 @@ def work(name: str, first: int, count: int, keep: pathlib.Path | None, at: pathl
     def stop(*_: Any) -> None:
         raise TooSlow
 
-    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGVTALRM, stop)
     used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     read = failed = 0
@@ -51,14 +51,14 @@ def work(name: str, first: int, count: int, keep: pathlib.Path | None, at: pathl
         for i in range(first, first + count):
             at.write_text(str(i))
             path.write_bytes(target.make(mutations.generator(name, i)))
-            signal.setitimer(signal.ITIMER_REAL, SECONDS)
+            signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
             try:
                 target.read(path)
                 read += 1
             except targets.EXPECTED:
                 pass
             except BaseException as error:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
                 failed += 1
                 place = traceback.extract_tb(error.__traceback__)[-1]
                 text = str(error)[:100]
@@ -66,7 +66,7 @@ def work(name: str, first: int, count: int, keep: pathlib.Path | None, at: pathl
                 if keep is not None:
                     (keep / f"{name}_{i}").write_bytes(path.read_bytes())
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     speed = count / (time.monotonic() - start)
     print(f"{name}: {count:,} inputs, {speed:,.0f}/s, {read:,} of them read, {failed} failed", flush=True)
     return failed

@@ -397,7 +397,15 @@ def test_names_from_files_are_text(tmp_path):
         assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
 
-@pytest.mark.parametrize("config", ['{"system": "gan"}', '{"system": {"name": []}}', "[1]", "[" * 200_000])
+CONFIGS = {
+    "word": '{"system": "gan"}',
+    "list": '{"system": {"name": []}}',
+    "no object": "[1]",
+    "deep": "[" * 200_000,
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_a_config_that_is_none_ends_in_one_paragraph(config, tmp_path):
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(errors.UserError) as error:

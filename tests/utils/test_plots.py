@@ -137,7 +137,9 @@ def test_names_may_hold_anything():
         assert svg is not None and name in letters(svg) and "<b>" not in svg
 
 
-@pytest.mark.parametrize("value", [10**400, float("inf"), float("nan"), True, "3", None, [1.0]])
+@pytest.mark.parametrize(
+    "value", [10**400, float("inf"), float("nan"), True, "3", None, [1.0]], ids=lambda x: type(x).__name__
+)
 def test_what_is_no_number_is_not_plotted(value):
     svg = plots.metrics([{"kimg": 1.0, "samples": 5, "fid": value}])
     assert svg == {}
