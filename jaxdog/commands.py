@@ -25,6 +25,8 @@ from jaxdog.utils import errors, lock, outputs, plots
 
 log = logging.getLogger("jaxdog")
 
+EARLIER = "the verdict on copies is that of an earlier evaluation of the same images"
+
 
 def init_distributed(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Connects the processes of a run on several hosts; does nothing on a single host.
@@ -249,6 +251,13 @@ def _score(
         scores["copies"], pairs = copies.summary(found, photos), copies.pair_grid(found)
         log.info("copies: %s", "; ".join([scores["copies"]["verdict"], *scores["copies"]["reasons"]]))
         nearest = sheets.nearest_photos(images, photos.image, photos.photo, run.mesh, media.PAIRS)
+    elif "copies" in metrics:
+        same = {"step": step, "samples": len(images), "final": True, "sampling": option.sample._asdict()}
+        known = copies.earlier(writers.read_jsonl(run.folder / writers.SCORES), writers.to_json(same))
+        if known is not None:
+            scores["copies"] = known
+            scores["warnings"] = (*scores["warnings"], EARLIER)
+            log.info("copies: %s (%s)", known["verdict"], EARLIER)
     reconstructed = _reconstruct(run, option, len(images), scores)
     if reconstructed is not None:
         scores |= reconstructed.scores

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from configs import toy
@@ -211,3 +212,47 @@ def test_no_config_in_a_folder_names_the_place_of_compiled_programs(
         with pytest.raises(ZeroDivisionError):
             commands.run_mode(mode, None, str(tmp_path / "run"))
         assert jax.config.values["jax_compilation_cache_dir"] == str(used)
+
+
+def test_a_verdict_on_copies_outlives_the_photos(tmp_path: pathlib.Path) -> None:
+    """That of the same images: of the same step, number and sampling options."""
+    checked = build.check(toy.get_config("test"))
+    nothing: Any = None
+    about = {"weights_kind": "random", "weights_sha256": "0" * 64, "samples": 4, "real": 8, "warnings": ()}
+
+    class Evaluator:
+        def features_of(self, *_: Any) -> None: ...
+
+        def score(self, *_: Any) -> dict[str, Any]:
+            return dict(about)
+
+    def gone() -> None:
+        raise errors.MissingFileError("gone/photos does not exist")
+
+    phase = build.phases(checked, 4)[0]
+    config = checked._replace(eval=checked.eval._replace(final=("copies",)))
+    parts = {"config": config, "folder": tmp_path, "phases": (phase,), "evaluator": Evaluator}
+    parts |= {"training_photos": gone, "mesh": sharding.make_mesh()}
+    run = runs.Run(**{**dict.fromkeys(runs.Run._fields, nothing), **parts})
+    option = runs.SamplingOption(config.sample, phase, nothing)
+    verdict = {
+        "verdict": "copies",
+        "reasons": ["30 of 100"],
+        "copied_share": 0.3,
+        "copied_share_of_real": 0.0,
+    }
+    images, label = np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, np.int32)
+    with writers.Writer(tmp_path, step=None) as writer:
+        for step, known in ((2, verdict), (3, None)):
+            runs.record_scores(
+                run, writer, step, about | ({"copies": known} if known else {}), config.sample, True
+            )
+        assert commands._score(run, writer, 2, option, images, label)["copies"] == verdict
+        assert "copies" not in commands._score(run, writer, 3, option, images, label)
+        assert "copies" not in commands._score(run, writer, 2, option, images[:3], label[:3])
+        other = option._replace(sample=config.sample._replace(truncation=0.25))
+        assert "copies" not in commands._score(run, writer, 2, other, images, label)
+    records = writers.read_jsonl(tmp_path / "scores.jsonl")
+    assert [bool(x.get("copies")) for x in records] == [True, False, True, False, False, False]
+    assert records[2]["warnings"][-1] == commands.EARLIER
+    assert "gone/photos does not exist" in records[2]["warnings"][0]

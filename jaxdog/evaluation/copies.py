@@ -5,6 +5,7 @@ there are more copies than among real photos. This module runs both on all devic
 for the report.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -97,6 +98,12 @@ def summary(report: CopyReport, training: crop_dataset.CropDataset) -> dict[str,
             {**row._asdict(), "photo": training.names[training.photo[row.photo]]} for row in result.evidence
         ],
     }
+
+
+def earlier(records: Sequence[dict[str, Any]], same: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The newest summary among records of scores that agree with `same`: of the same images; None without."""
+    found = [x["copies"] for x in records if x.get("copies") and all(x.get(k) == v for k, v in same.items())]
+    return found[-1] if found else None
 
 
 def pair_grid(report: CopyReport, columns: int = 4) -> np.ndarray:
