@@ -33,11 +33,20 @@ def load(folder: pathlib.Path) -> build.Config:
     """The config that a run saved in its folder. Raises MissingFileError if there is none, or UserError."""
     path = find(folder)
     try:
-        return build.Config(lists_to_tuples(files.read_json(path, REMEDY)))
+        return from_json(files.read_json(path, REMEDY))
     except errors.UserError:
         raise
     except (ValueError, TypeError) as error:
         raise errors.ConfigError(f"{path} is not a config: {error}") from error
+
+
+def from_json(value: Any) -> build.Config:
+    """The config in a JSON value; fields that a later version has added get their defaults.
+
+    Raises ConfigError if a field is unknown, missing or of the wrong type.
+    """
+    section = lists_to_tuples(value)
+    return build.Config(build.tree_of(section).fill(section, "config"))
 
 
 def lists_to_tuples(value: Any) -> Any:

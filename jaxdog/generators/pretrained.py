@@ -207,8 +207,7 @@ def _is_run(folder: pathlib.Path) -> bool:
 def _check_config(folder: pathlib.Path, fields: dict[str, Any]) -> schema.Experiment:
     """The config as typed records; fields that a later version has added get their defaults."""
     try:
-        section = saved.lists_to_tuples(fields["config"])
-        config = build.check(build.Config(build.tree_of(section).fill(section, "config")))
+        config = build.check(saved.from_json(fields["config"]))
         names = fields["class_names"]
         if not names or not all(isinstance(name, str) for name in names):
             raise errors.UserError("class_names must be names")

@@ -85,3 +85,16 @@ def test_a_table_of_crops_may_be_elsewhere(tmp_path: pathlib.Path) -> None:
     ]
     saved.write(tmp_path, build.check(tables[0]))
     saved.check_same(tmp_path, build.check(tables[1]))
+
+
+def test_a_run_of_an_earlier_version_gets_defaults_for_later_fields(tmp_path: pathlib.Path) -> None:
+    written = build.check(toy.get_config("test"))
+    fields = saved.to_json(written)
+    del fields["system"]["g_step_groups"], fields["submit"]["checkpoint"]
+    (tmp_path / saved.NAME).write_text(json.dumps(fields))
+    assert build.check(saved.load(tmp_path)) == written
+    saved.check_same(tmp_path, written)
+    del fields["system"]["batch_size"]
+    (tmp_path / saved.NAME).write_text(json.dumps(fields))
+    with pytest.raises(errors.ConfigError, match="config.system.batch_size is missing"):
+        saved.load(tmp_path)
