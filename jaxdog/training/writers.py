@@ -26,31 +26,35 @@ GRIDS = "grids"
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records of a JSON-lines file; [] if there is no file.
+    """The records of a JSON-lines file; [] if there is no file. A last line truncated by a crash is ignored.
 
-    A last line truncated by a crash is left out, and so are damaged lines, which a warning counts.
+    Raises UserError if any other line is not a JSON object.
     """
-    path = pathlib.Path(path)
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    parsed = [_parse(line) for line in lines]
-    bad = [i for i, record in enumerate(parsed[:-1]) if record is None and lines[i].strip()]
-    if bad:
-        log.warning(
-            "%s: %d lines are damaged and left out; the first, line %d: %r",
-            path, len(bad), bad[0] + 1, lines[bad[0]][:80],
-        )  # fmt: skip
-    return [record for record in parsed if record is not None]
+    records, damaged = _parse(pathlib.Path(path))
+    if damaged:
+        number, line = damaged[0]
+        raise errors.UserError(
+            f"{path}: line {number} is not a JSON object: {line[:80]!r}. Delete it, or rerun the training, "
+            "which removes such lines"
+        )
+    return records
 
 
-def _parse(line: str) -> dict[str, Any] | None:
-    """The JSON object in a line; None if it holds none."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
+def _parse(path: pathlib.Path) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
+    """The records of a JSON-lines file, and numbers and text of its damaged lines, but for the last one."""
+    records, damaged = [], []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for number, line in enumerate(text.rstrip().split("\n"), 1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        elif line.strip():
+            damaged.append((number, line))
+    last = text.rstrip().count("\n") + 1
+    return records, [(number, line) for number, line in damaged if number < last]
 
 
 def to_json(value: Any) -> Any:
@@ -224,8 +228,13 @@ def _write_line(file: TextIO, record: Mapping[str, Any]) -> None:
 
 
 def _reopen(path: pathlib.Path, step: int | None) -> TextIO:
-    """Opens a JSON-lines file for appending; removes an incomplete last line and lines after `step`."""
-    records = read_jsonl(path)
+    """Opens a JSON-lines file for appending; removes damaged lines (logged) and lines after `step`."""
+    records, damaged = _parse(path)
+    if damaged:
+        log.warning(
+            "%s: %d damaged lines are removed; the first, line %d: %r",
+            path, len(damaged), damaged[0][0], damaged[0][1][:80],
+        )  # fmt: skip
     kept = [r for r in records if step is None or r.get("step", 0) <= step]
     text = "".join(json.dumps(r) + "\n" for r in kept)
     if path.exists() and path.read_bytes() != text.encode():

@@ -32,7 +32,7 @@ class Stop:
         self.in_batches = in_batches  # whether `check` raises
         self.asked = threading.Event()
         self.seen = False  # whether the training has seen it, and ends
-        self.nothing_to_lose: Callable[[], bool] = lambda: False
+        self.nothing_to_lose: Callable[[], bool] = lambda: True
 
 
 _current: Stop | None = None  # that of `deferred`: signal handlers belong to the whole process
@@ -105,6 +105,6 @@ def _end(stop: Stop, number: int) -> None:
     time.sleep(GRACE)
     while _current is stop and not stop.seen:
         if stop.nothing_to_lose():
-            log.info("stopped at once; the last checkpoint is complete. Rerun the command to resume.")
+            log.info("stopped at once, and nothing was lost. Rerun the command to resume.")
             os._exit(128 + number)
         time.sleep(POLL)

@@ -91,14 +91,19 @@ def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path):
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
-def test_damaged_lines_are_left_out_with_a_warning(tmp_path, caplog, monkeypatch):
+def test_damage_in_the_middle_is_an_error(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
+    with pytest.raises(ValueError, match="line 2 is not a JSON object: 'rubbish'. Delete it, or rerun"):
+        writers.read_jsonl(tmp_path / "log.jsonl")
+
+
+def test_damaged_lines_are_removed_at_a_start_with_a_warning(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"step": 1}\nrubbish\n[1]\n\xff\x00\n{"step": 3}\n')
-    assert writers.read_jsonl(path) == [{"step": 1}, {"step": 3}]
-    assert "log.jsonl: 3 lines are damaged and left out; the first, line 2: 'rubbish'" in caplog.text
     with writers.Writer(tmp_path, step=3) as writer:
         writer.log(4, {})
+    assert "log.jsonl: 3 damaged lines are removed; the first, line 2: 'rubbish'" in caplog.text
     assert path.read_text() == '{"step": 1}\n{"step": 3}\n{"step": 4}\n'
 
 
