@@ -164,7 +164,7 @@ def _train(
 ) -> tuple[loop.TrainResult, dict[str, Any]]:
     """`train` with a config that has been checked."""
     if folder.exists() and not folder.is_dir():
-        raise errors.UserError(f"{folder} is a file; --workdir must be a folder, which may not exist yet")
+        raise errors.UserError(f"{folder} is a file; a work folder is a folder, which may not exist yet")
     with contextlib.ExitStack() as stack:
         stack.enter_context(_locked(folder, "train"))
         run = runs.make(experiment, folder, cache_dir, training=True, scoring=True)

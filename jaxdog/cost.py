@@ -71,10 +71,27 @@ def count_flops(phase: types.Phase, side: int) -> float:
 
     side: height and width of the stored crops in pixels.
     """
+    return _lower_on_cpu(phase, side)[1].cost_analysis()["flops"]
+
+
+def _lower_on_cpu(phase: types.Phase, side: int) -> tuple[Any, Any]:
+    """`lower_step` for one CPU, with direct convolutions."""
     cpu = Mesh(np.array(jax.devices("cpu")[:1]), (sharding.AXIS,))
     with conv_cpu.direct_only():
-        _, step = lower_step(phase, side, cpu)
-    return step.cost_analysis()["flops"]
+        return lower_step(phase, side, cpu)
+
+
+def _parameters(state: Any) -> dict[str, int]:
+    """Number of parameters of each player."""
+    players = {name: x for name, x in vars(state).items() if isinstance(x, types.PlayerState)}
+    return {name: sum(x.size for x in jax.tree.leaves(p.params)) for name, p in players.items()}
+
+
+def _state_bytes(state: Any) -> float:
+    """Bytes of an abstract state on each device."""
+    return sum(
+        int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize for x in jax.tree.leaves(state)
+    )
 
 
 def step_cost(config: schema.Experiment, phase: types.Phase, mesh: Mesh) -> Cost:
@@ -84,30 +101,26 @@ def step_cost(config: schema.Experiment, phase: types.Phase, mesh: Mesh) -> Cost
     flops, memory = (compiled.cost_analysis() or {}).get("flops", float("nan")), compiled.memory_analysis()
     if conv_cpu.may_reduce_products():  # XLA would count one iteration of its loops
         flops = count_flops(phase, config.data.stored_resolution)
-    players = {name: x for name, x in vars(state).items() if isinstance(x, types.PlayerState)}
     return Cost(
-        parameters={name: sum(x.size for x in jax.tree.leaves(p.params)) for name, p in players.items()},
+        parameters=_parameters(state),
         flops=flops,
-        state_bytes=sum(
-            int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize for x in jax.tree.leaves(state)
-        ),
+        state_bytes=_state_bytes(state),
         temp_bytes=memory.temp_size_in_bytes if memory else float("nan"),
     )
 
 
 def print_costs(config: schema.Experiment) -> None:
-    """Prints the parameters of each player, and FLOPs and memory of a training step."""
+    """Prints the parameters of each player, memory of the state and FLOPs of a step; compiles nothing."""
     mesh = sharding.make_mesh()
     for phase in build.phases(config, build.classes(config.data)):
-        cost = step_cost(config, phase, mesh)
-        print(f"\nphase {phase.name}: {phase.steps} steps of {phase.batch_size} images")
-        for name, count in cost.parameters.items():
+        print(f"\nphase {phase.name}: {phase.steps} steps of {phase.batch_size} images", flush=True)
+        state, step = _lower_on_cpu(phase, config.data.stored_resolution)
+        for name, count in _parameters(state).items():
             print(f"  {name}: {count:,} parameters")
-        print(f"  a step: {cost.flops / 1e9:,.1f} GFLOP on each of {mesh.size} devices")
-        print(
-            f"  state: {cost.state_bytes / 1e6:,.1f} MB; working memory of a step: "
-            f"{cost.temp_bytes / 1e6:,.1f} MB"
-        )
+        size = _state_bytes(sharding.abstract_state(state, mesh, config.parallel.fsdp))
+        print(f"  state: {size / 1e6:,.1f} MB")
+        flops = step.cost_analysis()["flops"] / mesh.size
+        print(f"  a step: {flops / 1e9:,.1f} GFLOP on each of {mesh.size} devices", flush=True)
 
 
 def costs_by_batch_size(
@@ -142,13 +155,15 @@ def find_batch_size(config: schema.Experiment) -> int:
     limit = (1.0 - config.parallel.device_memory_fraction) * sharding.device_memory()
     print(
         f"\n{mesh.size} devices of {sharding.device_memory() / 1e9:,.1f} GB, of which "
-        f"parallel.device_memory_fraction leaves {limit / 1e9:,.1f} GB\n"
-        " system.batch_size   state MB   working MB   GFLOP per image"
+        f"parallel.device_memory_fraction leaves {limit / 1e9:,.1f} GB. For each line a training step is "
+        "compiled, which may take minutes.\n"
+        " system.batch_size   state MB   working MB   GFLOP per image",
+        flush=True,
     )
     best = 0
     for size, cost in costs_by_batch_size(config, mesh, limit):
         if cost is None:
-            print(f"{size:18,}   out of memory")
+            print(f"{size:18,}   out of memory", flush=True)
             continue
         fits = cost.total_bytes <= limit
         best = size if fits else best

@@ -70,6 +70,18 @@ def test_find_batch_size_returns_the_largest_that_fits(
     assert "largest that fits: 8" in text and text.count("too large") == 1 and "out of memory" in text
 
 
+def test_a_dry_run_compiles_nothing(config: schema.Experiment, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *_: pytest.fail("a compilation"))
+    cost.print_costs(config)
+    text = capsys.readouterr().out
+    phase = build.phases(config, build.classes(config.data))[-1]
+    state, step = cost._lower_on_cpu(phase, config.data.stored_resolution)
+    for name, count in cost._parameters(state).items():
+        assert f"  {name}: {count:,} parameters" in text
+    flops = step.cost_analysis()["flops"] / jax.device_count() / 1e9
+    assert f"a step: {flops:,.1f} GFLOP on each of {jax.device_count()} devices" in text and " MB" in text
+
+
 @pytest.mark.long
 def test_loops_and_winograd_do_not_change_the_count(config: schema.Experiment, monkeypatch: Any) -> None:
     phase, side = build.phases(config, 3)[-1], config.data.stored_resolution

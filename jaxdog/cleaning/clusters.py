@@ -53,8 +53,7 @@ def fit_and_assign(
     num_distinct = len(np.unique(vectors[among], axis=0))
     if num_distinct < num_clusters:
         raise errors.UserError(
-            f"clean.num_clusters is {num_clusters}, but only {num_distinct} distinct crops are left to "
-            "cluster"
+            f"num_clusters is {num_clusters}, but only {num_distinct} distinct crops are left to cluster"
         )
     num_components = min(num_components, int(among.sum()), vectors.shape[1])
     pca = decomposition.PCA(num_components, svd_solver="auto", random_state=seed).fit(vectors[among])

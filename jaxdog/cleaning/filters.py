@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdog.cleaning import filter_options
 from jaxdog.data import crop_dataset, photos, tables
-from jaxdog.utils import errors
+from jaxdog.utils import errors, seeds
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +47,15 @@ def check(settings: Settings) -> None:
         "size": (1, 1024),
         "num_components": (1, np.inf),
         "num_clusters": (1, np.inf),
-        "seed": (0, 2**31 - 1),
+        "seed": (0, seeds.MOST),
         "sheet_size": (1, np.inf),
     }
     for name, (low, high) in limits.items():
         value = getattr(settings, name)
         if not low <= value <= high:
-            raise errors.UserError(f"clean.{name} is {value}, and must be from {low:g} to {high:g}")
+            raise errors.UserError(f"{name} is {value}, and must be from {low:g} to {high:g}")
     if settings.method not in METHODS:
-        raise errors.UserError(f"clean.method is {settings.method!r}; choices: {', '.join(METHODS)}")
+        raise errors.UserError(f"method is {settings.method!r}; choices: {', '.join(METHODS)}")
 
 
 # ------------------------------------------------------------------------------------- facts
@@ -132,7 +132,7 @@ def find_reasons(crops: crop_dataset.CropDataset, facts: CropFacts, settings: Se
     _add(reasons, is_outside, lambda i: f"{ASPECT} {aspect[i]:.3g}")
     if settings.max_bytes_percentile < 100 and not facts.num_bytes.any():
         raise errors.UserError(
-            "clean.max_bytes_percentile is below 100, but these photos are not files: set it to 100"
+            "max_bytes_percentile is below 100, but these photos are not files: set it to 100"
         )
     _, first = np.unique(crops.photo, return_index=True)  # each photo counts once in the percentile
     limit = np.percentile(facts.num_bytes[first], settings.max_bytes_percentile)

@@ -43,7 +43,7 @@ def read(path: str | os.PathLike) -> Labels:
     Raises FileNotFoundError, or errors.UserError, which names the line.
     """
     labels: dict[CropKey, str] = {}
-    for line, row in tables.read_rows(path, COLUMNS, "labels (written by mode label)", drop_partial=True):
+    for line, row in tables.read_rows(path, COLUMNS, "labels (written by jaxdog label)", drop_partial=True):
         try:
             xmin, ymin, xmax, ymax, index = (int(row[name]) for name in COLUMNS[1:6])
         except ValueError as error:

@@ -46,7 +46,7 @@ def run(
       optional.MissingExtraError: a package for the clustering method is not installed.
     """
     if jax.process_count() > 1:
-        raise errors.ConfigError("mode clean must run in a single process")
+        raise errors.ConfigError("jaxdog clean must run in a single process")
     filters.check(settings)
     _check_requirements(settings, folder)
     source, crops = load_crops(config, cache_dir)
@@ -60,7 +60,7 @@ def run(
     kept = filters.is_kept(reasons)
     if not kept.any():
         raise errors.UserError(
-            f"none of the {len(kept)} crops is left ({_counts(reasons)}): loosen the filters of --clean"
+            f"none of the {len(kept)} crops is left ({_counts(reasons)}): loosen the filters"
         )
     clustering, details = cluster_crops(config, settings, folder, cache_dir, crops, facts, kept, mesh)
     table = filters.to_table(crops, facts, reasons, clustering.cluster)

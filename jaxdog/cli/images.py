@@ -58,9 +58,7 @@ def _add_images(parser: options.Parser, classes: str) -> None:
 def _add_sample(parser: options.Parser) -> None:
     _add_images(parser, "names of classes, in turns; default: as the run samples them")
     parser.add_argument("-n", "--num-samples", metavar="N", type=options.integer(1), default=100)
-    parser.add_argument(
-        "--seed", type=options.integer(0), default=0, help="default: 0; same seed, same images"
-    )
+    parser.add_argument("--seed", type=options.seed, default=0, help="default: 0; same seed, same images")
     parser.add_argument(
         "--out",
         metavar="PATH",
@@ -111,7 +109,7 @@ def _add_interpolate(parser: options.Parser) -> None:
     parser.add_argument(
         "--seeds",
         metavar="I,J,K",
-        type=options.integers,
+        type=options.seeds_of,
         default=[0, 1, 2, 3],
         help="of the images between which frames are interpolated; 0-7 is 0,1,...,7; default: 0-3",
     )
@@ -156,7 +154,7 @@ def _add_project(parser: options.Parser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="a photo; its center square is used")
     parser.add_argument("--class", dest="class_name", metavar="NAME", help="default: all classes are tried")
     parser.add_argument("--steps", metavar="N", type=options.integer(1), default=500, help="default: 500")
-    parser.add_argument("--seed", type=options.integer(0), default=0, help="default: 0")
+    parser.add_argument("--seed", type=options.seed, default=0, help="default: 0")
     parser.add_argument(
         "--out",
         metavar="FILE",

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from jaxdog.utils import errors
+from jaxdog.utils import errors, seeds
 
 OVERRIDE = re.compile(r"--?(no)?config\.")
 NUMBER = re.compile(r"-[\d.]")  # a negative number is a value, not an option
@@ -113,6 +113,11 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def seed(text: str) -> int:
+    """The type of an option: a seed of generated images."""
+    return integer(0, seeds.MOST_OF_IMAGES)(text)
+
+
 def side(text: str) -> int:
     """The type of an option: the side of square images in pixels."""
     if re.fullmatch(r"\d+\s*[x,]\s*\d+", text):
@@ -135,8 +140,8 @@ def words_of(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def integers(text: str) -> list[int]:
-    """The type of an option: integers with commas; 3-6 is 3,4,5,6."""
+def seeds_of(text: str) -> list[int]:
+    """The type of an option: seeds with commas; 3-6 is 3,4,5,6."""
     values: list[int] = []
     for word in words_of(text):
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
@@ -144,7 +149,7 @@ def integers(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(
                 f"{word!r} in {text!r} is neither an integer nor a range like 3-6"
             )
-        values += range(int(found[1]), int(found[2] or found[1]) + 1)
+        values += range(seed(found[1]), seed(found[2] or found[1]) + 1)
     return values
 
 

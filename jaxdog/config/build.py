@@ -10,7 +10,7 @@ from jaxdog import types
 from jaxdog.config import registry, schema, sections, systems
 from jaxdog.data import crop_dataset, photos, select, sources, toy
 from jaxdog.metrics import fid
-from jaxdog.utils import errors
+from jaxdog.utils import errors, seeds
 
 Config = ml_collections.ConfigDict
 LEAST = {  # the least values of numbers with which nothing could be trained otherwise
@@ -60,6 +60,7 @@ def check(config: Config) -> schema.Experiment:
     given = config.to_dict()
     tree_of(given).check(given, "config")
     _check_least(given)
+    _check_seeds(given, "config")
     experiment = _records(given)
     check_steps(experiment.train, phases(experiment, classes(experiment.data)), experiment.checkpoint.every)
     recipe(experiment.data)
@@ -94,6 +95,15 @@ def _check_least(given: Mapping[str, Any]) -> None:
         value = given[section].get(field, least)
         if (min(value, default=least) if isinstance(value, tuple) else value) < least:
             raise errors.ConfigError(f"config.{name} is {value}, and must be at least {least}")
+
+
+def _check_seeds(section: Mapping[str, Any], path: str) -> None:
+    """Raises UserError for a seed that is out of range, at any place of a config."""
+    for name, value in section.items():
+        if name == "seed":
+            seeds.check(value, f"{path}.{name}")
+        elif isinstance(value, Mapping):
+            _check_seeds(value, f"{path}.{name}")
 
 
 def check_steps(

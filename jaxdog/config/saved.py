@@ -79,7 +79,7 @@ def check_same(folder: pathlib.Path, config: schema.Experiment) -> None:
     if changed:
         raise errors.ConfigError(
             f"{folder} holds a run with another config: {'; '.join(changed)}. Use another work folder "
-            f"(--workdir) or the old values; sections that may change: {', '.join(CHANGEABLE)}"
+            f"or the old values; sections that may change: {', '.join(CHANGEABLE)}"
         )
 
 

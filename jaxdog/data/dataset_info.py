@@ -100,7 +100,7 @@ def resumed(folder: pathlib.Path, old: DatasetInfo, new: DatasetInfo) -> Dataset
         raise errors.ConfigError(
             f"{folder} was trained on other photos: {changes(old, new)}. Its networks know classes by number "
             "and its batches images by their order, so it continues with the same photos only: restore them. "
-            "To train on the new ones, use another work folder (--workdir); with "
+            "To train on the new ones, use another work folder; with "
             f"--config.init_from={folder} it starts from the networks of this run"
         )
     renamed = [pair for pair in zip(old.class_names, new.class_names, strict=True) if pair[0] != pair[1]]

@@ -65,7 +65,7 @@ def read(path: str | os.PathLike) -> Table:
 
     Raises FileNotFoundError, or errors.UserError, which names the line.
     """
-    rows = read_rows(path, COLUMNS, "the crops to keep (written by mode clean)")
+    rows = read_rows(path, COLUMNS, "the crops to keep (written by jaxdog clean)")
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for line, row in rows:
         try:
@@ -156,7 +156,7 @@ def match_rows(table: Table, crops: crop_dataset.CropDataset) -> np.ndarray:
         file, box = missing[0]
         raise errors.UserError(
             f"it has no row for {len(missing)} of the {len(keys)} crops, such as box {box} of {file}: it was "
-            "made for other photos or boxes. Run --mode clean with this config"
+            "made for other photos or boxes. Run jaxdog clean with this config"
         )
     matches = []
     counts = collections.Counter(keys)
@@ -165,7 +165,7 @@ def match_rows(table: Table, crops: crop_dataset.CropDataset) -> np.ndarray:
         if len(rows) > 1 and len(rows) != counts[key]:
             raise errors.UserError(
                 f"it has {len(rows)} rows for the {counts[key]} crops of box {key[1]} of {key[0]}: it was "
-                "made with another recipe. Run --mode clean with this config"
+                "made with another recipe. Run jaxdog clean with this config"
             )
         matches.append(rows[occurrence] if len(rows) > 1 else rows[0])
     return np.asarray(matches, int)

@@ -1,7 +1,6 @@
 """The compiled functions of a generator: seeds, labels and latents to images."""
 
 import functools
-import operator
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -14,21 +13,14 @@ from jaxdog import sharding, types
 from jaxdog.config import build, schema
 from jaxdog.evaluation import generation, sampling_state
 from jaxdog.systems import sampling
-from jaxdog.utils import errors
+from jaxdog.utils import errors, seeds
 
 Array = jax.Array
-
-MAX_SEED = 2**64 - 1
 
 
 def seed_key(seed: int) -> types.Key:
     """The key of a seed, 0 to 2^64 - 1; raises UserError for another one."""
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if isinstance(seed, bool) or not 0 <= number <= MAX_SEED:
-        raise errors.UserError(f"seed is {seed!r}, and must be an integer from 0 to {MAX_SEED} (2^64 - 1)")
+    number = seeds.check(seed, "seed", seeds.MOST_OF_IMAGES)
     # Without 64-bit integers JAX keeps only the lower half of a seed.
     return jax.random.fold_in(jax.random.key(number % 2**32), np.uint32(number >> 32))
 

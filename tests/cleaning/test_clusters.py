@@ -63,11 +63,9 @@ def test_too_few_crops_for_so_many_clusters():
     pytest.importorskip("sklearn", reason=SKLEARN)
     x = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
     assert set(clusters.fit_and_assign(x, np.ones(30, bool), 99, 3, 0).cluster.tolist()) == {0, 1, 2}
-    with pytest.raises(
-        ValueError, match="clean.num_clusters is 4, but only 3 distinct crops are left to cluster"
-    ):
+    with pytest.raises(ValueError, match="num_clusters is 4, but only 3 distinct crops are left to cluster"):
         clusters.fit_and_assign(x, np.ones(30, bool), 2, 4, 0)
-    with pytest.raises(ValueError, match="clean.num_clusters is 2, but only 1 distinct"):
+    with pytest.raises(ValueError, match="num_clusters is 2, but only 1 distinct"):
         clusters.fit_and_assign(x, np.arange(30) < 5, 2, 2, 0)
 
 

@@ -174,14 +174,14 @@ def test_groups_are_connected_components():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("min_side", 0, "clean.min_side is 0, and must be from 1 to inf"),
-        ("min_aspect", 5.0, "clean.min_aspect is 5.0, and must be from 0 to 4"),
-        ("min_aspect", float("nan"), "clean.min_aspect is nan"),
-        ("max_bytes_percentile", 101.0, "clean.max_bytes_percentile is 101.0, and must be from 0 to 100"),
-        ("near_duplicates", 1.5, "clean.near_duplicates is 1.5, and must be from 0 to 1"),
-        ("num_clusters", 0, "clean.num_clusters is 0"),
-        ("seed", -1, "clean.seed is -1"),
-        ("method", "dbscan", "clean.method is 'dbscan'; choices: none, pixels, segments, features, labels"),
+        ("min_side", 0, "min_side is 0, and must be from 1 to inf"),
+        ("min_aspect", 5.0, "min_aspect is 5.0, and must be from 0 to 4"),
+        ("min_aspect", float("nan"), "min_aspect is nan"),
+        ("max_bytes_percentile", 101.0, "max_bytes_percentile is 101.0, and must be from 0 to 100"),
+        ("near_duplicates", 1.5, "near_duplicates is 1.5, and must be from 0 to 1"),
+        ("num_clusters", 0, "num_clusters is 0"),
+        ("seed", -1, "seed is -1"),
+        ("method", "dbscan", "method is 'dbscan'; choices: none, pixels, segments, features, labels"),
     ],
 )
 def test_invalid_settings_are_errors(field, value, message):
@@ -338,7 +338,7 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, drawn, table):
     crops, rows = drawn
     moved = crops._replace(box=np.asarray(crops.box) + np.array([[0, 0, 0, 1]]))
     n = len(crops.image)
-    with pytest.raises(ValueError, match=f"no row for {n} of the {n} crops, such as box .* Run --mode clean"):
+    with pytest.raises(ValueError, match=f"no row for {n} of the {n} crops, such as box .* Run jaxdog clean"):
         from_csv(moved, table)
     with pytest.raises(
         ValueError, match="keeps no crop in cluster 7; its clusters: 0, 1, 2. .* have keep = 1"
@@ -348,7 +348,7 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, drawn, table):
         from_csv(crops, table, labels="photo")
     with pytest.raises(ValueError, match="the boxes of these crops are unknown"):
         from_csv(crops._replace(box=None), table)
-    with pytest.raises(FileNotFoundError, match="written by mode clean"):
+    with pytest.raises(FileNotFoundError, match="written by jaxdog clean"):
         from_csv(crops, tmp_path / "none.csv")
     tables.write(table, rows._replace(keep=np.zeros(n, bool), cluster=np.full(n, tables.NONE)))
     with pytest.raises(ValueError, match="keeps no crop with labels 'class'; its clusters: none. 0 of its"):

@@ -92,7 +92,7 @@ def test_another_file_is_an_error_and_not_changed(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         labels.LabelLog(path)
     assert path.read_bytes() == before
-    with pytest.raises(FileNotFoundError, match="it should be a table of labels .written by mode label"):
+    with pytest.raises(FileNotFoundError, match="it should be a table of labels .written by jaxdog label"):
         labels.read(tmp_path / "none.csv")
 
 

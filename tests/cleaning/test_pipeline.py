@@ -283,7 +283,7 @@ def test_label_by_http_resumes_and_stops_with_ctrl_c(cache, tmp_path):
 
 def test_errors_during_a_run_are_user_errors():
     assert issubclass(optional.MissingExtraError, errors.UserError)
-    with pytest.raises(errors.UserError, match="clean.method is 'dbscan'; choices: none, pixels"):
+    with pytest.raises(errors.UserError, match="method is 'dbscan'; choices: none, pixels"):
         pipeline.run(config(pathlib.Path("x")), filters.Settings(method="dbscan"), ROOT, ROOT)
 
 

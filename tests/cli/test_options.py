@@ -29,7 +29,7 @@ def test_options_may_have_underscores() -> None:
         (options.boolean, "True", True),
         (options.boolean, "0", False),
         (options.words_of, "beagle, pug,", ["beagle", "pug"]),
-        (options.integers, "1,5-7", [1, 5, 6, 7]),
+        (options.seeds_of, "1,5-7", [1, 5, 6, 7]),
     ],
 )
 def test_values(kind, text, value) -> None:
@@ -43,7 +43,9 @@ def test_values(kind, text, value) -> None:
         (options.integer(0, 9), "10", "must be from 0 to 9"),
         (options.integer(0), "x", "'x' is not an integer"),
         (options.boolean, "maybe", "'maybe' is neither true nor false"),
-        (options.integers, "1,b", "'b' in '1,b' is neither an integer nor a range like 3-6"),
+        (options.seed, "18446744073709551616", "it must be from 0 to 18446744073709551615"),
+        (options.seeds_of, "18446744073709551616", "it must be from 0 to 18446744073709551615"),
+        (options.seeds_of, "1,b", "'b' in '1,b' is neither an integer nor a range like 3-6"),
     ],
 )
 def test_wrong_values(kind, text, message) -> None:

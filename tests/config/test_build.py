@@ -9,7 +9,8 @@ import jax
 import ml_collections
 import pytest
 
-from jaxdog.config import build, registry
+from configs import toy
+from jaxdog.config import build, library, registry
 from jaxdog.utils import errors
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -178,3 +179,16 @@ def test_finishing_goes_in_the_order_of_its_table_because_configs_sort_names() -
     assert list(section) == ["non_local_means", "quantize"]
     image = jax.jit(registry.postprocessing(section.to_dict(), 8))(jax.numpy.ones((1, 8, 8, 3)))
     assert float(image.max()) < -0.9
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_have_32_bits(seed: int) -> None:
+    """JAX would keep only these bits, so that two seeds would be one."""
+    config = toy.get_config("test")
+    config.seed = seed
+    with pytest.raises(errors.UserError, match=f"config.seed is {seed}, and must be an integer from 0"):
+        build.check(config)
+    step = {"own_class": {"count": 3, "seed": seed, "crop_types": (0,)}}
+    config = library.override(toy.get_config("test"), {"data.select": step})
+    with pytest.raises(errors.UserError, match=f"config.data.select.own_class.seed is {seed}"):
+        build.check(config)
