@@ -1,5 +1,6 @@
 """Costs of a config against closed forms, for growing batches, and within the memory of a device."""
 
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from jax.sharding import Mesh
 
 from jaxdog import cost, sharding, types
-from jaxdog.config import build, schema
+from jaxdog.config import build, library, schema
 from jaxdog.ops import conv_cpu
 from tests.config import test_build
 
@@ -90,3 +91,13 @@ def test_loops_and_winograd_do_not_change_the_count(config: schema.Experiment, m
     for name in ("WEIGHT_GRAD_CHUNK", "WINOGRAD_MIN_CHANNELS", "WINOGRAD_MIN_OUTPUTS"):
         monkeypatch.setattr(conv_cpu, name, 1)
     assert cost.count_flops(phase, side) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+@pytest.mark.parametrize("name", library.names())
+def test_every_config_has_networks_of_common_sizes(name: str, size: int, tmp_path: pathlib.Path) -> None:
+    config = library.load(name, data=tmp_path, resolution=size, overrides=["data.classes=6"])
+    checked = build.check(config)
+    cost.check_networks(checked)
+    assert checked.system.resolution == size
