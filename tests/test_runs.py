@@ -123,7 +123,7 @@ def test_a_damaged_dataset_json_is_written_again(
     with caplog.at_level("WARNING", logger="jaxdog"):
         assert runs.load_dataset(tmp_path) is None
         assert "dataset.json cannot be read" in caplog.text and "writes it again" in caplog.text
-        runs.save_dataset(run_in(tmp_path))
+        runs.start(run_in(tmp_path)).checkpoints.close()
     assert runs.load_dataset(tmp_path) == INFO
 
 
