@@ -189,7 +189,7 @@ def read(folder: pathlib.Path) -> DatasetInfo | None:
         info = DatasetInfo(**values)
         if not info.class_names or len(info.image_shape) != 3:
             raise errors.UserError("it has no classes or no image shape")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise errors.UserError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
     return info
 

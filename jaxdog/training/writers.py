@@ -47,7 +47,7 @@ def _parse(path: pathlib.Path) -> tuple[list[dict[str, Any]], list[tuple[int, st
     for number, line in enumerate(text.rstrip().split("\n"), 1):
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict):
             records.append(record)
