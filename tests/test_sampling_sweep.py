@@ -148,7 +148,7 @@ def test_a_setting_changes_what_it_names_and_nothing_else(tmp_path: pathlib.Path
         ),
         (
             {"postprocess": ({}, {"blur": {}})},
-            "config.sample.postprocess.blur is 'blur'; choices: .*non_local_means",
+            "config.sample.postprocess.blur is not a field of .*; fields: non_local_means",
         ),
         ({"truncation": ()}, r"sweep.truncation is \(\), and must be a tuple of values"),
         ({"truncation": ("much",)}, "sweep.truncation is 'much'"),

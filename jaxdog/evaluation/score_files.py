@@ -42,10 +42,7 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
     cache_dir = pathlib.Path(options.cache_dir).expanduser()
     features.get_network(options.network)
     metric_suite.check_metrics(options.metrics)
-    outputs_of = {"save_real": (".npz",), "save_fake": (".npz",), "pairs": (".png",)}
-    for name, suffixes in outputs_of.items():
-        if path := getattr(options, name):
-            outputs.check(path, name, suffixes)
+    _check_outputs(options)
     real_side, fake_side = _open(real), _open(fake)
     extractor = None
     if real_side.features is None or fake_side.features is None:
@@ -89,6 +86,13 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
         "resampler": spec.resampler,
         "seconds": time.monotonic() - start,
     }
+
+
+def _check_outputs(options: Options) -> None:
+    """Raises UserError if a file of the options cannot be written."""
+    for name, suffix in (("save_real", ".npz"), ("save_fake", ".npz"), ("pairs", ".png")):
+        if path := getattr(options, name):
+            outputs.check(path, name, (suffix,))
 
 
 def _open(images: Images) -> Side:

@@ -98,7 +98,7 @@ def test_every_config_says_what_it_is_and_refuses_unknown_variants(path: pathlib
         ),
         ("discriminator.name", None, "config.discriminator.name is missing; choices: biggan"),
         ("discriminator.name", "vgg", "config.discriminator.name is 'vgg'; choices: biggan"),
-        ("system.name", "chess", "config.system.name is 'chess'; choices: gan"),
+        ("system.name", "chess", "config.system.name is 'chess'; choices: flow, gan"),
         ("system.loss.name", "hing", "'hing'; choices: cross_entropy, hinge, least_squares, non_saturating"),
         (
             "augment.spin",

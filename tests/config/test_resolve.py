@@ -68,7 +68,7 @@ def test_what_is_checked_can_be_read_back() -> None:
         ({"train": 5}, "config.train is 5, and must be a section"),
         ({"generator": {"name": "biggan"}}, "config.generator.channels is missing; config.generator needs"),
         ({"generator": {}}, "config.generator.name is missing; choices: biggan"),
-        ({"system": {}}, "config.system.name is ''; choices: gan"),
+        ({"system": {}}, "config.system.name is ''; choices: flow, gan"),
         ({"system": {"name": "gan"}}, "config.system.batch_size is missing"),
         ({"optimizer": {}}, "config.optimizer.d is missing; config.optimizer needs: d, g"),
         (

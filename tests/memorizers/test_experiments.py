@@ -69,7 +69,7 @@ def test_samples_after_training_are_the_training_images():
 
 
 def test_samples_of_an_imitation_are_the_photos():
-    fields = {"data.select.own_class.count": 20, "train.steps": 10, "train.steps_per_execution": 10}
+    fields = {"data.select.own_class.count": 20, "train.steps": 10}
     checked = build.check(config("imitation", fields))
     crops, shown = train(checked)
     assert len(set(crops.photo.tolist())) == 20
@@ -208,7 +208,7 @@ def test_scores_and_report_have_a_warning(name, cheat, tmp_path):
             "memorizer",
             "data.select.cluster",
             {},
-            "config.data.select.cluster is not a field of .*; fields: from_csv, hold_out, own_class",
+            "config.data.select.cluster is not a field of .*; fields: drop, from_csv, hold_out, own_class",
         ),
         ("memorizer", "eval.final", ("per_class",), "eval.final has per_class, .* each image is a class"),
         (
