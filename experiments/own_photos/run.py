@@ -168,7 +168,7 @@ def choose(size: int, args: argparse.Namespace) -> dict[str, Any]:
     return {
         "size": size,
         "config": config.name,
-        "chosen": text.splitlines(),
+        "chosen": text.replace(str(folder(args)), "photos").splitlines(),
         "steps": trained.step,
         "images": 1000 * log[-1]["kimg"],
         "minutes": args.minutes,
@@ -182,13 +182,13 @@ def choose(size: int, args: argparse.Namespace) -> dict[str, Any]:
 
 def chosen_table(rows: list[dict[str, Any]]) -> str:
     """The runs of chosen configs, as Markdown."""
-    header = ["px", "config", "minutes", "thousand images", "images/s", "GB", "fid768", "grid"]
+    header = ["px", "config", "minutes", "thousand images", "images/s", "GB", "fid768", "samples"]
     lines = []
     for row in sorted(rows, key=lambda row: row["size"]):
         fid = next(value for name, value in row["scores"].items() if name.endswith("fid768"))
         numbers = (row["minutes"], row["images"] / 1000, row["images_per_second"], row["memory_gb"])
         cells = [row["size"], f"`{row['config'].removesuffix('_photos')}`", *(f"{x:.1f}" for x in numbers)]
-        lines.append([*cells, f"{fid:.2f}", f"[grid](../experiments/own_photos/grids/{row['size']}.png)"])
+        lines.append([*cells, f"{fid:.2f}", f"![samples](../experiments/own_photos/grids/{row['size']}.png)"])
     return trial.markdown(header, lines)
 
 
