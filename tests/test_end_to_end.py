@@ -108,7 +108,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cache: pathlib.Path) -> path
 @pytest.mark.long
 def test_a_run_writes_all_files(whole: pathlib.Path) -> None:
     assert all((whole / name).exists() for name in FILES), sorted(os.listdir(whole))
-    assert json.loads((whole / "config.json").read_text())["name"] == "toy"
+    assert json.loads((whole / "config.json").read_text())["name"] == "toy_test"
     with zipfile.ZipFile(whole / "images.zip") as archive:
         assert len(archive.namelist()) == 16
     report = (whole / "report.html").read_text()
