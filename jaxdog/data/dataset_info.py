@@ -181,7 +181,7 @@ def read(folder: pathlib.Path) -> DatasetInfo | None:
     if not path.is_file():
         return None
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = files.read_json(path, "Training writes it again")
         if fields["format"] != FORMAT:
             raise errors.UserError(f"its format is {fields['format']}, and only {FORMAT} can be read")
         values: dict[str, Any] = {name: x for name, x in fields.items() if name in DatasetInfo._fields}

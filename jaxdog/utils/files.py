@@ -20,6 +20,7 @@ from jaxdog.utils import errors
 DAMAGED = (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, KeyError, EOFError, OSError, RuntimeError)
 # Of the disk, while a file is written; any other error has another cause.
 WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+MAX_JSON = 16 << 20  # bytes
 STALE_SECONDS = 3600  # an older temporary file is from a process that was killed
 
 
@@ -118,13 +119,19 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
-    """The JSON object in a file. Raises UserError with the `remedy` if the file is damaged, or OSError."""
+    """The JSON object in a file of at most MAX_JSON bytes.
+
+    Raises UserError, with the `remedy` if the file is damaged, or OSError.
+    """
+    size = path.stat().st_size
+    if size > MAX_JSON:
+        raise errors.UserError(f"{path} has {size:,} bytes; the limit is {MAX_JSON:,}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(value, dict):
             raise errors.UserError("it holds no JSON object")
     except (ValueError, RecursionError) as error:
-        reason = str(error) if path.stat().st_size else "it is empty"
+        reason = str(error) if size else "it is empty"
         raise errors.UserError(f"{path} is damaged: {reason}. {remedy}") from error
     return value
 

@@ -21,7 +21,6 @@ from jaxdog.utils import errors, files
 
 MAX_UNPACKED = 1 << 30  # bytes of the compressed files of an archive, unpacked
 MAX_DIRECTORY = 8 << 20  # bytes of the directory of a zip archive, for about 100,000 files
-MAX_JSON = 16 << 20  # bytes
 MAX_HEADER = 10_000  # bytes of the header of an .npy file
 
 _DAMAGED = (*files.DAMAGED, ValueError, struct.error, OverflowError)
@@ -122,7 +121,7 @@ def _read_npy(name: str, size: int, file: Any) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape, order="F" if header[2] == b"True" else "C")
 
 
-def read_json(path: str | os.PathLike[str], limit: int = MAX_JSON) -> Any:
+def read_json(path: str | os.PathLike[str], limit: int = files.MAX_JSON) -> Any:
     """The value in a JSON file of at most `limit` bytes."""
     with open(path, "rb") as file:
         data = file.read(limit + 1)

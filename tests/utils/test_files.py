@@ -185,3 +185,11 @@ def test_a_damaged_json_file_is_named_with_what_to_do(tmp_path, content, reason)
         files.read_json(path, "Delete it")
     path.write_text('{"a": 1}')
     assert files.read_json(path, "") == {"a": 1}
+
+
+def test_json_that_is_too_large_is_not_read(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "config.json"
+    with path.open("wb") as file:
+        file.truncate(files.MAX_JSON + 1)
+    with pytest.raises(errors.UserError, match=r"config.json has 16,777,217 bytes; the limit is 16,777,216"):
+        files.read_json(path, "")
