@@ -59,12 +59,14 @@ def test_xla_knows_the_flag() -> None:
 def test_the_console_scripts_are_the_entry_points(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    watched = []  # the watcher would end this process when later tests send it signals
+    monkeypatch.setattr(entry.interrupts, "watch", lambda: watched.append(1))
     monkeypatch.setattr(sys, "argv", ["jaxdog", "--version"])
     with pytest.raises(SystemExit) as stop:
         main.run()
-    assert stop.value.code == 0
+    assert stop.value.code == 0 and len(watched) == 1
     assert capsys.readouterr().out == f"jaxdog {importlib.import_module('jaxdog').__version__}\n"
     monkeypatch.setattr(sys, "argv", ["jaxdog-score", "--help"])
     with pytest.raises(SystemExit) as stop:
         entry.run_score()
-    assert stop.value.code == 0 and "jaxdog score" in capsys.readouterr().out
+    assert stop.value.code == 0 and "jaxdog score" in capsys.readouterr().out and len(watched) == 2
