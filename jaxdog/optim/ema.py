@@ -1,5 +1,6 @@
 """Exponential moving average (EMA) of a network's parameters and model state."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -36,6 +37,11 @@ class EMARule(NamedTuple):
         return 0.5 ** (1.0 / jnp.minimum(half_life, self.rampup * step.astype(jnp.float32)))
 
 
+def rules(first: EMARule, extra_decays: Sequence[float]) -> list[EMARule]:
+    """The rules of a system's averages: the first one, and the same with other decays."""
+    return [first, *(first._replace(decay=decay) for decay in extra_decays)]
+
+
 def init(params: PyTree, model_state: PyTree) -> EMA:
     """An EMA equal to the network. Arrays are copied, because donated buffers must not be aliased."""
     return jax.tree.map(jnp.copy, EMA(params, model_state))
@@ -61,3 +67,13 @@ def update(average: EMA, params: PyTree, model_state: PyTree, step: types.Array,
     if rule.batch_stats == "average":
         model_state = jax.tree.map(mix, average.model_state, model_state)
     return EMA(averaged, model_state)
+
+
+def update_all(
+    averages: Sequence[EMA], params: PyTree, model_state: PyTree, step: types.Array, rules: Sequence[EMARule]
+) -> tuple[EMA, ...]:
+    """Each average after step `step`, by its rule; see `update`."""
+    return tuple(
+        update(average, params, model_state, step, rule)
+        for average, rule in zip(averages, rules, strict=True)
+    )

@@ -111,7 +111,7 @@ def _init(spec: FlowSpec, key: Key, batch: types.Batch) -> State:
 
 
 def _ema_rules(spec: FlowSpec) -> list[ema.EMARule]:
-    return [spec.ema_rule, *(spec.ema_rule._replace(decay=decay) for decay in spec.extra_ema_decays)]
+    return ema.rules(spec.ema_rule, spec.extra_ema_decays)
 
 
 def _step(spec: FlowSpec, state: State, batch: types.Batch, key: Key) -> tuple[State, types.Scalars]:
@@ -132,10 +132,7 @@ def _step(spec: FlowSpec, state: State, batch: types.Batch, key: Key) -> tuple[S
 
     value, gradient = jax.value_and_grad(loss)(state.g.params)
     g = optimizers.apply_gradients(state.g, gradient, {}, spec.optimizer, jnp.max(batch.hours))
-    emas = tuple(
-        ema.update(average, g.params, {}, state.step + 1, rule)
-        for average, rule in zip((state.ema, *state.extra_emas), _ema_rules(spec), strict=True)
-    )
+    emas = ema.update_all((state.ema, *state.extra_emas), g.params, {}, state.step + 1, _ema_rules(spec))
     scalars = {"loss/flow": value, "grad_norm/g": optax.tree.norm(gradient)}
     return State(state.step + 1, g, emas[0], emas[1:]), scalars
 

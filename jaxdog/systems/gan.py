@@ -61,15 +61,13 @@ def _step(spec: GANSpec, state: State, batch: types.Batch, key: Key) -> tuple[St
     g_keys = gan_steps.g_step_keys(spec, g_key, d_keys)
     g, g_scalars = gan_steps.g_step(spec, g, d, generate, real[-1], g_keys, step)
 
-    emas = tuple(
-        ema.update(average, g.params, g.model_state, step + 1, rule)
-        for average, rule in zip((state.ema, *state.extra_emas), _ema_rules(spec), strict=True)
-    )
+    averages = (state.ema, *state.extra_emas)
+    emas = ema.update_all(averages, g.params, g.model_state, step + 1, _ema_rules(spec))
     return State(step + 1, g, d, ema=emas[0], extra_emas=emas[1:]), {**d_scalars, **g_scalars}
 
 
 def _ema_rules(spec: GANSpec) -> list[ema.EMARule]:
-    return [spec.ema_rule, *(spec.ema_rule._replace(decay=decay) for decay in spec.extra_ema_decays)]
+    return ema.rules(spec.ema_rule, spec.extra_ema_decays)
 
 
 def _init(spec: GANSpec, key: Key, batch: types.Batch) -> State:
