@@ -23,10 +23,11 @@ from jaxdog.utils import errors
 from tests.config import test_build
 
 CLASSES = 3
+STEPS = 3
 
 
-class TwoSteps(NamedTuple):
-    """Two training steps of one phase on 4 devices."""
+class Steps(NamedTuple):
+    """A few training steps of one phase on 4 devices."""
 
     phase: types.Phase
     begin: int  # number of steps of earlier phases
@@ -34,7 +35,7 @@ class TwoSteps(NamedTuple):
     data: batches.Data
     functions: train_step.CompiledPhase
     first: Any  # state before the steps
-    second: Any  # state after the steps
+    last: Any  # state after the steps
     scalars: dict[str, list[np.ndarray]]
 
 
@@ -100,7 +101,7 @@ def initial_state(
 
 
 @pytest.fixture(scope="module", params=PHASES)
-def ran(request: pytest.FixtureRequest) -> TwoSteps:
+def ran(request: pytest.FixtureRequest) -> Steps:
     path, i = request.param
     config = load(path)
     mesh = sharding.make_mesh()
@@ -108,23 +109,23 @@ def ran(request: pytest.FixtureRequest) -> TwoSteps:
     phase, begin, functions, state = initial_state(config, i, data, mesh)
     first = jax.tree.map(np.asarray, state)
     scalars: dict[str, list[np.ndarray]] = {}
-    for _ in range(2):
+    for _ in range(STEPS):
         state, numbers = functions.train_steps(state, data, 0.0)
         for name, x in numbers.items():
             scalars.setdefault(name, []).append(np.asarray(x)[0])
-    return TwoSteps(phase, begin, config, data, functions, first, state, scalars)
+    return Steps(phase, begin, config, data, functions, first, state, scalars)
 
 
-def test_counts_steps_and_stays_finite(ran: TwoSteps) -> None:
-    assert int(ran.first.step) == ran.begin and int(ran.second.step) == ran.begin + 2
+def test_counts_steps_and_stays_finite(ran: Steps) -> None:
+    assert int(ran.first.step) == ran.begin and int(ran.last.step) == ran.begin + STEPS
     chex.assert_tree_all_finite(ran.scalars)
-    chex.assert_tree_all_finite(ran.second)
+    chex.assert_tree_all_finite(ran.last)
 
 
-def test_every_parameter_is_updated(ran: TwoSteps) -> None:
-    """Two steps, as layers behind a gain of zero (attention) are only updated after the gain."""
+def test_every_parameter_is_updated(ran: Steps) -> None:
+    """Layers behind a gain of zero are only updated after it, and a U-Net has one behind another."""
     before = {name: net.params for name, net in vars(ran.first).items() if isinstance(net, types.PlayerState)}
-    after = {name: net.params for name, net in vars(ran.second).items() if isinstance(net, types.PlayerState)}
+    after = {name: net.params for name, net in vars(ran.last).items() if isinstance(net, types.PlayerState)}
     assert before
     unchanged = [
         jax.tree_util.keystr(path)
@@ -136,22 +137,22 @@ def test_every_parameter_is_updated(ran: TwoSteps) -> None:
     assert not unchanged, unchanged
 
 
-def test_the_step_is_compiled_once(ran: TwoSteps) -> None:
+def test_the_step_is_compiled_once(ran: Steps) -> None:
     assert ran.functions.train_steps._cache_size() == 1
 
 
-def test_checkpoint_round_trip(ran: TwoSteps, tmp_path: pathlib.Path) -> None:
+def test_checkpoint_round_trip(ran: Steps, tmp_path: pathlib.Path) -> None:
     kept = checkpoint.Checkpoints(tmp_path, 1, 1, "fid768")
-    kept.save(2, ran.second, {"seconds": 1.0})
+    kept.save(2, ran.last, {"seconds": 1.0})
     kept.wait()
     restored, _ = train_step.restore(kept, [ran.phase], 2, ran.data.image.shape[1:], sharding.make_mesh())
     kept.close()
-    chex.assert_trees_all_equal(restored, ran.second)
+    chex.assert_trees_all_equal(restored, ran.last)
 
 
-def test_samples_are_images_in_range(ran: TwoSteps) -> None:
+def test_samples_are_images_in_range(ran: Steps) -> None:
     keys = sampling.image_keys(jax.random.key(0), 4)
-    images = jax.jit(ran.phase.system.sample)(ran.second, keys, np.arange(4, dtype=np.int32) % CLASSES)
+    images = jax.jit(ran.phase.system.sample)(ran.last, keys, np.arange(4, dtype=np.int32) % CLASSES)
     chex.assert_shape(images, (4, ran.config.submit.resolution, ran.config.submit.resolution, 3))
     assert np.abs(images).max() <= 1.0
     if not build.cheat(ran.config):  # their images are black at first and do not depend on keys
@@ -160,7 +161,7 @@ def test_samples_are_images_in_range(ran: TwoSteps) -> None:
 
 
 @pytest.mark.parametrize("ran", list(networks_once(PHASES)), indirect=True)
-def test_one_device_agrees_with_four(ran: TwoSteps) -> None:
+def test_one_device_agrees_with_four(ran: Steps) -> None:
     assert sharding.make_mesh().size == 4
     alone = Mesh(np.array(jax.devices()[:1]), ("data",))
     data, state = sharding.put((ran.data, ran.first), sharding.replicated(alone))
