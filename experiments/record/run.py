@@ -30,6 +30,7 @@ from experiments import trial  # noqa: E402
 PART = 15 * 2**20  # bytes of an .npz part
 P100 = 9.3e12  # its peak in float32 FLOP/s; the competition gave nine hours of it
 UNIT = 100  # steps: plans, checkpoints and evaluations are multiples of it
+CHECKPOINT_EVERY = 500  # steps, or at each evaluation if that is more often
 TRAINING_SHARE = 0.9  # of the time; the rest compiles, scores and saves
 
 
@@ -116,7 +117,7 @@ def scale(config: Any, steps: int, args: argparse.Namespace) -> Any:
         "train.max_hours": 0.0,
         "train.log_every": UNIT,
         "train.grid_every": interval if args.evaluations else 0,
-        "checkpoint.every": interval,
+        "checkpoint.every": min(interval, CHECKPOINT_EVERY),
         "eval.every_kimg": interval * images / 1000.0 if args.weights and args.evaluations else 0.0,
         "eval.samples": args.eval_samples,
         "eval.batch_size": args.batch,
