@@ -12,7 +12,7 @@ BIN := .venv/bin
 ORACLES := .venv-oracles
 DEMO := runs/toy
 # A process that dies ends the tests: pytest-xdist 3.8 would wait forever for its replacement.
-PARALLEL := -n auto --maxprocesses 8 --dist loadgroup --max-worker-restart=0
+PARALLEL := -n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --max-worker-restart=0
 PIP_INSTALL := -m pip install -q --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-all slow lint docs hooks oracles clean

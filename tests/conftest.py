@@ -1,5 +1,6 @@
 """Strict settings for every test: 4 fake devices, no silent rank promotion, warnings are errors."""
 
+import collections
 import gc
 import importlib.metadata
 import logging
@@ -35,11 +36,23 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file run in one process, since they share fixtures; test_systems.py is split by system."""
-    for item in items:
-        row = getattr(item, "callspec", None)
-        system = f":{row.id}" if row is not None and item.path.stem == "test_systems" else ""
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.relative_to(ROOT)}{system}"))
+    """Tests of a file run in one process, since they share fixtures; test_systems.py is split by system.
+
+    Files with few tests come first: they hold the tests of minutes, which would occupy one process at the end
+    while the others have nothing left to do.
+    """
+    groups = [_group(item) for item in items]
+    sizes = collections.Counter(groups)
+    for item, group in zip(items, groups, strict=True):
+        item.add_marker(pytest.mark.xdist_group(group))
+    order = sorted(range(len(items)), key=lambda i: (sizes[groups[i]], groups[i]))
+    items[:] = [items[i] for i in order]
+
+
+def _group(item: pytest.Item) -> str:
+    row = getattr(item, "callspec", None)
+    system = f":{row.id}" if row is not None and item.path.stem == "test_systems" else ""
+    return f"{item.path.relative_to(ROOT)}{system}"
 
 
 @pytest.fixture(scope="module", autouse=True)

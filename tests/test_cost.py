@@ -1,5 +1,6 @@
 """Costs of a config against closed forms, for growing batches, and within the memory of a device."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from tests.config import test_build
 
 @pytest.fixture(scope="module")
 def config() -> schema.Experiment:
-    given = test_build.load(test_build.ROOT / "configs" / "dragan.py").get_config("test")
+    given = test_build.load(test_build.ROOT / "configs" / "acgan.py").get_config("test")
     return build.check(given)
 
 
@@ -50,22 +51,34 @@ def test_sizes_double_up_to_the_first_that_does_not_fit(found: list[Any]) -> Non
     assert working == sorted(working) and working[0] < working[2]
 
 
-def test_operations_grow_with_the_batch_and_the_state_does_not(found: list[Any]) -> None:
+@pytest.mark.long
+def test_operations_of_compiled_steps_grow_with_the_batch_and_the_state_does_not(found: list[Any]) -> None:
     (_, small), *_, (_, large) = found
     assert 2.0 < large.flops / small.flops <= 4.0
     assert large.state_bytes == small.state_bytes and large.parameters == small.parameters
+
+
+def test_operations_grow_with_the_batch_and_the_state_does_not(config: schema.Experiment) -> None:
+    sizes = [dataclasses.replace(config.system, batch_size=size) for size in (4, 16)]
+    phases = [build.phases(config._replace(system=system), 3)[-1] for system in sizes]
+    side = config.data.stored_resolution
+    (small, step), (large, larger) = [cost._lower_on_cpu(phase, side) for phase in phases]
+    assert 2.0 < larger.cost_analysis()["flops"] / step.cost_analysis()["flops"] <= 4.0
+    parameters = cost._parameters(small)
+    assert cost._parameters(large) == parameters
+    assert cost._state_bytes(large) == cost._state_bytes(small)
     # Parameters, Adam's two moments, and the generator's EMA; batch statistics and counts are small.
-    least = 4 * (3 * sum(small.parameters.values()) + small.parameters["g"])
-    assert least < large.state_bytes < 1.5 * least
+    least = 4 * (3 * sum(parameters.values()) + parameters["g"])
+    assert least < cost._state_bytes(small) < 1.5 * least
 
 
 def test_find_batch_size_returns_the_largest_that_fits(
-    config: schema.Experiment, found: list[Any], monkeypatch: Any, capsys: Any
+    config: schema.Experiment, monkeypatch: Any, capsys: Any
 ) -> None:
-    limit = found[1][1].state_bytes + found[1][1].temp_bytes
+    rows = [(n, cost.Cost({"g": 10}, flops=1e9 * n, state_bytes=1e6, temp_bytes=1e6 * n)) for n in (4, 8, 16)]
     share = config.parallel._replace(device_memory_fraction=0.5)
-    monkeypatch.setattr(sharding, "device_memory", lambda: 2 * limit)
-    monkeypatch.setattr(cost, "costs_by_batch_size", lambda *_: iter([*found, (32, None)]))
+    monkeypatch.setattr(sharding, "device_memory", lambda: 2 * rows[1][1].total_bytes)
+    monkeypatch.setattr(cost, "costs_by_batch_size", lambda *_: iter([*rows, (32, None)]))
     assert cost.find_batch_size(config._replace(parallel=share)) == 8
     text = capsys.readouterr().out
     assert "largest that fits: 8" in text and text.count("too large") == 1 and "out of memory" in text

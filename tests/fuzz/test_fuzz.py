@@ -21,7 +21,17 @@ def test_inputs_are_a_function_of_their_number():
     )
 
 
-@pytest.mark.parametrize("name", [name for name in fuzz.NAMES if name != "hdf5"])
+QUICK = ("pth", "config")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.long)
+        for name in fuzz.NAMES
+        if name != "hdf5"
+    ],
+)
 def test_changed_files_are_refused_or_read(name):
     words = [sys.executable, "-m", "tests.fuzz", name, f"--inputs={INPUTS}"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
