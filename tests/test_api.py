@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import logging
-import os
 import pathlib
 import re
 import subprocess
@@ -24,6 +23,7 @@ from jaxdog.data import cropping
 from jaxdog.evaluation import score_files, score_inputs
 from jaxdog.training import writers
 from jaxdog.utils import errors
+from tests.subprocesses import environment
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -309,16 +309,11 @@ def test_the_example_of_trackers_runs(cache: pathlib.Path, tmp_path: pathlib.Pat
     assert '"toy", workdir' in block
     fields = {**OVERRIDES, "data.cache_dir": str(cache)}
     code = block.replace('"toy", workdir', f'"toy:test", overrides={fields!r}, workdir')
-    settings = {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "WANDB_ERROR_REPORTING": "false",
-        "HOME": str(tmp_path),
-    }
-    environment = {**os.environ, **settings, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    home = dict(PYTHONPATH=str(ROOT), HOME=str(tmp_path), WANDB_ERROR_REPORTING="false")
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env=environment,
+        env=environment(**home),
         capture_output=True,
         text=True,
         timeout=1800,

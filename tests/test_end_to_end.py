@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from jaxdog.training import writers
+from tests.subprocesses import ROOT, environment
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNSCORED = ("--config.eval.every_kimg=0", "--config.eval.final=()", "--config.sample.sweep={}")
 FILES = ("config.json", "log.jsonl", "scores.jsonl", "checkpoints", "grids", "tensorboard", "images.zip")
 MEDIA = {
@@ -30,7 +30,7 @@ MEDIA = {
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Crops, features and compiled programs that the runs of this file share."""
+    """Crops and features that the runs of this file share."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -39,12 +39,6 @@ def command(workdir: pathlib.Path | None, cache: pathlib.Path, *flags: str, conf
     out += [f"--config.data.cache_dir={cache}"]
     out += [f"--workdir={workdir}"] if workdir else []
     return [*out, *flags]
-
-
-def environment() -> dict[str, str]:
-    """Fast compilation with a cache, as the speed of these runs does not matter."""
-    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
-    return {**os.environ, "JAX_PLATFORMS": "cpu", **settings}
 
 
 # Loaded by every Python that finds it on its path: whoever opens a connection fails.
@@ -60,7 +54,7 @@ def run(*words: str, code: int = 0, **more: str) -> str:
     done = subprocess.run(
         words,
         cwd=ROOT,
-        env={**environment(), **more},
+        env=environment(**more),
         capture_output=True,
         text=True,
         timeout=1800,
@@ -202,8 +196,7 @@ def test_a_moved_run_needs_neither_photos_nor_caches(
     config = json.loads((moved / "config.json").read_text())
     config["data"] |= {"source": "folder", "path": "gone/photos", "cache_dir": str(tmp_path / "new_cache")}
     (moved / "config.json").write_text(json.dumps(config))
-    programs = {"JAX_COMPILATION_CACHE_DIR": str(cache / "xla")}
-    text = run(sys.executable, "-m", "jaxdog.main", f"--workdir={moved}", "--mode=evaluate", **programs)
+    text = run(sys.executable, "-m", "jaxdog.main", f"--workdir={moved}", "--mode=evaluate")
     assert "no copies: the training photos cannot be read (gone/photos" in text
     before, after = (writers.read_jsonl(folder / "scores.jsonl") for folder in (whole, moved))
     assert after[:-1] == before
@@ -211,9 +204,9 @@ def test_a_moved_run_needs_neither_photos_nor_caches(
     assert old["final"] and "val_random_fid768" in new and "copies" in old and len(old) > 20
     assert {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)} == {"warnings"}
     exported = tmp_path / "export"
-    first = run(sys.executable, "-c", SAMPLE, str(moved), str(exported), **programs)
+    first = run(sys.executable, "-c", SAMPLE, str(moved), str(exported))
     shutil.rmtree(moved)
-    second = run(sys.executable, "-c", SAMPLE, str(exported), "-", **programs)
+    second = run(sys.executable, "-c", SAMPLE, str(exported), "-")
     assert len(first) > 64 and first.splitlines()[-1] == second.splitlines()[-1]
 
 

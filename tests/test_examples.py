@@ -1,6 +1,5 @@
 """The examples of docs/python.md and the notebook run, on the toy config's smoke test."""
 
-import os
 import pathlib
 import re
 import subprocess
@@ -8,21 +7,18 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from tests import subprocesses
+from tests.subprocesses import ROOT
+
 NOT_RUN = ("install", "hub")  # cells that would need a network
 TAGS = "install parameters drive train sample interpolate jax score export hub photos own report".split()
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Fast compilation, and a home of its own for caches that the tests of this file share."""
-    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
-    settings |= {
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(tmp_path_factory.mktemp("home")),
-    }
-    return {**os.environ, **settings}
+    """A home of its own for what the tests of this file share."""
+    home = tmp_path_factory.mktemp("home")
+    return subprocesses.environment(PYTHONPATH=str(ROOT), HOME=str(home))
 
 
 def test_the_page_shows_how_to_call_everything() -> None:

@@ -1,7 +1,6 @@
 """The wheel holds all that a user needs, and works in an empty folder."""
 
 import email
-import os
 import pathlib
 import subprocess
 import sys
@@ -9,6 +8,8 @@ import tarfile
 import zipfile
 
 import pytest
+
+from tests.subprocesses import environment
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = {path.name for path in (ROOT / "configs").glob("*.py")}
@@ -39,9 +40,13 @@ def unpacked(wheel: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> p
 
 
 def run(unpacked: pathlib.Path, folder: pathlib.Path, *words: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(unpacked), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=1800
+        [sys.executable, *words],
+        cwd=folder,
+        env=environment(PYTHONPATH=str(unpacked)),
+        capture_output=True,
+        text=True,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

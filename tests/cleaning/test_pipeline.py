@@ -24,7 +24,7 @@ from jaxdog.data import crop_dataset, crop_recipes, cropping, tables, toy
 from jaxdog.utils import errors, optional, plots
 from tests.cleaning import test_filters
 from tests.config import test_build
-from tests.test_end_to_end import ROOT, environment
+from tests.subprocesses import ROOT, environment
 
 SKLEARN = "scikit-learn comes with the extra clean"
 
