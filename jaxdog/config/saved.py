@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxdog.config import build, schema
-from jaxdog.utils import errors, files
+from jaxdog.utils import errors, files, untrusted
 
 NAME = "config.json"  # in the folder of a run
 REMEDY = "Delete it, and run jaxdog train with the config of this run, which writes it again"  # if damaged
@@ -33,7 +33,7 @@ def load(folder: pathlib.Path) -> build.Config:
     """The config that a run saved in its folder. Raises MissingFileError if there is none, or UserError."""
     path = find(folder)
     try:
-        return from_json(files.read_json(path, REMEDY))
+        return from_json(untrusted.read_json(path, REMEDY))
     except errors.UserError:
         raise
     except (ValueError, TypeError) as error:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdog.data import crop_dataset, photos
-from jaxdog.utils import errors, files
+from jaxdog.utils import errors, files, untrusted
 
 log = logging.getLogger("jaxdog")
 
@@ -181,7 +181,7 @@ def read(folder: pathlib.Path) -> DatasetInfo | None:
     if not path.is_file():
         return None
     try:
-        fields = files.read_json(path, "Training writes it again")
+        fields = untrusted.read_json(path, "Training writes it again")
         if fields["format"] != FORMAT:
             raise errors.UserError(f"its format is {fields['format']}, and only {FORMAT} can be read")
         values: dict[str, Any] = {name: x for name, x in fields.items() if name in DatasetInfo._fields}

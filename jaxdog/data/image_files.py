@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import math
 import os
 import pathlib
 import zipfile
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxdog.data import listing, photos, sources
-from jaxdog.utils import archives, errors, files
+from jaxdog.utils import archives, errors, files, untrusted
 
 MAX_ARRAY_BYTES = 16 << 30  # of an array in an .npz, which is held in memory
 # Names of arrays in .npz files, in order of preference.
@@ -89,18 +88,7 @@ def _named(path: pathlib.Path) -> Iterator[None]:
 def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     """An array of an .npz; its size is checked before memory is allocated for it."""
     archives.check_size(entry, MAX_ARRAY_BYTES)
-    with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0
-        if version != (1, 0):
-            read_header = np.lib.format.read_array_header_2_0
-        shape, _, dtype = read_header(file)
-        if math.prod(shape) * dtype.itemsize > entry.file_size:
-            raise errors.UserError(
-                f"its header says {shape} {dtype}, more than its {entry.file_size:,} bytes"
-            )
-    with archive.open(entry) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+    return untrusted.read_npy(untrusted.EntryFile(archive, entry))
 
 
 def array(name: str, image: np.ndarray, label: Any = None) -> photos.Source:

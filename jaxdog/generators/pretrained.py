@@ -177,10 +177,10 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
         run = " It looks like the folder of a run: use Generator.from_run" if _is_run(folder) else ""
         raise PretrainedError(f"{folder} is not an exported generator: it has no {CONFIG}.{run}")
     try:
-        fields = untrusted.read_json(path)
+        fields = untrusted.read_json(path, "Export it, or download it again")
     except (OSError, ValueError) as error:
-        raise PretrainedError(f"{path} is damaged: {error}") from error
-    if not isinstance(fields, dict) or "format_version" not in fields:
+        raise PretrainedError(str(error)) from error
+    if "format_version" not in fields:
         run = "; it is that of a run: use Generator.from_run" if _is_run(folder) else ""
         raise PretrainedError(f"{path} is not the {CONFIG} of an exported generator{run}")
     if fields["format_version"] != FORMAT_VERSION:

@@ -225,8 +225,8 @@ def load(path: str | pathlib.Path) -> Features:
 
 
 def _read_header(path: pathlib.Path) -> dict[str, Any]:
-    text = untrusted.read_npz(path, "metadata".__eq__, files.MAX_JSON)["metadata"]
-    if text.dtype.kind != "U" or text.shape != () or text.nbytes > files.MAX_JSON:
+    text = untrusted.read_npz(path, "metadata".__eq__, untrusted.MAX_JSON)["metadata"]
+    if text.dtype.kind != "U" or text.shape != () or text.nbytes > untrusted.MAX_JSON:
         raise errors.UserError("its metadata are no text, or too long")
     header = untrusted.parse_json(str(text))
     if not isinstance(header, dict):

@@ -155,7 +155,7 @@ def records(workdir: pathlib.Path, name: str) -> list[Record]:
 def read_json(workdir: pathlib.Path, name: str, remedy: str) -> Record | None:
     """The object in a JSON file of a run; None without one. UserError with the remedy if damaged."""
     path = own_file(workdir, name)
-    return None if path is None else files.read_json(path, remedy)
+    return None if path is None else untrusted.read_json(path, remedy)
 
 
 def media(workdir: pathlib.Path) -> list[Record]:

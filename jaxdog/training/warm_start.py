@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxdog.config import saved
 from jaxdog.training import checkpoint
-from jaxdog.utils import errors, files
+from jaxdog.utils import errors, untrusted
 
 TRANSFERRED = ("params", "model_state")  # fields of a player; its optimizer state starts anew
 
@@ -31,7 +31,7 @@ def load(folder: pathlib.Path) -> dict[str, Any]:
         raise errors.MissingFileError(
             f"config.init_from is {folder}, which is not a work folder: no {config}"
         )
-    metric = files.read_json(config, saved.REMEDY)["eval"]["best"]
+    metric = untrusted.read_json(config, saved.REMEDY)["eval"]["best"]
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints", 1, 1, metric, read_only=True)
     step = checkpoints.best()
     if step is None:

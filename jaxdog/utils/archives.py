@@ -3,12 +3,14 @@
 import os
 import pathlib
 import zipfile
+from typing import Any
 
 from jaxdog.utils import errors, files
 
 MAX_FILES = 1_000_000  # in a zip
 MAX_FILE_BYTES = 512 << 20  # of one file
 MAX_BYTES = 64 << 30  # of all files in a zip, uncompressed
+MAX_DIRECTORY = 256 << 20  # of the list of files at the end of a zip, which is read at once
 MAX_RATIO = 200  # compression ratio of files larger than FREE_BYTES; images hardly compress
 FREE_BYTES = 1 << 20
 
@@ -21,18 +23,26 @@ class EntryError(OSError):
     """A file in a zip cannot be read; others still can."""
 
 
-def open_zip(path: str | os.PathLike[str]) -> zipfile.ZipFile:
+def open_zip(path: str | os.PathLike[str], max_directory: int = MAX_DIRECTORY) -> zipfile.ZipFile:
     """Opens a zip for reading; nothing of it is extracted yet.
+
+    max_directory: limit of the list of its files, in bytes.
 
     Raises:
       FileNotFoundError: the path does not exist.
-      ArchiveError: it is not a zip, is damaged, or is made to fill disks: it has more than MAX_FILES, or
-        MAX_BYTES, or files that share their bytes.
+      ArchiveError: it is not a zip, is damaged, or is made to fill memory or disks: its list is too large, it
+        has more than MAX_FILES, or MAX_BYTES, or files that share their bytes.
     """
     path = pathlib.Path(path)
     size = path.stat().st_size
     try:
         with files.guard(EntryError):
+            with path.open("rb") as file:
+                end: Any = getattr(zipfile, "_EndRecData")(file)  # noqa: B009  (not public)
+            if end is not None and end[5] > max_directory:
+                raise ArchiveError(
+                    f"the list of the files in {path} has {end[5]:,} bytes; the limit is {max_directory:,}"
+                )
             archive = zipfile.ZipFile(path)
     except EntryError as error:
         raise ArchiveError(f"{path} is not a complete zip file ({error})") from error

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import functools
-import json
 import os
 import pathlib
 import secrets
@@ -12,7 +11,6 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 from jaxdog.utils import errors
 
@@ -20,7 +18,6 @@ from jaxdog.utils import errors
 DAMAGED = (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, KeyError, EOFError, OSError, RuntimeError)
 # Of the disk, while a file is written; any other error has another cause.
 WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-MAX_JSON = 16 << 20  # bytes
 STALE_SECONDS = 3600  # an older temporary file is from a process that was killed
 
 
@@ -116,24 +113,6 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a UTF-8 text file atomically, without converting line breaks."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
-
-
-def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
-    """The JSON object in a file of at most MAX_JSON bytes.
-
-    Raises UserError, with the `remedy` if the file is damaged, or OSError.
-    """
-    size = path.stat().st_size
-    if size > MAX_JSON:
-        raise errors.UserError(f"{path} has {size:,} bytes; the limit is {MAX_JSON:,}")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict):
-            raise errors.UserError("it holds no JSON object")
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if size else "it is empty"
-        raise errors.UserError(f"{path} is damaged: {reason}. {remedy}") from error
-    return value
 
 
 def link_or_copy(source: str | os.PathLike, path: str | os.PathLike) -> None:

@@ -172,24 +172,3 @@ def test_errors_of_others_pass_unchanged(tmp_path):
         with pytest.raises(type(error)) as raised, files.atomic_path(tmp_path / "x"):
             raise error
         assert raised.value is error
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [(b"", "it is empty"), (b'{"a"', "Expecting"), (b"\xff\x00", "decode"), (b"[1]", "no JSON object")],
-)
-def test_a_damaged_json_file_is_named_with_what_to_do(tmp_path, content, reason):
-    path = tmp_path / "config.json"
-    path.write_bytes(content)
-    with pytest.raises(errors.UserError, match=f"config.json is damaged: .*{reason}.*. Delete it$"):
-        files.read_json(path, "Delete it")
-    path.write_text('{"a": 1}')
-    assert files.read_json(path, "") == {"a": 1}
-
-
-def test_json_that_is_too_large_is_not_read(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / "config.json"
-    with path.open("wb") as file:
-        file.truncate(files.MAX_JSON + 1)
-    with pytest.raises(errors.UserError, match=r"config.json has 16,777,217 bytes; the limit is 16,777,216"):
-        files.read_json(path, "")

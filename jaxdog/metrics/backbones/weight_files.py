@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxdog.metrics.backbones import pickles
-from jaxdog.utils import errors, untrusted
+from jaxdog.utils import archives, errors, untrusted
 
 Tensors = dict[str, np.ndarray]
 ArchiveError = pickles.ArchiveError
@@ -85,23 +85,23 @@ def read_torch(path: pathlib.Path) -> Tensors:
 
 
 def _read_torch_zip(path: pathlib.Path) -> Tensors:
-    with untrusted.open_zip(path) as archive:
+    with archives.open_zip(path, untrusted.MAX_DIRECTORY) as archive:
         pickled = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
         if len(pickled) != 1:
             raise ArchiveError("it is a zip archive without a state dict in it")
         root = pickled[0].removesuffix("data.pkl")
         small = {pickled[0]: pickles.MAX_BYTES, f"{root}byteorder": 16}
         heads = {
-            name: file.read(min(size, small[name]))
-            for name, size, file in untrusted.read_entries(archive, small.__contains__, MAX_BYTES)
+            entry.name: entry.read(min(entry.size, small[entry.name]))
+            for entry in untrusted.read_entries(archive, small.__contains__, MAX_BYTES)
         }
         if heads.get(f"{root}byteorder", b"little") != b"little":
             raise ArchiveError("it was written on a big-endian machine")
         state_dict, _ = pickles.load(heads[pickled[0]])
         wanted = {f"{root}data/{key}": key for key in _storages(state_dict)}
         raw = {
-            wanted[name]: file.read(size) if size else b""
-            for name, size, file in untrusted.read_entries(archive, wanted.__contains__, MAX_BYTES)
+            wanted[entry.name]: entry.read(entry.size)
+            for entry in untrusted.read_entries(archive, wanted.__contains__, MAX_BYTES)
         }
     if len(raw) != len(wanted):
         raise ArchiveError(f"{len(wanted) - len(raw)} of its {len(wanted)} storages are missing")
