@@ -44,11 +44,13 @@ class CropDataset(NamedTuple):
     broken: tuple[str, ...]  # "name: reason" of each photo that could not be read
     box: np.ndarray | None = None  # int32 [n, 4], the box in the photo that the crop shows; None: unknown
     notes: tuple[str, ...] = ()  # what is left out of photos that could be read
+    row: np.ndarray | None = None  # int [n], each one's index among all crops of the recipe; None: 0 to n - 1
 
 
 def subset(crops: CropDataset, rows: np.ndarray) -> CropDataset:
     """The crops at `rows`, int [k] or bool [n]; names, class_names and photo indices are unchanged."""
     arrays = {name: getattr(crops, name) for name in ARRAYS}
+    arrays["row"] = np.arange(len(crops.image)) if crops.row is None else crops.row
     return crops._replace(**{name: None if x is None else x[rows] for name, x in arrays.items()})
 
 
@@ -211,7 +213,7 @@ def _check_broken(broken: list[str], n: int, key: str) -> None:
         return
     raise errors.UserError(
         f"At least {len(broken)} of the {n} photos of {key} are broken, more than the {max_broken(n)} that "
-        f"are skipped; the first: {'; '.join(broken[:5])}. So many indicate that the data is damaged or "
+        f"are skipped: {errors.some(broken, between='; ')}. So many indicate that the data is damaged or "
         "incomplete: copy or download it again, or remove these photos."
     )
 

@@ -22,7 +22,6 @@ log = logging.getLogger("jaxdog")
 NAME = "dataset.json"  # in the folder of a run
 FORMAT = 1  # version of the file
 DIGITS = 8  # of the hash of an image that `DatasetInfo.images` keeps
-SHOWN = 5  # changes that a message names
 
 
 class DatasetInfo(NamedTuple):
@@ -48,12 +47,13 @@ def describe(
     Args:
       source: the photos.
       all_crops: all crops of the recipe.
-      crops: those to train on, with their classes.
+      crops: those to train on, a `crop_dataset.subset` of them, with their classes.
       recipe: the key of the crop recipe.
     """
     counts = collections.Counter(crops.label.tolist())
-    hashes = _hashes(crops)
-    everything = _content(all_crops, _hashes(all_crops)) if all_crops is not crops else ""
+    of_all = _hashes(all_crops)
+    hashes = of_all if crops.row is None else [of_all[row] for row in crops.row]
+    everything = _content(all_crops, of_all) if all_crops is not crops else ""
     of_class = lambda i: "".join(hashes[row][:DIGITS] for row in np.flatnonzero(crops.label == i))  # noqa: E731
     return DatasetInfo(
         class_names=tuple(crops.class_names),
@@ -105,7 +105,7 @@ def resumed(folder: pathlib.Path, old: DatasetInfo, new: DatasetInfo) -> Dataset
         )
     renamed = [pair for pair in zip(old.class_names, new.class_names, strict=True) if pair[0] != pair[1]]
     if renamed:
-        log.warning("%s", _some([f"class {a!r} is now called {b!r}" for a, b in renamed]))
+        log.warning("class %s", errors.some([f"{a!r} is now called {b!r}" for a, b in renamed]))
     return new._replace(source=old.source, held_out=old.held_out) if old.content else new
 
 
@@ -134,7 +134,7 @@ def changes(old: DatasetInfo, new: DatasetInfo) -> str:
         lines.append(f"the shape of the crops is {list(new.image_shape)}, was {list(old.image_shape)}")
     if not lines and old.images != new.images:
         lines.append("the same images are in another order, as their files have other names")
-    return _some(lines or ["photos that config.data.select leaves out have changed"])
+    return errors.some(lines or ["photos that config.data.select leaves out have changed"], between="; ")
 
 
 def _images(info: DatasetInfo) -> dict[str, collections.Counter[str]]:
@@ -165,11 +165,6 @@ def _changes_of_class(
 
 def _count(images: collections.Counter[str]) -> str:
     return "1 image" if images.total() == 1 else f"{images.total():,} images"
-
-
-def _some(lines: Sequence[str]) -> str:
-    more = f"; and {len(lines) - SHOWN} more changes" if len(lines) > SHOWN else ""
-    return "; ".join(lines[:SHOWN]) + more
 
 
 # ------------------------------------------------------------------ the file

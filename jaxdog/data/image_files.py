@@ -68,8 +68,7 @@ def _npz(path: pathlib.Path) -> photos.Source:
                 name = next(iter(arrays))
             if name is None:
                 raise errors.UserError(
-                    f"its arrays are {', '.join(list(arrays)[:8])}; images are expected under "
-                    f"{', '.join(IMAGES)}"
+                    f"its arrays are {errors.some(arrays)}; images are expected under {', '.join(IMAGES)}"
                 )
             label = next((_read_array(archive, arrays[name]) for name in LABELS if name in arrays), None)
             return array(path.name, _read_array(archive, arrays[name]), label)

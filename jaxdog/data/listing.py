@@ -7,7 +7,7 @@ import os
 import pathlib
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -235,9 +235,9 @@ def classes(listed: Files, photos: Sequence[File], where: str) -> Classes:
     flat = [path[-1] for path in paths if len(path) == depth + 1]
     if flat and names:
         raise errors.UserError(
-            f"{where} has {len(flat)} photos ({some(flat)}) next to {len(names)} class folders "
-            f"({some(names)}), so the class of these photos is unclear. Move them into a class folder, or "
-            "move the class folders elsewhere."
+            f"{where} has {len(flat)} photos ({errors.some(flat)}) next to {len(names)} class folders "
+            f"({errors.some(names)}), so the class of these photos is unclear. Move them into a class folder, "
+            "or move the class folders elsewhere."
         )
     if flat:
         return Classes((printable(listed.name),), (0,) * len(paths))
@@ -259,10 +259,4 @@ def notes(listed: Files) -> tuple[str, ...]:
 def left_out(kind: str, names: Sequence[str]) -> str:
     """A note about what is left out: its number, kind and some names."""
     hint = f"; {photos.HEIC_HINT}" if kind.startswith(HEIC) else ""
-    return f"left out as {kind}: {len(names):,} ({some(names)}){hint}"
-
-
-def some(names: Iterable[str], limit: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    names = list(names)
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return f"left out as {kind}: {len(names):,} ({errors.some(names)}){hint}"

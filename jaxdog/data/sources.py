@@ -358,7 +358,7 @@ def _is_photo(entry: os.DirEntry) -> bool:
 
 
 def _listing(root: pathlib.Path) -> str:
-    return listing.some(sorted(map(listing.printable, os.listdir(root)))) or "nothing"
+    return errors.some(sorted(map(listing.printable, os.listdir(root)))) or "nothing"
 
 
 def _digest(facts: Any) -> str:

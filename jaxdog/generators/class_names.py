@@ -63,9 +63,7 @@ def _index_of_name(given: str, class_names: Sequence[str], classes: Sequence[str
     near += [name for name in plain if _plain(given) and _plain(given) in name and name not in near][:3]
     similar = [classes[plain.index(name)] for name in near]
     hint = f"did you mean {' or '.join(similar)}? " if similar else ""
-    more = f" and {len(classes) - MAX_LISTED} more" if len(classes) > MAX_LISTED else ""
-    listed = ", ".join(classes[:MAX_LISTED])
-    raise errors.UserError(f"no class is called {given!r}; {hint}Classes: {listed}{more}")
+    raise errors.UserError(f"no class is called {given!r}; {hint}Classes: {errors.some(classes, MAX_LISTED)}")
 
 
 def _plain(name: str) -> str:

@@ -205,7 +205,7 @@ def load(path: str | pathlib.Path) -> Features:
     try:
         names = untrusted.npz_names(path)
         if "metadata" not in names and path.exists():
-            raise errors.UserError(f"it has no entry 'metadata'; its entries: {', '.join(names[:8])}")
+            raise errors.UserError(f"it has no entry 'metadata'; its entries: {errors.some(names)}")
         header = _read_header(path)
         if header.get("version") != VERSION:
             raise errors.UserError(

@@ -1,6 +1,7 @@
-"""Self-attention over feature maps (Zhang et al. 2019). NHWC."""
+"""Self-attention over feature maps (Zhang et al. 2019), and scaled dot products. NHWC."""
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -87,6 +88,24 @@ class WholeAttention(nn.Module):
         weights = jax.nn.softmax(matmul.matmul(query, matmul.transpose_last(key)).astype(jnp.float32), -1)
         attended = matmul.matmul(weights.astype(self.dtype), project(c, "value")).reshape(x.shape)
         return x + self.param("gain", nn.initializers.zeros_init(), ()).astype(x.dtype) * attended
+
+
+def dot_product(query: Array, key: Array, value: Array, seen: Any = None) -> Array:
+    """Attention by scaled dot products with a float32 softmax (Vaswani et al. 2017, eq. 1).
+
+    Args:
+      query: [b, m, heads, d].
+      key: [b, n, heads, d].
+      value: [b, n, heads, d].
+      seen: bool [m, n], which keys a query may attend to, at least one; None: all.
+
+    Returns [b, m, heads, d].
+    """
+    logit = jnp.einsum("bmhd,bnhd->bhmn", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
+    if seen is not None:
+        logit = jnp.where(seen, logit, -jnp.inf)
+    weight = nn.softmax(logit, -1).astype(value.dtype)
+    return jnp.einsum("bhmn,bnhd->bmhd", weight, value)
 
 
 def check_resolutions(attention: tuple[int, ...], heights: list[int]) -> None:

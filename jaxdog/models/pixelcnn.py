@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdog.models import layers
+from jaxdog.models import attention, layers
 from jaxdog.ops import conv
 from jaxdog.utils import errors
 
@@ -101,11 +101,9 @@ class CausalAttention(nn.Module):
             _dense(width, self.dtype, name)(flat + position[None], train).reshape(split)
             for name in ("query", "key", "value")
         )
-        logit = jnp.einsum("bmhd,bnhd->bhmn", query, key).astype(jnp.float32) * split[-1] ** -0.5
         # The horizontal stack already excludes a position's own code, so the position may attend to itself.
-        is_later = np.triu(np.ones((h * w, h * w), bool), 1)[None, None]
-        weight = nn.softmax(jnp.where(is_later, -jnp.inf, logit), -1).astype(value.dtype)
-        attended = jnp.einsum("bhmn,bnhd->bmhd", weight, value).reshape(x.shape)
+        seen = np.tri(h * w, dtype=bool)
+        attended = attention.dot_product(query, key, value, seen).reshape(x.shape)
         return x + _dense(width, self.dtype, "out")(attended, train)
 
 

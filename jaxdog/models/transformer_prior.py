@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdog.models import layers
+from jaxdog.models import attention, layers
 from jaxdog.utils import errors
 
 Array = jax.Array
@@ -60,12 +60,9 @@ class Block(nn.Module):
 
     def attend(self, query: Array, kv: tuple[Array, Array], begin: Array | int) -> Array:
         """Causal attention of queries [b, m, heads, d] at positions from `begin` on, [b, m, heads, d]."""
-        key, value = kv
-        logit = jnp.einsum("bmhd,bnhd->bhmn", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
         position = begin + jnp.arange(query.shape[1])
-        is_later = jnp.arange(key.shape[1])[None, :] > position[:, None]
-        weight = nn.softmax(jnp.where(is_later[None, None], -jnp.inf, logit), -1)
-        return jnp.einsum("bhmn,bnhd->bmhd", weight.astype(value.dtype), value)
+        is_later = jnp.arange(kv[0].shape[1])[None, :] > position[:, None]
+        return attention.dot_product(query, *kv, ~is_later)
 
 
 class Transformer(nn.Module):

@@ -80,8 +80,7 @@ class Attention(nn.Module):
             dense(c, name=name)(normed, train).reshape(b, h * w, heads, c // heads)
             for name in ("query", "key", "value")
         )
-        logit = jnp.einsum("bmhd,bnhd->bhmn", query, key).astype(jnp.float32) * (c // heads) ** -0.5
-        attended = jnp.einsum("bhmn,bnhd->bmhd", nn.softmax(logit, -1).astype(self.dtype), value)
+        attended = attention.dot_product(query, key, value)
         out = dense(c, kernel_init=_zeros, name="out")(attended.reshape(b, h * w, c), train)
         return x + out.reshape(b, h, w, c)
 

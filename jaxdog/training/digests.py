@@ -37,8 +37,7 @@ def check_arrays(digests: Mapping[str, str], tree: Any) -> None:
     """Raises MismatchError, which names an array of `tree` whose digest is another."""
     wrong = sorted(name for name, digest in of_arrays(tree).items() if digests.get(name, digest) != digest)
     if wrong:
-        more = f" and {len(wrong) - 1} more" if wrong[1:] else ""
-        raise MismatchError(f"{wrong[0]}{more} is not what was written")
+        raise MismatchError(f"{errors.some(wrong, 1)} is not what was written")
 
 
 def seal(values: Mapping[str, Any]) -> str:

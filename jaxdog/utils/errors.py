@@ -50,6 +50,13 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f"did you mean {near[0]}? " if near else ""
 
 
+def some(names: Iterable[str], limit: int = 5, between: str = ", ") -> str:
+    """The first few names, and how many more there are, for a message."""
+    names = list(names)
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return between.join(names[:limit]) + more
+
+
 def explain(error: OSError) -> str:
     """An error of the operating system in words, without a last period, with what to do if that is known."""
     code = error.errno or 0

@@ -57,3 +57,24 @@ def test_attention_by_hand_for_each_pixel():
                 seen = (weight / weight.sum()) @ value
                 expected = pixels[i, j] + 0.7 * seen @ kernels["out"]
                 np.testing.assert_allclose(got[b, i, j], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_scaled_dot_products_of_what_is_seen(dtype):
+    """Query by query and head by head; keys that are not seen do not count, whatever they are."""
+    query, key, value = (normal(30 + i, 2, 5, 3, 4).astype(dtype) for i in range(3))
+    got, causal = attention.dot_product(query, key, value), np.tri(5, dtype=bool)
+    assert got.dtype == dtype
+    masked = attention.dot_product(query, key, value, causal)
+    chex.assert_trees_all_equal(masked[:, -1], got[:, -1])
+    hidden = attention.dot_product(query, key.at[:, 3:].set(9.0), value.at[:, 3:].set(9.0), causal)
+    chex.assert_trees_all_equal(hidden[:, :3], masked[:, :3])
+    q, k, v = (np.asarray(x, np.float64) for x in (query, key, value))
+    for m in range(5):
+        for head in range(3):
+            weight = np.exp(k[0, : m + 1, head] @ q[0, m, head] / 2.0)
+            expected = (weight / weight.sum()) @ v[0, : m + 1, head]
+            tolerance = 1e-5 if dtype == np.float32 else 0.03
+            np.testing.assert_allclose(
+                np.asarray(masked[0, m, head], np.float64), expected, tolerance, tolerance
+            )

@@ -176,7 +176,7 @@ def _weight_paths(folder: pathlib.Path) -> list[pathlib.Path]:
     ]
     published = sorted([*folder.glob("*.pth"), *folder.glob("*.pb")])
     if not npz and len(published) != 1:
-        held = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "nothing"
+        held = errors.some(sorted(file.name for file in folder.iterdir())) or "nothing"
         problem = f"it should hold .npz files of kernels and biases, or one .pth or .pb, and holds {held}"
         raise errors.UserError(
             f"The folder {folder} cannot be used as Inception weights: {problem}. {ACCEPTED}"
