@@ -236,8 +236,8 @@ def classes(listed: Files, photos: Sequence[File], where: str) -> Classes:
     if flat and names:
         raise errors.UserError(
             f"{where} has {len(flat)} photos ({errors.some(flat)}) next to {len(names)} class folders "
-            f"({errors.some(names)}), so the class of these photos is unclear. Move them into a class folder, "
-            "or move the class folders elsewhere."
+            f"({errors.some(names)}), so the class of these photos is unclear. Move them into a class "
+            "folder, or move the class folders elsewhere."
         )
     if flat:
         return Classes((printable(listed.name),), (0,) * len(paths))

@@ -32,7 +32,7 @@ from orbax.checkpoint import checkpoint_utils, type_handlers
 from jaxdog import sharding
 from jaxdog.evaluation import sampling_state
 from jaxdog.training import digests
-from jaxdog.utils import errors, files
+from jaxdog.utils import errors, files, lock
 
 log = logging.getLogger("jaxdog")
 
@@ -162,6 +162,7 @@ class Checkpoints:
     def set_score(self, step: int, score: float) -> None:
         """Adds the score of the checkpoint at `step`; waits until that is on disk. Raises CheckpointError."""
         self.wait()
+        lock.check()
         self._scores[step] = float(score)
         if jax.process_index() == 0:
             value = float(score) if math.isfinite(score) else None
@@ -186,8 +187,10 @@ class Checkpoints:
     def save(self, step: int, state: Any, record: Record) -> None:
         """Starts to write `state` at `step`; returns once the arrays are copied to the host.
 
-        Raises CheckpointError if the disk has too little space, or an earlier write failed.
+        Raises CheckpointError if the disk has too little space, or an earlier write failed, and UserError if
+        another process has taken the folder over.
         """
+        lock.check()
         needed = sum(x.nbytes for x in jax.tree.leaves(state))
         free = shutil.disk_usage(self.folder).free
         if free < 1.1 * needed:

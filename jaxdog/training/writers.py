@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 
 from jaxdog.training import callbacks
-from jaxdog.utils import errors, files
+from jaxdog.utils import errors, files, lock
 
 log = logging.getLogger("jaxdog")
 
@@ -76,7 +76,8 @@ class Writer:
     """Passes the events of a run to its listeners: first files and TensorBoard, then the user's callbacks.
 
     A context manager. Lines and images are on disk when a call returns. An exception of a listener does not
-    interrupt training: see `failure`. `callbacks.Callback` documents the events.
+    interrupt training: see `failure`. `callbacks.Callback` documents the events. UserError if the folder has
+    been taken over by another process (`lock.check`).
 
     Args:
       workdir: created if missing.
@@ -116,6 +117,7 @@ class Writer:
     def rewind(self, step: int, scored: int) -> None:
         """Starts from `step` instead: removes lines of later steps, and scores of steps after `scored`."""
         if self._listeners:
+            lock.check()
             self._files.reopen(step, scored)
             self._board.purge(step + 1)
 
@@ -164,7 +166,8 @@ class Writer:
             raise failure
 
     def _notify(self, event: str, *args: Any) -> None:
-        if self._listeners:
+        if self._listeners and event != "on_end":
+            lock.check()
             args = tuple(to_json(x) if isinstance(x, Mapping) else x for x in args)
         for listener in self._listeners:
             self._call(listener, event, *args)

@@ -4,6 +4,8 @@ A lock ends with its process. That of a process of this machine is replaced once
 whatever way. Processes of other machines and containers cannot be seen from here: their locks are replaced if
 they are not renewed for `PATIENCE` seconds. The file is created exclusively, which file systems that several
 machines share can do, too.
+
+A process that was suspended may so lose its lock. `check`, which comes before each write, notices that.
 """
 
 import contextlib
@@ -26,6 +28,8 @@ NAME = "lock.json"
 RENEWAL = 10.0  # seconds from one renewal of a lock to the next
 PATIENCE = 60.0  # seconds without a renewal after which the lock of another machine is replaced
 POLL = 0.5  # seconds between two looks at such a lock
+
+_held: dict[pathlib.Path, str] = {}  # locks of this process, and their texts
 
 
 class Holder(NamedTuple):
@@ -61,15 +65,36 @@ def hold(folder: pathlib.Path, command: str) -> Iterator[None]:
             _take(path, text)
         except OSError as error:
             raise errors.UserError(f"{folder} cannot be written to: {error}") from error
-        threading.Thread(target=_renew, args=(path, stop), daemon=True).start()
+        _held[path] = text
+        threading.Thread(target=_renew, args=(path, text, stop), daemon=True).start()
         yield
     finally:
         stop.set()
+        if _held.get(path) == text:
+            del _held[path]
         if _read(path)[0] == text:
             path.unlink(missing_ok=True)
         for empty in created:
             with contextlib.suppress(OSError):  # it is not empty
                 empty.rmdir()
+
+
+def check() -> None:
+    """Raises UserError if a lock that this process holds was replaced or removed. It takes microseconds."""
+    for path, text in _held.items():
+        try:
+            now = path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            now = None
+        except OSError:  # of a network file system, for a moment
+            continue
+        if now != text:
+            holder = _holder(now)
+            who = "another process" if holder is None else f"jaxdog {holder.command} on {holder.host}"
+            raise errors.UserError(
+                f"{path.parent} was taken over by {who}, as this one was suspended or {NAME} was removed. "
+                "It ends and writes no more; run the command again to continue from the last checkpoint."
+            )
 
 
 def _take(path: pathlib.Path, text: str) -> None:
@@ -88,10 +113,11 @@ def _take(path: pathlib.Path, text: str) -> None:
             _remove(path, found[0])
 
 
-def _renew(path: pathlib.Path, stop: threading.Event) -> None:
+def _renew(path: pathlib.Path, text: str, stop: threading.Event) -> None:
     while not stop.wait(RENEWAL):
-        with contextlib.suppress(OSError):
-            os.utime(path)
+        if _read(path)[0] == text:
+            with contextlib.suppress(OSError):
+                os.utime(path)
 
 
 def _read(path: pathlib.Path) -> tuple[str | None, float]:

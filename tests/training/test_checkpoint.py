@@ -17,6 +17,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from jaxdog.training import checkpoint
+from jaxdog.utils import errors, lock
 
 
 def on_first_device(tree: Any) -> Any:
@@ -284,3 +285,17 @@ def test_disk_that_fills_up_while_writing_loses_nothing(
         chex.assert_trees_all_equal(restored, small)
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_no_checkpoint_is_written_once_another_process_has_the_folder(tmp_path: pathlib.Path) -> None:
+    checkpoints = open_at(tmp_path / "checkpoints")
+    with lock.hold(tmp_path, "train"):
+        checkpoints.save(1, state(), {})
+        checkpoints.wait()
+        (tmp_path / lock.NAME).unlink()
+        with pytest.raises(errors.UserError, match="was taken over by another process"):
+            checkpoints.save(2, state(), {})
+        with pytest.raises(errors.UserError, match="was taken over by another process"):
+            checkpoints.set_score(1, 2.0)
+    checkpoints.close()
+    assert open_at(tmp_path / "checkpoints").steps() == [1] and checkpoints.score(1) is None

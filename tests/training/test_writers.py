@@ -13,6 +13,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from jaxdog.training import writers
+from jaxdog.utils import errors, lock
 
 
 def events(workdir) -> list[Event]:
@@ -187,3 +188,21 @@ def test_other_processes_write_nothing(tmp_path):
 def test_closing_twice_is_harmless(tmp_path):
     with writers.Writer(tmp_path) as writer:
         writer.close()
+
+
+def test_nothing_is_written_once_another_process_has_the_folder(tmp_path):
+    with pytest.raises(errors.UserError, match="was taken over by another process"):
+        with lock.hold(tmp_path, "train"), writers.Writer(tmp_path) as writer:
+            writer.log(1, {"a": 1.0})
+            (tmp_path / lock.NAME).write_text("another lock")
+            for write in (
+                lambda: writer.log(2, {"a": 2.0}),
+                lambda: writer.scores(2, {"fid768": 2.0}),
+                lambda: writer.image("grid", 2, np.zeros((8, 8, 3), np.uint8)),
+                lambda: writer.rewind(0, 0),
+            ):
+                with pytest.raises(errors.UserError, match="was taken over by another process"):
+                    write()
+            writer.log(3, {"a": 3.0})
+    assert [r["step"] for r in writers.read_jsonl(tmp_path / "log.jsonl")] == [1]
+    assert (tmp_path / "scores.jsonl").read_text() == "" and not (tmp_path / "grids").exists()

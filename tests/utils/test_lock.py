@@ -133,3 +133,33 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: pathlib.Path) -> None:
     with pytest.raises(errors.UserError, match="file/run cannot be written to"):
         with lock.hold(tmp_path / "file" / "run", "train"):
             pass
+
+
+@pytest.mark.parametrize("now", ["another lock", None])
+def test_a_process_notices_that_it_has_lost_its_lock(tmp_path: pathlib.Path, now: str | None) -> None:
+    """It was suspended, and another one has begun, or has begun and ended, meanwhile."""
+    path = tmp_path / lock.NAME
+    with lock.hold(tmp_path, "train"):
+        lock.check()
+        path.unlink() if now is None else changed(tmp_path, command="submit", id=now)
+        who = "another process" if now is None else "jaxdog submit on"
+        with pytest.raises(errors.UserError, match=f"was taken over by {who}.* writes no more") as error:
+            lock.check()
+        assert "\n" not in str(error.value)
+        with lock.hold(tmp_path / "other", "train"), pytest.raises(errors.UserError, match="taken over"):
+            lock.check()
+    lock.check()
+    assert path.exists() == (now is not None)  # that of the other process is left
+
+
+@pytest.mark.usefixtures("fast")
+def test_only_its_own_lock_is_renewed(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / lock.NAME
+    with lock.hold(tmp_path, "train"):
+        os.utime(path, (0, 0))
+        time.sleep(0.5)
+        assert path.stat().st_mtime > 0
+        changed(tmp_path, id="another")
+        os.utime(path, (0, 0))
+        time.sleep(0.5)
+        assert path.stat().st_mtime == 0
