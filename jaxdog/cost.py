@@ -1,6 +1,7 @@
 """The cost of a config, without training: parameters, FLOPs, memory, and the batch sizes that fit."""
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -133,10 +134,8 @@ def costs_by_batch_size(
     """
     size = mesh.size
     while size <= MAX_BATCH_SIZE:
-        system = dataclasses.replace(config.system, batch_size=size)
-        phases = build.phases(config._replace(system=system), build.classes(config.data))
         try:
-            costs = [step_cost(config, phase, mesh) for phase in phases]
+            costs = [step_cost(config, phase, mesh) for phase in _phases_of(config, size)]
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -149,18 +148,41 @@ def costs_by_batch_size(
         size *= 2
 
 
+def _phases_of(config: schema.Experiment, size: int) -> tuple[types.Phase, ...]:
+    """The phases with this batch size."""
+    system = dataclasses.replace(config.system, batch_size=size)
+    return build.phases(config._replace(system=system), build.classes(config.data))
+
+
+def least_bytes(config: schema.Experiment, mesh: Mesh) -> float:
+    """Bytes of the largest state of a phase and of its gradients, on each device, without compiling."""
+    states = []
+    for phase in _phases_of(config, mesh.size):
+        state, _ = _abstract_init(train_step.CompiledPhase(phase, 0, 1, mesh), config.data.stored_resolution)
+        gradients = 4 * sum(_parameters(state).values())
+        states.append(_state_bytes(sharding.abstract_state(state, mesh, config.parallel.fsdp)) + gradients)
+    return max(states)
+
+
 def find_batch_size(config: schema.Experiment) -> int:
     """Prints which values of system.batch_size fit on the devices; returns the largest, or 0 if none fits."""
     mesh = sharding.make_mesh()
     limit = (1.0 - config.parallel.device_memory_fraction) * sharding.device_memory()
+    least = least_bytes(config, mesh)
     print(
         f"\n{mesh.size} devices of {sharding.device_memory() / 1e9:,.1f} GB, of which "
-        f"parallel.device_memory_fraction leaves {limit / 1e9:,.1f} GB. For each line a training step is "
-        "compiled, which may take minutes.\n"
-        " system.batch_size   state MB   working MB   GFLOP per image",
+        f"parallel.device_memory_fraction leaves {limit / 1e9:,.1f} GB. State and gradients take about "
+        f"{least / 1e9:,.2f} GB, with a batch of any size."
+    )
+    if least > limit:
+        print("none fits")
+        return 0
+    print(
+        "For each line a training step is compiled, which may take minutes.\n"
+        " system.batch_size   state MB   working MB   GFLOP per image   seconds   largest, by two lines",
         flush=True,
     )
-    best = 0
+    best, before, start = 0, None, time.monotonic()
     for size, cost in costs_by_batch_size(config, mesh, limit):
         if cost is None:
             print(f"{size:18,}   out of memory", flush=True)
@@ -168,10 +190,20 @@ def find_batch_size(config: schema.Experiment) -> int:
         fits = cost.total_bytes <= limit
         best = size if fits else best
         flops = cost.flops * mesh.size / size / 1e9  # per image
+        guess = f"about {_extrapolated(before, (size, cost), limit):,}" if before else ""
         print(
             f"{size:18,} {cost.state_bytes / 1e6:10,.1f} {cost.temp_bytes / 1e6:12,.1f} {flops:17,.2f}"
-            f"{'' if fits else '   too large'}",
+            f"{time.monotonic() - start:10.0f}   {guess if fits else 'too large'}",
             flush=True,
         )
+        before, start = (size, cost), time.monotonic()
     print(f"largest that fits: {best:,}" if best else "none fits")
     return best
+
+
+def _extrapolated(before: tuple[int, Cost], last: tuple[int, Cost], limit: float) -> int:
+    """The batch size that would need `limit` bytes if memory grew as it did between two batch sizes."""
+    slope = (last[1].total_bytes - before[1].total_bytes) / (last[0] - before[0])
+    if not slope > 0.0:
+        return MAX_BATCH_SIZE
+    return int(min(last[0] + (limit - last[1].total_bytes) / slope, MAX_BATCH_SIZE))

@@ -82,6 +82,20 @@ def test_find_batch_size_returns_the_largest_that_fits(
     assert cost.find_batch_size(config._replace(parallel=share)) == 8
     text = capsys.readouterr().out
     assert "largest that fits: 8" in text and text.count("too large") == 1 and "out of memory" in text
+    assert "State and gradients take about" in text.splitlines()[1] and text.count(" about 8\n") == 1
+
+
+def test_a_state_that_does_not_fit_is_not_compiled(
+    config: schema.Experiment, monkeypatch: Any, capsys: Any
+) -> None:
+    least = cost.least_bytes(config, sharding.make_mesh())
+    state, _ = cost._lower_on_cpu(build.phases(config, 2)[-1], config.data.stored_resolution)
+    parameters = 4 * sum(cost._parameters(state).values())
+    assert 4 * parameters < least < 7 * parameters  # with gradients, Adam's moments, and the EMA
+    monkeypatch.setattr(sharding, "device_memory", lambda: least / 2)
+    monkeypatch.setattr(cost, "costs_by_batch_size", lambda *_: pytest.fail("a compilation"))
+    assert cost.find_batch_size(config) == 0
+    assert "none fits" in capsys.readouterr().out
 
 
 def test_a_dry_run_compiles_nothing(config: schema.Experiment, monkeypatch: Any, capsys: Any) -> None:

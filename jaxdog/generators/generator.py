@@ -1,5 +1,6 @@
 """`Generator`: a trained model to sample from, to load and to publish."""
 
+import copy
 import os
 import pathlib
 import tempfile
@@ -345,18 +346,14 @@ class Generator:
 
     def _save(self, folder: pathlib.Path, dtype: str, address: str) -> None:
         pretrained.check(self.config, dtype)
+        phase, shapes = self._sampler.phase, self._sampler.shapes
+        arrays = pretrained.rounded(self._sampler.arrays, dtype)
         model = pretrained.Pretrained(
-            self.config,
-            self.class_names,
-            self.step,
-            self._sampler.phase,
-            self.scores,
-            self.notes,
-            self._sampler.shapes,
-            {name: np.asarray(x) for name, x in self._sampler.arrays.items()},
+            self.config, self.class_names, self.step, phase, self.scores, self.notes, shapes, arrays
         )
-        card = model_card.render(model, address, dtype)
-        pretrained.save(folder, model, dtype, card, self.grid())
+        exported = copy.copy(self)
+        exported._sampler = self._sampler.with_arrays(arrays)
+        pretrained.save(folder, model, dtype, model_card.render(model, address, dtype), exported.grid())
 
     def _labels(self, n: int, classes: Classes, seed: int) -> np.ndarray:
         """Labels [n] int32 of images 0 to n - 1."""

@@ -129,6 +129,11 @@ def without_paths(config: schema.Experiment) -> schema.Experiment:
     return config._replace(data=data, init_from="", eval=config.eval._replace(weights=weights))
 
 
+def rounded(arrays: Mapping[str, Any], dtype: str) -> dict[str, np.ndarray]:
+    """The arrays, of which floats have the values that are stored as `dtype`; raises PretrainedError."""
+    return {name: _stored(name, np.asarray(x), dtype).astype(x.dtype) for name, x in arrays.items()}
+
+
 def _stored(name: str, x: np.ndarray, dtype: str) -> np.ndarray:
     if x.dtype != np.float32:
         return np.array(x, order="C")

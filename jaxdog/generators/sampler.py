@@ -1,5 +1,6 @@
 """The compiled functions of a generator: seeds, labels and latents to images."""
 
+import copy
 import functools
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -46,6 +47,12 @@ class Sampler:
         self._jit = functools.cache(self._compile)
         self.truncated = functools.cache(self._truncated)
         self.differentiable = functools.cache(self._differentiable)
+
+    def with_arrays(self, arrays: dict[str, np.ndarray]) -> "Sampler":
+        """The same compiled functions with other arrays of the same names and shapes."""
+        other = copy.copy(self)
+        other.arrays = sharding.put(arrays, sharding.replicated(self.mesh))
+        return other
 
     def state(self) -> Any:
         """The state, with zeros for the arrays that sampling does not read."""

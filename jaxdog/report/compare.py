@@ -159,11 +159,14 @@ def read(folder: pathlib.Path, name: str) -> RunFiles:
     if times:
         steps, seconds = np.array(sorted(times), float).T
         scores = [{**x, "hours": float(np.interp(x.get("step", 0), steps, seconds)) / 3600} for x in scores]
+    config = report.read_json(folder, saved.NAME, saved.REMEDY) or {}
+    if "format_version" in config:  # of an exported generator
+        config = config.get("config") or {}
     data = dataset_info.read(folder) if report.own_file(folder, dataset_info.NAME) else None
     return RunFiles(
         name,
         folder,
-        saved.flatten(report.read_json(folder, saved.NAME, saved.REMEDY) or {}),
+        saved.flatten(config),
         None if data is None else data.source,
         log,
         scores,

@@ -63,6 +63,10 @@ def test_float16_is_half_as_large_and_almost_the_same(
     assert sizes[0] < 0.6 * sizes[1]
     images, ours = generator.Generator.from_pretrained(half).sample(4), g.sample(4)
     assert np.abs(images.astype(int) - ours).mean() < 1.0
+    with PIL.Image.open(half / "samples.png") as image:  # of the weights in the file
+        drawn = np.asarray(image)
+    np.testing.assert_array_equal(drawn, generator.Generator.from_pretrained(half).grid())
+    assert (drawn != g.grid()).any()
     large = {"ema/params/x": np.array([1e6], np.float32)}
     model = pretrained.Pretrained(g.config, g.class_names, 8, 0, {}, (), {}, large)
     image = np.zeros((8, 8, 3), np.uint8)

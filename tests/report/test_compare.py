@@ -253,3 +253,17 @@ def test_thirty_runs_have_lines_of_their_own(tmp_path):
 )
 def test_names_are_the_shortest_that_differ(paths, names):
     assert compare.unique_names([pathlib.Path(path) for path in paths]) == names
+
+
+def test_an_exported_generator_is_compared_by_its_config(tmp_path):
+    run, exported = make_run(tmp_path / "run", [3.0]), tmp_path / "exported"
+    exported.mkdir()
+    config = json.loads((run / "config.json").read_text())
+    config["seed"] += 1
+    fields = {"format_version": 1, "class_names": ["pug"], "sha256": "0", "config": config}
+    (exported / "config.json").write_text(json.dumps(fields))
+    page = test_report.Page(compare.write([run, exported], tmp_path / "page.html"))
+    assert "seed" in page.text and "sha256" not in page.text and "config.system" not in page.text
+    runs, _ = compare.load([run, exported])
+    assert {name for name in runs[0].config if runs[0].config[name] != runs[1].config.get(name)} == {"seed"}
+    assert runs[0].config.keys() == runs[1].config.keys()
