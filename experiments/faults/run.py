@@ -35,7 +35,7 @@ COLUMNS = {"same": "same result", "lines": "log lines lost", "named": "named err
 def group(name: str, lab: trials.Lab) -> Iterator[trials.Trial]:
     """The trials of a group that were not made before."""
     return {
-        "calls": lambda: trials.kills_at_calls(lab, 180),
+        "calls": lambda: trials.kills_at_calls(lab, 60),
         "pairs": lambda: trials.pairs(lab, 3),
         "power": lambda: trials.power_cuts(lab, 30),
         "signals": lambda: trials.signals(lab),
@@ -68,14 +68,14 @@ def main() -> None:
 
 
 def table(records: dict[str, Any]) -> str:
-    """The outcomes of the trials that were made as they should be, counted."""
+    """The outcomes of the trials, counted."""
     lines = [f"| tried | times | {' | '.join(COLUMNS.values())} | |", f"{'|---' * 7}|"]
-    made = [x for x in records.values() if "not reached" not in x["remark"]]
-    for tried in dict.fromkeys(x["tried"] for x in made):
-        rows = [x for x in made if x["tried"] == tried]
+    for tried in dict.fromkeys(x["tried"] for x in records.values()):
+        rows = [x for x in records.values() if x["tried"] == tried]
+        kills = sum(int(y) for x in rows for y in re.findall(r"^(\d+) kills", x["remark"]))
         counts = [str(sum(x["outcome"] == column for x in rows)) for column in COLUMNS]
         seconds = [float(y) for x in rows for y in re.findall(r"after ([\d.]+) s", x["remark"])]
-        note = f"ended in at most {max(seconds):.1f} s" if seconds else ""
+        note = f"ended in at most {max(seconds):.1f} s" if seconds else f"{kills} kills" if kills else ""
         lines.append("| " + " | ".join([tried, str(len(rows)), *counts, note]) + " |")
     return "\n".join(lines) + "\n"
 

@@ -29,6 +29,7 @@ CALLS = {
     "remove": "unlink,unlinkat",
     "create": "openat,ftruncate",
 }
+CHAIN = 6  # kills of a run before it is left alone
 SIGNALS = {
     "SIGTERM": [signal.SIGTERM],
     "Ctrl-C": [signal.SIGINT],
@@ -77,39 +78,41 @@ def calls_of(lab: Lab) -> dict[str, int]:
 
 
 def kills_at_calls(lab: Lab, count: int) -> Iterator[Trial]:
-    """SIGKILL at the n-th call of a kind by any thread, for `count` places spread over all of them."""
-    if all(lab.done(f"call {i}") for i in range(count)):
+    """SIGKILL at the n-th call of a kind by any thread, CHAIN times in a run, first anywhere in it."""
+    if all(lab.done(f"calls {i}") for i in range(count)):
         return
-    places = [(kind, n) for kind, most in calls_of(lab).items() for n in range(1, most + 1)]
+    most = calls_of(lab)
+    places = [(kind, n) for kind in CALLS for n in range(1, most[kind] + 1)]
     random.Random(0).shuffle(places)
-    i = -1
-    for kind, n in places:
-        i += 1
-        if i >= count:
-            return
-        if lab.done(f"call {i}"):
+    for i, first in enumerate(places[:count]):
+        if lab.done(f"calls {i}"):
             continue
-        run = lab.folder / f"call{i}"
-        inject = f"inject={CALLS[kind]}:signal=KILL:when={n}"
-        killed = lab.session(
-            run, traced=("-o", "/dev/null", "-e", f"trace={CALLS[kind]}", "-e", inject)
-        ).wait()
-        remark = f"{kind} {n}{'' if killed.code == -signal.SIGKILL else ', not reached'}"
-        yield "killed at a system call (SIGKILL)", f"call {i}", lab.resume(run), remark
+        run, rng, reached = lab.folder / f"call{i}", random.Random(i), []
+        later = [
+            (kind, rng.randint(1, max(most[kind] // 4, 1))) for kind in rng.choices([*CALLS], k=CHAIN - 1)
+        ]
+        for kind, n in [first, *later]:
+            inject = f"inject={CALLS[kind]}:signal=KILL:when={n}"
+            options = ("-o", "/dev/null", "-e", f"trace={CALLS[kind]}", "-e", inject)
+            if lab.session(run, traced=options).wait().code != -signal.SIGKILL:
+                break  # the run has ended before
+            reached.append(f"{kind} {n}")
+        remark = f"{len(reached)} kills: {', '.join(reached)}"
+        yield "killed at a system call (SIGKILL)", f"calls {i}", lab.resume(run), remark
 
 
 def kills(lab: Lab, count: int) -> Iterator[Trial]:
-    """SIGKILL at a random moment; then it is killed at another, and resumed."""
+    """SIGKILL at random moments, CHAIN times in a run."""
     for i in range(count):
         if lab.done(f"kill {i}"):
             continue
         run, rng = lab.folder / f"kill{i}", random.Random(i)
-        for _ in range(2):
+        for _ in range(CHAIN):
             session = lab.session(run)
             time.sleep(rng.uniform(0.0, lab.seconds))
             session.send(signal.SIGKILL)
             session.wait()
-        yield "killed twice at random (SIGKILL)", f"kill {i}", lab.resume(run), ""
+        yield "killed at random (SIGKILL)", f"kill {i}", lab.resume(run), f"{CHAIN} kills"
 
 
 def signals(lab: Lab) -> Iterator[Trial]:
