@@ -15,7 +15,7 @@ from jaxdog import commands, runs, sharding
 from jaxdog.cli import entry
 from jaxdog.config import build, library, saved
 from jaxdog.evaluation import submission
-from jaxdog.metrics.backbones import inception_weights, weight_files
+from jaxdog.metrics.backbones import downloads, weight_files
 from jaxdog.report import report
 from jaxdog.training import checkpoint, progress, writers
 from jaxdog.utils import errors, optional
@@ -90,7 +90,7 @@ def test_other_errors_keep_their_traceback(
         submission.SubmissionError,
         optional.MissingExtraError,
         errors.MissingFileError,
-        inception_weights.DownloadError,
+        downloads.DownloadError,
         weight_files.ArchiveError,
     ],
 )

@@ -100,7 +100,7 @@ def test_mistakes_are_one_paragraph(place, tmp_path):
         score_files.score(place / "real", tmp_path / "wide.npy", score_files.Options(weights="random"))
     with pytest.raises(ValueError, match="network is 'vgg'; choices: inception, nasnet"):
         score_files.score(FAKES, FAKES, score_files.Options(network="vgg"))
-    with pytest.raises(ValueError, match="NASNet's published weights are not downloaded"):
+    with pytest.raises(ValueError, match="the published weights of nasnet are not downloaded"):
         score_files.score(FAKES, FAKES, score_files.Options(network="nasnet"))
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass

@@ -10,36 +10,25 @@ Scores are named by the kind of the weights (`features.metric_name`):
 
 import hashlib
 import pathlib
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import tqdm
 
-from jaxdog.metrics.backbones import inception, weight_files
-from jaxdog.utils import errors, files, untrusted
+from jaxdog.metrics.backbones import downloads, inception, weight_files
+from jaxdog.utils import errors, untrusted
 
 BATCH_NORM_EPSILON = 1e-3
 GRAPH_NAME = "classify_image_graph_def.pb"
 GRAPH_SHA256 = "009d6814d1bc560d4e7b236e170e9b2d5ca6f4b57bd8037f6db05776204415c6"
 
 
-class Remote(NamedTuple):
-    """A file that can be downloaded and checked."""
-
-    url: str
-    name: str
-    size: int  # bytes
-    sha256: str
-
-
-PUBLISHED = Remote(
+PUBLISHED = downloads.Remote(
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
     "pt_inception-2015-12-05-6726825d.pth",
     95_628_359,
     "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    "config.eval.weights",
 )
 
 ACCEPTED = (
@@ -78,10 +67,6 @@ class Weights(NamedTuple):
     source: str  # description
 
 
-class DownloadError(errors.UserError):
-    """The published weights could not be downloaded."""
-
-
 def load(path: str | pathlib.Path) -> Weights:
     """Loads a file, or a folder with .npz files or one .pth or .pb; the format is detected from the content.
 
@@ -99,7 +84,7 @@ def load(path: str | pathlib.Path) -> Weights:
         params = _params([_read(file) for file in paths])
     except weight_files.ArchiveError as error:
         raise errors.UserError(f"{path} cannot be used as Inception weights: {error}. {ACCEPTED}") from error
-    hashes = [file_sha256(file) for file in paths]
+    hashes = [downloads.file_sha256(file) for file in paths]
     sha256 = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
     kind = "published" if sha256 in (PUBLISHED.sha256, GRAPH_SHA256) else "other"
     kind = "fitted" if any("fitted" in file.stem for file in paths if file.suffix == ".npz") else kind
@@ -122,52 +107,6 @@ def random(seed: int = 20151205) -> Weights:
     return Weights(nest(flat), "random", digest.hexdigest(), f"random network, seed {seed}")
 
 
-def download(cache_dir: str | pathlib.Path, remote: Remote = PUBLISHED) -> pathlib.Path:
-    """The path of the published state dict, downloaded to `cache_dir` unless it is there, and checked.
-
-    Raises DownloadError if it cannot be downloaded or has another size or sha256. The write is atomic.
-    """
-    target = pathlib.Path(cache_dir) / remote.name
-    if target.is_file() and target.stat().st_size == remote.size and file_sha256(target) == remote.sha256:
-        return target
-    try:
-        with files.atomic_path(target) as temporary:
-            with temporary.open("wb") as file:
-                size, sha256 = _fetch(remote, file)
-            if (size, sha256) != (remote.size, remote.sha256):
-                problem = f"it has {size} bytes and sha256 {sha256}, so it is not the published file"
-                raise DownloadError(_download_problem(remote, problem))
-    except (urllib.error.URLError, OSError) as error:
-        raise DownloadError(_download_problem(remote, str(getattr(error, "reason", error)))) from error
-    return target
-
-
-def _fetch(remote: Remote, file: Any) -> tuple[int, str]:
-    """Copies the remote file, with a progress bar, and returns its size and sha256."""
-    digest, size = hashlib.sha256(), 0
-    with (
-        urllib.request.urlopen(remote.url, timeout=30) as response,
-        tqdm.tqdm(total=remote.size, desc=remote.name, unit="B", unit_scale=True, disable=None) as bar,
-    ):
-        while chunk := response.read(1 << 20):
-            size += len(chunk)
-            if size > remote.size:
-                break
-            digest.update(chunk)
-            file.write(chunk)
-            bar.update(len(chunk))
-    return size, digest.hexdigest()
-
-
-def _download_problem(remote: Remote, problem: str) -> str:
-    return (
-        f"The published Inception weights could not be downloaded from {remote.url}: {problem}. Without "
-        f"network, download that file elsewhere ({remote.size:,} bytes, sha256 {remote.sha256}) and name "
-        "its path as config.eval.weights (jaxdog score: --weights), or name a folder of .npz files of folded "
-        "kernels and biases there."
-    )
-
-
 def _weight_paths(folder: pathlib.Path) -> list[pathlib.Path]:
     """The weight files in a folder, which may also hold other .npz files."""
     known = inception.shapes(head=True)
@@ -182,12 +121,6 @@ def _weight_paths(folder: pathlib.Path) -> list[pathlib.Path]:
             f"The folder {folder} cannot be used as Inception weights: {problem}. {ACCEPTED}"
         )
     return npz or published
-
-
-def file_sha256(path: pathlib.Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: pathlib.Path) -> weight_files.Tensors:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdog.metrics.backbones import inception_weights, nasnet, weight_files
+from jaxdog.metrics.backbones import downloads, inception_weights, nasnet, weight_files
 from jaxdog.utils import errors, optional
 
 # From keras/src/applications/nasnet.py, Keras 3.15: NASNet-large-no-top.h5 and NASNet-large.h5 below
@@ -71,7 +71,7 @@ def load(path: str | pathlib.Path, plan: nasnet.Plan = nasnet.LARGE) -> inceptio
     except weight_files.ArchiveError as error:
         raise errors.UserError(f"{path} cannot be used as NASNet weights: {error}. {ACCEPTED}") from error
     kind = "published" if md5 is not None and md5.hexdigest() in PUBLISHED_MD5 else "other"
-    return inception_weights.Weights(params, kind, inception_weights.file_sha256(path), str(path))
+    return inception_weights.Weights(params, kind, downloads.file_sha256(path), str(path))
 
 
 def random(seed: int = 20171004, plan: nasnet.Plan = nasnet.LARGE) -> inception_weights.Weights:

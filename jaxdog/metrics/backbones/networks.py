@@ -2,41 +2,65 @@
 
 import logging
 import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
 
-from jaxdog.metrics.backbones import inception_weights, nasnet_weights
+from jaxdog.metrics.backbones import downloads, inception_weights, nasnet_weights
 from jaxdog.utils import errors
 
 log = logging.getLogger("jaxdog")
+
+
+class Source(NamedTuple):
+    """Where the weights of a network come from."""
+
+    load: Callable[[pathlib.Path], inception_weights.Weights]  # of a file or folder
+    random: Callable[[], inception_weights.Weights]
+    published: downloads.Remote | None  # None: they are not downloaded
+    accepted: str  # the files that `load` accepts, in a sentence
+
+
+SOURCES = {  # for each row of features.NETWORKS
+    "inception": Source(
+        inception_weights.load,
+        inception_weights.random,
+        inception_weights.PUBLISHED,
+        inception_weights.ACCEPTED,
+    ),
+    "nasnet": Source(nasnet_weights.load, nasnet_weights.random, None, nasnet_weights.ACCEPTED),
+}
 
 
 def load(network: str, name: str, cache_dir: pathlib.Path) -> inception_weights.Weights:
     """Loads the weights of a network in features.NETWORKS.
 
     Args:
-      network: "inception" | "nasnet".
+      network: a row of `SOURCES`.
       name: "published" (downloaded once into `cache_dir`), "random", or a file or folder.
       cache_dir: folder for downloads.
 
     If the published weights of Inception cannot be downloaded, returns a random network, whose scores are
-    named random_fid... Raises UserError for NASNet's published weights, which are not downloaded, and for a
-    file that cannot be read.
+    named random_fid... Raises UserError for other published weights that are not or cannot be downloaded, and
+    for a file that cannot be read.
     """
-    module = {"inception": inception_weights, "nasnet": nasnet_weights}[network]
+    source = SOURCES[network]
     if name == "random":
-        return module.random()
+        return source.random()
     if name != "published":
-        return module.load(pathlib.Path(name).expanduser())
-    if network == "nasnet":
+        return source.load(pathlib.Path(name).expanduser())
+    if source.published is None:
         raise errors.UserError(
-            "NASNet's published weights are not downloaded: name their file (--weights FILE), or 'random'. "
-            f"{nasnet_weights.ACCEPTED}"
+            f"the published weights of {network} are not downloaded: name their file (--weights FILE), or "
+            f"'random'. {source.accepted}"
         )
     try:
-        return inception_weights.load(inception_weights.download(cache_dir / "weights"))
-    except inception_weights.DownloadError as error:
+        return source.load(downloads.download(cache_dir / "weights", source.published))
+    except downloads.DownloadError as error:
+        if network != "inception":
+            raise
         log.warning(
             "%s A network with fixed random weights is used instead: scores are called random_fid... and are "
             "not comparable with any FID.",
             error,
         )
-        return inception_weights.random()
+        return source.random()
