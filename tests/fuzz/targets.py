@@ -13,9 +13,18 @@ import safetensors.numpy
 from jaxdog.config import build, saved
 from jaxdog.generators import pretrained
 from jaxdog.metrics import features
-from jaxdog.metrics.backbones import inception_weights, nasnet_weights, pickles, weight_files
+from jaxdog.metrics.backbones import (
+    dinov2,
+    dinov2_weights,
+    inception_weights,
+    nasnet_weights,
+    pickles,
+    weight_files,
+)
 from jaxdog.utils import errors
 from tests.fuzz import mutations, samples
+
+DINOV2 = dinov2.Plan(width=2, depth=1, heads=1)
 
 
 class Target(NamedTuple):
@@ -49,6 +58,12 @@ def _hdf5() -> bytes:
         packed = {"compression": "gzip", "chunks": (64,), "maxshape": (None,)}
         file.create_dataset("model_weights/stem_bn1/gamma:0", data=np.ones(96, np.float32), **packed)
     return out.getvalue()
+
+
+def _dinov2() -> bytes:
+    return safetensors.numpy.save(
+        {name: np.ones(shape, np.float32) for name, shape in dinov2_weights.published_shapes(DINOV2).items()}
+    )
 
 
 def _read_arrays(path: pathlib.Path) -> None:
@@ -87,6 +102,9 @@ TARGETS = {
     "graph": lambda: Target(_bytes(samples.graph()), weight_files.read_graph, "graph.pb"),
     "folded": lambda: Target(_zip(samples.folded_members()), inception_weights.load, "weights.npz"),
     "hdf5": lambda: Target(_bytes(_hdf5()), nasnet_weights.load, "weights.h5"),
+    "dinov2": lambda: Target(
+        _bytes(_dinov2()), lambda path: dinov2_weights.load(path, DINOV2), "model.safetensors"
+    ),
     "features": lambda: Target(_zip(samples.features_members()), features.load, "features.npz"),
     "safetensors": lambda: Target(
         _bytes(safetensors.numpy.save(samples.STATE)), _read_arrays, pretrained.WEIGHTS

@@ -1,35 +1,16 @@
 """Color transforms against torchvision and Pillow, Lab against OpenCV."""
 
-import warnings
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
 from jaxdog.ops import color
+from tests import oracles
 from tests.ops import test_resample
 
 FACTORS = (0.0, 0.5, 0.9, 1.0, 1.3, 2.0)
 TURNS = (-0.5, -0.2, -0.01, 0.0, 0.05, 0.4)
-
-
-def torchvision() -> tuple[Any, Any]:
-    """torch, and torchvision's transforms.
-
-    Builds of torchvision for GPU look for operators that a torch for CPU lacks; declaring them is enough.
-    """
-    torch = pytest.importorskip("torch", reason="torch is an oracle (make oracles)")
-    for operator in ("nms", "qnms"):
-        try:
-            torch.library.define(f"torchvision::{operator}", "(Tensor x) -> Tensor")
-        except RuntimeError:  # there already
-            pass
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        reason = "torchvision is an oracle (make oracles)"
-        return torch, pytest.importorskip("torchvision.transforms", reason=reason)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +29,7 @@ def photos(real_data) -> np.ndarray:
 )
 @pytest.mark.oracle
 def test_transforms_of_dogs_equal_torchvision(photos, ours, theirs, amounts):
-    torch, transforms = torchvision()
+    torch, transforms = oracles.torchvision_transforms()
     got = 0.5 * ours(test_resample.image_of(photos), jnp.array(amounts)) + 0.5
     for photo, amount, one in zip(photos, amounts, got, strict=True):
         tensor = torch.tensor(photo / 255.0, dtype=torch.float32).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Reads tensors from PyTorch state dicts and TensorFlow graphs, safely and without torch or TensorFlow.
+"""Reads tensors from PyTorch state dicts, TensorFlow graphs and safetensors, without torch or TensorFlow.
 
 Unpickling can run arbitrary code; `pickles` reads the pickles without it. Sizes that a file declares are
 compared with what it holds before memory is allocated.
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from jaxdog.metrics.backbones import pickles
 from jaxdog.utils import archives, errors, untrusted
@@ -137,6 +138,20 @@ def _read_torch_legacy(path: pathlib.Path) -> Tensors:
     if len(raw) != len(wanted):
         raise ArchiveError(f"{len(wanted) - len(raw)} of its {len(wanted)} storages are missing")
     return _fill(state_dict, raw)
+
+
+# --- safetensors -----------------------------------------------------------------------------------------
+
+
+def read_safetensors(path: pathlib.Path, limit: int) -> Tensors:
+    """Name -> array, for every tensor of a file of at most `limit` bytes. Raises ArchiveError."""
+    size = path.stat().st_size
+    if size > limit:
+        raise ArchiveError(f"it has {size:,} bytes; the limit is {limit:,}")
+    try:
+        return safetensors.numpy.load_file(path)
+    except Exception as error:  # of safetensors, or of a dtype that NumPy lacks
+        raise ArchiveError(f"it is damaged, or no safetensors file ({untrusted.one_line(error)})") from error
 
 
 # --- TensorFlow ------------------------------------------------------------------------------------------
