@@ -22,7 +22,8 @@ def _add_arguments(parser: options.Parser) -> None:
     group.add_argument(
         "--network",
         choices=score_options.NETWORKS,
-        help="inception: the public leaderboard's (default); nasnet: the private one's",
+        help="inception: the public leaderboard's (default); nasnet: the private one's; dinov2: that of "
+        "FD-DINOv2 (ViT-L/14), dinov2_base and dinov2_small: smaller ones",
     )
     group.add_argument(
         "--weights", metavar="KIND", help="published (default), random, or a file or folder of weights"
@@ -39,7 +40,11 @@ def _add_arguments(parser: options.Parser) -> None:
         help="how images are squashed: lanczos (default) as in the competition's demo, tf1-bilinear as in "
         "its organizers' code",
     )
-    group.add_argument("--eps", type=float, help="MiFID's threshold; default: 0.1 (inception), 0.25 (nasnet)")
+    group.add_argument(
+        "--eps",
+        type=float,
+        help="MiFID's threshold; default: 0.1 (inception), 0.25 (nasnet), none and no MiFID (dinov2)",
+    )
     group.add_argument(
         "--metric",
         dest="metrics",
@@ -86,7 +91,9 @@ def _run(args: argparse.Namespace) -> None:
     from jaxdog.training import writers
 
     logging.getLogger("absl").setLevel(logging.ERROR)
-    logging.getLogger("jaxdog").addHandler(logging.StreamHandler())
+    log = logging.getLogger("jaxdog")
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
     try:
         scores = score_files.score(real, fake, options_of(args))
         print(score_files.table(scores), flush=True)

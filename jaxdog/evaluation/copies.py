@@ -71,8 +71,8 @@ def find_copies(
     if fake is not None and real is not None:
         values, distances = _distances(fake, real, mesh)
         distances = distances[searched]
-        if features.judges_distances(real.spec.kind):
-            board = "public" if real.spec.network == "inception" else "private"
+        board = features.NETWORKS[real.spec.network].board
+        if board and features.judges_distances(real.spec.kind):
             evidence = copy_test.DistanceEvidence(
                 **{board: values["memorization_distance"]},
                 weights_kind=real.spec.kind,

@@ -1,6 +1,8 @@
 """Computes features of images on all devices; features of the real side are cached on disk."""
 
+import logging
 import pathlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +18,9 @@ from jaxdog.metrics.backbones import inception_weights
 
 PAD_MULTIPLE = 8  # fewer images than a batch are padded to a multiple of this, so that few sizes are compiled
 CPU_BATCH_SIZE = 8  # images per forward pass on CPUs, so that activations fit in their caches
+LONG = 3e12  # FLOPs, about a minute of two CPU cores; the cost of more is logged
+
+log = logging.getLogger("jaxdog")
 
 
 class FeatureExtractor:
@@ -34,6 +39,7 @@ class FeatureExtractor:
         forward_size = min(batch_size, CPU_BATCH_SIZE) if jax.default_backend() == "cpu" else batch_size
         self._forward_size = sharding.round_up(forward_size, mesh)
         self._layers = (*features.frechet_layers(network), features.LOGITS)
+        self._told = jax.default_backend() != "cpu" or jax.process_index() != 0
         self._params = sharding.put(weights.params, sharding.replicated(mesh))
         # Features are replicated, so that every host can read all of them.
         self._features = sharding.jit_replicated(features.NETWORKS[network].features, mesh)
@@ -47,7 +53,10 @@ class FeatureExtractor:
         """Images [n, h, w, 3] uint8 on the host -> layer -> [n, d] float32."""
         padded = -(-len(images) // PAD_MULTIPLE) * PAD_MULTIPLE
         size = min(self._forward_size, sharding.round_up(padded, self.mesh))
-        return batching.map_batches(lambda rows: self._forward(self._put(rows)), (images,), size, progress)
+        parts = (
+            self._forward(self._put(images[rows])) for rows in batching.padded_batches(len(images), size)
+        )
+        return batching.collect(self._tell_cost(parts, len(images)), len(images), progress)
 
     def extract_samples(
         self, system: types.System, state: Any, key: types.Key, label: np.ndarray, batch_size: int = 0
@@ -65,7 +74,34 @@ class FeatureExtractor:
             for batch in generation.sample_batches(label, size, self.mesh):
                 yield from self._forward_in_chunks(sample(state, key, *batch))
 
-        return batching.collect(parts(), len(label), "evaluation")
+        return batching.collect(self._tell_cost(parts(), len(label)), len(label), "evaluation")
+
+    def _tell_cost(self, parts: Iterator[dict[str, jax.Array]], n: int) -> Iterator[dict[str, jax.Array]]:
+        """The same batches of features of n images; logs their cost on CPUs, once, if they take long.
+
+        FLOPs are logged before the first batch, and seconds after the second, as the first is compiled.
+        """
+        flops = features.NETWORKS[self.network].flops
+        if self._told or n * flops < LONG:
+            yield from parts
+            return
+        self._told = True
+        log.info(
+            "features of %s images by %s: %.3g GFLOPs each, %.3g TFLOPs in all",
+            *(f"{n:,}", self.network, flops / 1e9, n * flops / 1e12),
+        )
+        start = 0.0
+        for i, part in enumerate(parts):
+            yield part
+            jax.block_until_ready(part)
+            if i == 0:
+                start = time.monotonic()
+            elif i == 1:
+                seconds = (time.monotonic() - start) / len(next(iter(part.values())))
+                log.info(
+                    "features by %s take %.2g s per image on this CPU: %s minutes in all",
+                    *(self.network, seconds, f"{n * seconds / 60:,.2g}"),
+                )
 
     def _forward_in_chunks(self, images: jax.Array) -> Iterator[dict[str, jax.Array]]:
         """Features of images [n, h, w, 3] on the devices, in chunks of `_forward_size` if that divides n."""

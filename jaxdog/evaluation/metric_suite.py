@@ -30,8 +30,8 @@ class MetricSuite:
     Args:
       real: the real side.
       mesh: the mesh of all devices.
-      eps: MiFID's threshold on the memorization distance; None: the network's own. With random weights there
-        is none.
+      eps: MiFID's threshold on the memorization distance; None: the network's own, if it has one. With random
+        weights no threshold is applied.
     """
 
     def __init__(self, real: features.Features, mesh: Mesh, eps: float | None = None):
@@ -41,7 +41,7 @@ class MetricSuite:
             )
         self.real = RealSide(real, Devices(mesh))
         eps = features.NETWORKS[real.spec.network].eps if eps is None else eps
-        self.eps = eps if features.judges_distances(real.spec.kind) else 0.0
+        self.eps = eps if eps is None or features.judges_distances(real.spec.kind) else 0.0
         self.solver = Devices(sharding.factorization_mesh(mesh))
 
     def scores(self, fake: features.Features, metrics: Sequence[str] = ("mifid",)) -> Result:
@@ -139,7 +139,7 @@ class RealSide:
 class Comparison:
     """See `comparison.Comparison`."""
 
-    def __init__(self, real: RealSide, fake: features.Features, eps: float, solver: Devices):
+    def __init__(self, real: RealSide, fake: features.Features, eps: float | None, solver: Devices):
         self.real, self.fake, self.eps = real.features, fake, eps
         self.network, self.derived = real.network, real.derived
         self.devices, self.solver = real.devices, solver

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxdog.utils import errors
 
-NETWORKS = ("inception", "nasnet")  # as in features.NETWORKS
+NETWORKS = ("inception", "nasnet", "dinov2", "dinov2_base", "dinov2_small")  # as in features.NETWORKS
 METRICS = (
     "mifid",
     "isc",

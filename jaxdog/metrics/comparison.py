@@ -47,7 +47,7 @@ class Comparison(Protocol):
     real: features.Features
     fake: features.Features
     network: features.Network  # the network of both sides
-    eps: float  # MiFID's threshold on the memorization distance
+    eps: float | None  # MiFID's threshold on the memorization distance; None: MiFID is not computed
 
     @property
     def devices(self) -> Devices:

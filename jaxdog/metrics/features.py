@@ -9,12 +9,13 @@ import json
 import logging
 import pathlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxdog.metrics.backbones import inception, nasnet
+from jaxdog.metrics.backbones import dinov2, inception, nasnet
 from jaxdog.utils import errors, files, untrusted
 
 Array = jax.Array
@@ -32,8 +33,10 @@ class Network(NamedTuple):
     frechet: dict[str, str]  # layer -> name of the Frechet distance of its features
     layer: str  # the layer that all other metrics use
     suffix: str  # suffix of the names of these metrics
-    eps: float  # MiFID's threshold on the memorization distance
+    eps: float | None  # MiFID's threshold on the memorization distance; None: MiFID is not defined with it
+    board: str  # the leaderboard of 2019 that used it: "public" | "private" | ""
     width: dict[str, int]  # layer -> d
+    flops: float  # for one image
 
 
 def inception_features(params: dict[str, Any], image: Array) -> dict[str, Array]:
@@ -51,23 +54,49 @@ def nasnet_features(params: dict[str, Any], image: Array) -> dict[str, Array]:
     return net.apply({"params": params}, nasnet.preprocess(image))  # pyright: ignore[reportReturnType]
 
 
+def dinov2_features(plan: dinov2.Plan, params: dict[str, Any], image: Array) -> dict[str, Array]:
+    """[b, h, w, 3] in 0..255, uint8 or float -> "class_token" [b, plan.width] float32 of DINOv2."""
+    net = dinov2.DINOv2(plan)
+    return net.apply({"params": params}, dinov2.preprocess(image))  # pyright: ignore[reportReturnType]
+
+
+def _dinov2(plan: dinov2.Plan, suffix: str) -> Network:
+    return Network(
+        features=partial(dinov2_features, plan),
+        frechet={dinov2.LAYER: f"fd{suffix}"},
+        layer=dinov2.LAYER,
+        suffix=suffix,
+        eps=None,
+        board="",
+        width={dinov2.LAYER: plan.width},
+        flops=plan.flops,
+    )
+
+
 NETWORKS = {
     "inception": Network(
         features=inception_features,
         frechet={"mixed_7": "fid768", "pool_3": "fid2048"},
         layer="pool_3",
         suffix="",
-        eps=0.1,  # the public leaderboard's
+        eps=0.1,
+        board="public",
         width=inception.WIDTH,
+        flops=11.1e9,
     ),
     "nasnet": Network(
         features=nasnet_features,
         frechet={"final_mean": "fid_nasnet"},
         layer="final_mean",
         suffix="_nasnet",
-        eps=0.25,  # the private leaderboard's
+        eps=0.25,
+        board="private",
         width=nasnet.WIDTH,
+        flops=47.8e9,
     ),
+    "dinov2": _dinov2(dinov2.LARGE, "_dinov2"),
+    "dinov2_base": _dinov2(dinov2.BASE, "_dinov2_base"),
+    "dinov2_small": _dinov2(dinov2.SMALL, "_dinov2_small"),
 }
 
 

@@ -94,19 +94,31 @@ def scores(compared: comparison.Comparison) -> comparison.Scores:
             fake.x, real.x, fake_weight=fake.weight, real_weight=real.weight
         )
     )
-    if not np.isfinite(distance):
+    undefined = not np.isfinite(distance)
+    if undefined:
         compared.warn("all features of a side are zero, so memorization distance and MiFID are undefined")
-        return named | {compared.metric_name("mifid"): None, "memorization_distance": None}
-    distance = max(distance, 0.0)
+    distance = None if undefined else max(distance, 0.0)
+    if compared.eps is not None:
+        named[compared.metric_name("mifid")] = _penalized(
+            compared, fids[compared.network.layer], distance, compared.eps
+        )
+    return named | {"memorization_distance": distance}
+
+
+def _penalized(
+    compared: comparison.Comparison, fid: float, distance: float | None, eps: float
+) -> float | None:
+    """MiFID with warnings about the distance; None if that is undefined."""
+    if distance is None:
+        return None
     if not features.judges_distances(compared.real.spec.kind):
         compared.warn(
             "the feature network has random weights: its memorization distance says nothing about copies, so "
             "no threshold is applied, and MiFID is FID"
         )
-    elif distance < compared.eps:
+    elif distance < eps:
         compared.warn(
-            f"the memorization distance {distance:.4g} is below {compared.eps}: the images are too similar "
+            f"the memorization distance {distance:.4g} is below {eps}: the images are too similar "
             "to real ones, and MiFID is FID divided by this distance"
         )
-    score = mifid(max(fids[compared.network.layer], MIN_FID), distance, compared.eps)
-    return named | {compared.metric_name("mifid"): float(score), "memorization_distance": distance}
+    return float(mifid(max(fid, MIN_FID), distance, eps))

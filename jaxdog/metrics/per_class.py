@@ -62,13 +62,12 @@ def scores(compared: comparison.Comparison) -> dict[str, comparison.Scores]:
     result = compared.solver.run(per_class)(
         real, fake, groups(compared.real.label, classes), groups(compared.fake.label, classes)
     )
-    fid_name, mifid_name = (
-        compared.metric_name(compared.network.frechet[layer], layer),
-        compared.metric_name("mifid"),
-    )
+    fid_name = compared.metric_name(compared.network.frechet[layer], layer)
     table: dict[str, comparison.Scores] = {}
     for name, distance, memorization in zip(compared.real.class_names, *map(np.asarray, result), strict=True):
-        score = mifid.mifid(float(distance), float(memorization), compared.eps)
-        row = {fid_name: float(distance), mifid_name: score, "memorization_distance": float(memorization)}
+        row = {fid_name: float(distance), "memorization_distance": float(memorization)}
+        if compared.eps is not None:
+            score = mifid.mifid(float(distance), float(memorization), compared.eps)
+            row[compared.metric_name("mifid")] = float(score)
         table[name] = {key: float(x) if np.isfinite(x) else None for key, x in row.items()}
     return table

@@ -129,6 +129,33 @@ def test_generated_images_pass_the_network_in_chunks(
     np.testing.assert_array_equal(found, drawn)
 
 
+@pytest.mark.parametrize("n, lines", [(12, 2), (4, 1), (3, 0)])
+def test_the_cost_of_many_features_is_told_once(
+    network: inception_weights.Weights, n: int, lines: int, monkeypatch: Any, caplog: Any
+) -> None:
+    """FLOPs before the first batch, seconds after the second one, if there are as many."""
+    monkeypatch.setattr(feature_extractor, "LONG", 4 * features.NETWORKS["inception"].flops)
+    caplog.set_level("INFO", logger="jaxdog")
+    alone = Mesh(np.array(jax.devices()[:1]), ("data",))
+    extractor = feature_extractor.FeatureExtractor("inception", network, alone, 4)
+    seen: list[int] = []
+
+    def looked(_: Any, x: jax.Array) -> dict[str, jax.Array]:
+        seen.append(len(caplog.messages))
+        return {"pool_3": x}
+
+    extractor._features = looked
+    drawn = np.arange(n * 12, dtype=np.uint8).reshape(n, 2, 2, 3)
+    for _ in range(2):
+        np.testing.assert_array_equal(extractor.extract(drawn)["pool_3"], drawn)
+    assert len(caplog.messages) == lines and seen[0] == min(lines, 1)
+    if lines == 2:
+        assert (
+            caplog.messages[0] == "features of 12 images by inception: 11.1 GFLOPs each, 0.133 TFLOPs in all"
+        )
+        assert "s per image on this CPU" in caplog.messages[1]
+
+
 def test_images_do_not_depend_on_the_batch_size() -> None:
     np.testing.assert_array_equal(samples(4), samples(8))
     assert len(samples()) == len(LABEL) and samples().dtype == np.uint8

@@ -206,6 +206,31 @@ def test_what_cannot_be_scored_is_an_error_or_a_warning(suite):
     assert "no classifier" in found.warnings[1] and "labels of the same classes" in found.warnings[2]
 
 
+@pytest.mark.parametrize("network, width", [("dinov2", 1024), ("dinov2_small", 384)])
+def test_dinov2_has_no_mifid(network, width):
+    """No threshold on its distances is known; `eps` gives one."""
+    generator = np.random.default_rng(0)
+    spec, breeds = SPEC._replace(network=network), ("pug", "collie")
+    real, fake = (
+        features.Features({"class_token": generator.uniform(size=(n, width)).astype(np.float32)}, spec, label)
+        for n, label in ((12, np.arange(12) % 2), (10, np.arange(10) % 2))
+    )
+    sides = [side._replace(class_names=breeds) for side in (real, fake)]
+    found = metric_suite.MetricSuite(sides[0], sharding.make_mesh()).scores(
+        sides[1], ("mifid", "prdc", "per_class")
+    )
+    prdc = {f"{name}_{network}" for name in ("precision", "recall", "density", "coverage")}
+    assert set(found.scores) == {f"fd_{network}", "memorization_distance", *prdc}
+    assert set(found.per_class["pug"]) == {f"fd_{network}", "memorization_distance"}
+    expected = fid.frechet_exact(real.layers["class_token"], fake.layers["class_token"])
+    np.testing.assert_allclose(found.scores[f"fd_{network}"], expected, rtol=1e-4)
+    given = metric_suite.MetricSuite(sides[0], sharding.make_mesh(), eps=1.0).scores(sides[1])
+    assert given.scores[f"mifid_{network}"] > found.scores[f"fd_{network}"]
+    random = [side._replace(spec=spec._replace(kind="random")) for side in sides]
+    found = metric_suite.MetricSuite(random[0], sharding.make_mesh()).scores(random[1])
+    assert set(found.scores) == {f"random_fd_{network}", "memorization_distance"}
+
+
 def test_the_private_networks_scores_have_its_name_and_threshold():
     generator = np.random.default_rng(0)
     rows = [{"final_mean": generator.uniform(size=(n, 4032)).astype(np.float32)} for n in (12, 10)]

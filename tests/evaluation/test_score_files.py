@@ -1,10 +1,12 @@
 """Scores of files against files, as anybody would ask for them, through the command line too."""
 
+import hashlib
 import json
 import pathlib
 import subprocess
 import sys
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ import pytest
 from jaxdog.cli import options, scoring
 from jaxdog.data import cropping, photos
 from jaxdog.evaluation import score_files, score_options
-from jaxdog.metrics import features, metric_table
+from jaxdog.metrics import features, fid, metric_table
+from jaxdog.metrics.backbones import dinov2, dinov2_weights, networks
 from tests.data.test_image_files import encoded, write_zip
+from tests.metrics.backbones import test_dinov2_weights
 
 GENERATOR = np.random.default_rng(0)
 PHOTOS = [GENERATOR.integers(0, 256, (20 + i, 30, 3), np.uint8) for i in range(6)]  # of many sizes
@@ -92,13 +96,48 @@ def test_features_alone_need_no_network_and_must_agree(place, found):
         score_files.score(place / "real.npz", place / "other.npz")
 
 
+@pytest.mark.long
+def test_fd_dinov2_of_a_file_of_weights(place, tmp_path, monkeypatch):
+    """From the published layout on, with a small network: FD, precision, copies, a cached real side."""
+    plan = test_dinov2_weights.TINY
+    row = features.NETWORKS["dinov2"]
+    monkeypatch.setitem(
+        features.NETWORKS,
+        "dinov2",
+        row._replace(features=partial(features.dinov2_features, plan), width={"class_token": plan.width}),
+    )
+    source = networks.SOURCES["dinov2"]
+    load = partial(dinov2_weights.load, plan=plan)
+    monkeypatch.setitem(networks.SOURCES, "dinov2", source._replace(load=load))
+    weights = test_dinov2_weights.write(tmp_path / "hub", plan, test_dinov2_weights.tensors(plan))
+    options = score_files.Options(
+        network="dinov2",
+        weights=str(weights),
+        metrics=("mifid", "prdc", "copies"),
+        cache_dir=str(tmp_path),
+    )
+    found = score_files.score(place / "real", place / "fake.zip", options)
+    distances = {f"{name}_dinov2_other" for name in ("fd", "precision", "recall", "density", "coverage")}
+    assert distances <= set(found) and not any("mifid" in name for name in found)
+    assert found["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert 0 < found["copies"]["authentic_share"] <= 1 and "real_distance" in found["copies"]
+    images = [np.stack([cropping.resize(x, 16, 16, "lanczos") for x in PHOTOS]), FAKES]
+    net = dinov2.DINOv2(plan)
+    params = dinov2_weights.load(weights, plan).params
+    real, fake = (net.apply({"params": params}, dinov2.preprocess(x))["class_token"] for x in images)
+    np.testing.assert_allclose(found["fd_dinov2_other"], fid.frechet_exact(real, fake), rtol=1e-3)
+    assert sum(file.name.count(".") == 1 for file in (tmp_path / "features").iterdir()) == 1
+
+
 def test_mistakes_are_one_paragraph(place, tmp_path):
     with pytest.raises(ValueError, match=r"from 20x30 to 25x30.*Set a size .*\(--size\)"):
         score_files.score(place / "real", place / "real", score_files.Options(weights="random"))
     np.save(tmp_path / "wide.npy", np.zeros((3, 8, 9, 3), np.uint8))
     with pytest.raises(ValueError, match="are 8 x 9 .height x width."):
         score_files.score(place / "real", tmp_path / "wide.npy", score_files.Options(weights="random"))
-    with pytest.raises(ValueError, match="network is 'vgg'; choices: inception, nasnet"):
+    with pytest.raises(
+        ValueError, match="network is 'vgg'; choices: inception, nasnet, dinov2, dinov2_base, dinov2_small"
+    ):
         score_files.score(FAKES, FAKES, score_files.Options(network="vgg"))
     with pytest.raises(ValueError, match="the published weights of nasnet are not downloaded"):
         score_files.score(FAKES, FAKES, score_files.Options(network="nasnet"))

@@ -9,8 +9,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxdog.metrics import features
-from jaxdog.metrics.backbones import inception_weights
+from jaxdog.metrics import copy_test, features
+from jaxdog.metrics.backbones import inception, inception_weights, networks
 
 
 def test_names_of_scores_by_kind_of_weights():
@@ -26,6 +26,26 @@ def test_names_of_scores_by_kind_of_weights():
     )
     with pytest.raises(ValueError, match="'guessed'; kinds: published, fitted, other, random"):
         features.metric_names("guessed")
+
+
+def test_table_of_networks():
+    """Names, and thresholds of leaderboards where a network had one."""
+    assert list(features.NETWORKS) == list(networks.SOURCES)
+    for name, row in features.NETWORKS.items():
+        assert row.suffix == ("" if name == "inception" else f"_{name}")
+        assert row.layer in row.frechet and set(row.frechet) <= set(row.width)
+        assert (row.eps is None) == (not row.board) and row.board in {*copy_test.CHEAT_DISTANCES, ""}
+    distances = [name for row in features.NETWORKS.values() for name in row.frechet.values()]
+    assert distances == ["fid768", "fid2048", "fid_nasnet", "fd_dinov2", "fd_dinov2_base", "fd_dinov2_small"]
+
+
+@pytest.mark.long
+def test_flops_are_those_that_xla_counts():
+    params = {key: jax.ShapeDtypeStruct(shape, np.float32) for key, shape in inception.shapes().items()}
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.uint8)
+    row = features.NETWORKS["inception"]
+    counted = jax.jit(row.features).lower(inception_weights.nest(params), image).cost_analysis()["flops"]
+    assert counted == pytest.approx(row.flops, rel=0.01)
 
 
 @pytest.mark.long

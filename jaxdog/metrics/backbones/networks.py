@@ -3,9 +3,10 @@
 import logging
 import pathlib
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-from jaxdog.metrics.backbones import downloads, inception_weights, nasnet_weights
+from jaxdog.metrics.backbones import dinov2, dinov2_weights, downloads, inception_weights, nasnet_weights
 from jaxdog.utils import errors
 
 log = logging.getLogger("jaxdog")
@@ -20,6 +21,15 @@ class Source(NamedTuple):
     accepted: str  # the files that `load` accepts, in a sentence
 
 
+def _dinov2(plan: dinov2.Plan) -> Source:
+    return Source(
+        partial(dinov2_weights.load, plan=plan),
+        partial(dinov2_weights.random, plan),
+        dinov2_weights.PUBLISHED[plan],
+        dinov2_weights.accepted(plan),
+    )
+
+
 SOURCES = {  # for each row of features.NETWORKS
     "inception": Source(
         inception_weights.load,
@@ -28,6 +38,9 @@ SOURCES = {  # for each row of features.NETWORKS
         inception_weights.ACCEPTED,
     ),
     "nasnet": Source(nasnet_weights.load, nasnet_weights.random, None, nasnet_weights.ACCEPTED),
+    "dinov2": _dinov2(dinov2.LARGE),
+    "dinov2_base": _dinov2(dinov2.BASE),
+    "dinov2_small": _dinov2(dinov2.SMALL),
 }
 
 
