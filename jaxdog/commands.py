@@ -16,7 +16,7 @@ from jaxdog import cost, runs, sampling_sweep, sharding
 from jaxdog.cleaning import filters, label_page, pipeline
 from jaxdog.config import build, saved, schema
 from jaxdog.data import crop_dataset
-from jaxdog.evaluation import copies, generation, reconstruction, submission
+from jaxdog.evaluation import copies, evaluate, generation, reconstruction, submission
 from jaxdog.memorizers import baselines
 from jaxdog.render import decoding, media, sheets
 from jaxdog.report import report
@@ -245,6 +245,8 @@ def _score(
     log.info("scoring %d images", len(images))
     fake = evaluator.features_of(images, label)
     scores, pairs, nearest = evaluator.score(fake, metrics), None, None
+    for network in runs.other_networks(run):
+        scores = evaluate.merge(scores, _score_with(run, network, images, label))
     photos = _photos(run.training_photos, "copies", scores) if "copies" in metrics else None
     if photos is not None:
         found = copies.find_copies(images, photos.image, photos.photo, run.mesh, fake, evaluator.real)
@@ -273,6 +275,15 @@ def _score(
         media.save(run.folder / report.MEDIA / report.NEAREST, sheets.pair_sheet(nearest))
     log.info("report: %s", report.write(run.folder))
     return scores
+
+
+def _score_with(run: runs.Run, network: str, images: np.ndarray, label: np.ndarray) -> dict[str, Any]:
+    """Scores of another network than Inception; "copies" are its memorization distances."""
+    evaluator, metrics = run.evaluator(network), run.config.eval.final
+    fake = evaluator.features_of(images, label)
+    scores = evaluator.score(fake, evaluate.metrics_of(network, metrics))
+    distances = copies.distances_of(fake, evaluator.real, run.mesh)[0] if "copies" in metrics else {}
+    return scores | distances
 
 
 def _photos(

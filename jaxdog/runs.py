@@ -39,7 +39,9 @@ class Run(NamedTuple):
     mesh: Mesh
     dataset: dataset_info.DatasetInfo  # the training set without its images
     phases: tuple[types.Phase, ...]
-    evaluator: Callable[[], evaluate.Evaluator]  # built by the first call, which computes the real features
+    # Of Inception, or of another row of config.eval.networks; built by the first call, which computes the
+    # real features.
+    evaluator: Callable[..., evaluate.Evaluator]
     crops: ReadCrops  # the training set, on the host; read by the first call
     training_photos: ReadCrops  # whole photos and crops to boxes, to search for copies
     checkpoints: checkpoint.Checkpoints
@@ -63,7 +65,7 @@ def make(
       folder: the work folder.
       cache_dir: the cache of crops, real features and downloaded weights.
       training: reads the photos, to train on them once `start` was called.
-      scoring: loads the feature network now, so that invalid weights fail before training.
+      scoring: loads the feature networks now, so that invalid weights fail before training.
 
     Nothing is written to the folder. Raises ConfigError if it has checkpoints of another config, or, if
     training, of other photos; without a checkpoint, nothing binds a folder.
@@ -72,9 +74,9 @@ def make(
     resumes = bool(checkpoints.steps())
     if resumes:
         saved.check_same(folder, config)
-    load_weights = functools.cache(partial(networks.load, "inception", config.eval.weights, cache_dir))
-    if scoring:
-        load_weights()
+    load_weights = functools.cache(partial(_load_weights, config.eval, cache_dir))
+    for network in config.eval.networks if scoring else ():
+        load_weights(network)
     known = load_dataset(folder) if resumes or not training else None
     reader = photo_reader.PhotoReader(config, cache_dir, None if training else known, training)
     if known is None or training:
@@ -129,11 +131,13 @@ def _evaluator(
     dataset: dataset_info.DatasetInfo,
     reader: photo_reader.PhotoReader,
     mesh: Mesh,
-    load_weights: Callable[[], inception_weights.Weights],
+    load_weights: Callable[[str], inception_weights.Weights],
+    network: str = "inception",
 ) -> evaluate.Evaluator:
-    """An evaluator against all photos, squashed to the evaluated size."""
+    """An evaluator with one network against all photos, squashed to the evaluated size."""
     size, resampler = config.submit.resolution, config.eval.resampler
-    extractor = feature_extractor.FeatureExtractor("inception", load_weights(), mesh, config.eval.batch_size)
+    weights, batch_size = load_weights(network), config.eval.batch_size
+    extractor = feature_extractor.FeatureExtractor(network, weights, mesh, batch_size)
     spec = extractor.spec(f"{size}x{size}", resampler, dataset.source)
     data_key, cache_dir = f"{dataset.source} {crop_recipes.cache_key(reader.squash)}", reader.cache_dir
     real = saved_features.load(folder, spec)
@@ -141,15 +145,28 @@ def _evaluator(
         assert real is not None
         real = real._replace(file=features.cache_path(cache_dir / "features", data_key, spec))
     else:
-        read_images = partial(_read_for_features, reader, folder)
+        read_images = partial(_read_for_features, reader, folder, network)
         real = feature_extractor.real_features(extractor, read_images, spec, data_key, cache_dir / "features")
         if jax.process_index() == 0 and load_dataset(folder) is not None:
             saved_features.keep(folder, real)
     held_out = _held_out(config, folder, dataset, reader, real.count)
-    return evaluate.Evaluator(extractor, real, mesh, config.eval.eps, held_out)
+    eps = config.eval.eps if network == "inception" else None
+    return evaluate.Evaluator(extractor, real, mesh, eps, held_out)
 
 
-def _read_for_features(reader: photo_reader.PhotoReader, folder: pathlib.Path) -> crop_dataset.CropDataset:
+def _load_weights(settings: schema.Eval, cache_dir: pathlib.Path, network: str) -> inception_weights.Weights:
+    names = {"inception": settings.weights, "nasnet": settings.nasnet_weights}
+    return networks.load(network, names.get(network, settings.dinov2_weights), cache_dir)
+
+
+def other_networks(run: Run) -> tuple[str, ...]:
+    """The networks of config.eval.networks besides Inception."""
+    return tuple(network for network in run.config.eval.networks if network != "inception")
+
+
+def _read_for_features(
+    reader: photo_reader.PhotoReader, folder: pathlib.Path, network: str
+) -> crop_dataset.CropDataset:
     """The photos; if they are gone, the error says why they are needed."""
     try:
         return reader.whole()
@@ -157,8 +174,8 @@ def _read_for_features(reader: photo_reader.PhotoReader, folder: pathlib.Path) -
         if load_dataset(folder) is None:
             raise
         raise errors.MissingFileError(
-            f"the features of the real photos must be computed, since {saved_features.describe(folder)}, but "
-            f"the photos cannot be read: {error}"
+            "the features of the real photos must be computed, since "
+            f"{saved_features.describe(folder, network)}, but the photos cannot be read: {error}"
         ) from error
 
 
@@ -296,6 +313,7 @@ def record_scores(
     row |= {"sampling": sample._asdict(), "final": final}
     row |= {"cheat": True} if build.cheat(run.config) else {}
     names = features.metric_names(scores["weights_kind"])
+    names = (*names, *features.other_distances(scores))
     main = ", ".join(f"{name} {scores[name]:.3f}" for name in names if scores.get(name) is not None)
     log.info("step %d, %d samples: %s", step, scores["samples"], main or "no distances requested")
     for warning in scores["warnings"] if final else ():
@@ -341,7 +359,11 @@ def _evaluate(run: Run, writer: writers.Writer, phase: types.Phase, state: Any, 
     key = train_step.key_for(config.seed, train_step.EVALUATE)
     label = labels(run, option, config.eval.samples, train_step.EVALUATE)
     size = batch_size(run, config.sample)
-    scores = run.evaluator().score_system(phase.system, state, key, label, batch_size=size)
+    arguments = (phase.system, state, key, label)
+    scores = run.evaluator().score_system(*arguments, batch_size=size)
+    for network in other_networks(run):
+        other = run.evaluator(network).score_system(*arguments, batch_size=size)
+        scores = evaluate.merge(scores, other)
     record_scores(run, writer, step, scores, config.sample, final=False)
     names = features.metric_names(scores["weights_kind"])._asdict()
     score = scores[sections.choose(names, config.eval.best, "config.eval.best")]

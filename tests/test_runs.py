@@ -8,6 +8,7 @@ import shutil
 import types
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -194,6 +195,34 @@ def test_stanford_dogs_are_downloaded_for_training_only(
     data = schema.Data(crop={}, select={}, source="tfds")
     with pytest.raises(errors.MissingFileError, match="stanford_dogs does not exist"):
         build.source(data, prepare=False)
+
+
+def test_every_network_scores_the_images_of_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line; Inception's score is the one that counts."""
+    checked = build.check(config_file.get_config("test"))
+    checked = checked._replace(eval=checked.eval._replace(networks=("inception", "nasnet"), best="fid768"))
+    asked, written = [], []
+
+    def evaluator(network: str = "inception") -> Any:
+        names = {"inception": {"fid768": 1.0}, "nasnet": {"fid_nasnet": 2.0, "mifid_nasnet": 3.0}}[network]
+        line = {**names, "memorization_distance": 0.5, "network": network, "weights_kind": "published"}
+        line |= {"warnings": (), "evaluation_seconds": 1.0}
+
+        def score_system(*arguments: Any, batch_size: int) -> dict[str, Any]:
+            asked.append((*arguments, batch_size))
+            return line
+
+        return types.SimpleNamespace(score_system=score_system)
+
+    run = run_in(pathlib.Path(), evaluator=evaluator)._replace(config=checked)
+    monkeypatch.setattr(runs, "record_scores", lambda *x, **_: written.append(x[3]))
+    monkeypatch.setattr(runs, "labels", lambda *_: np.zeros(2))
+    monkeypatch.setattr(runs, "batch_size", lambda *_: 7)
+    phase: Any = types.SimpleNamespace(system="a system")
+    assert runs._evaluate(run, None, phase, "state", 4) == 1.0  # pyright: ignore[reportArgumentType]
+    assert len(asked) == 2 and asked[0][:2] == ("a system", "state")
+    assert all(a is b for a, b in zip(*asked, strict=True))  # the same images
+    assert written[0]["fid_nasnet"] == 2.0 and written[0]["evaluation_seconds"] == 2.0
 
 
 def test_an_undefined_score_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,14 @@ def check_steps(
 
 
 def _check_metrics(config: schema.Experiment) -> None:
-    """Raises ConfigError if eval.final has a metric for which there are too few images, or no classes."""
+    """Raises ConfigError for feature networks without Inception or given twice, and for metrics in eval.final
+    for which there are too few images, or no classes."""
+    networks = config.eval.networks
+    if "inception" not in networks or len(set(networks)) < len(networks):
+        raise errors.ConfigError(
+            f"config.eval.networks is {', '.join(networks) or 'empty'}; it must hold inception, whose FID "
+            "selects the best checkpoint, and each network once"
+        )
     if "fid_infinity" in config.eval.final and config.submit.images < fid.INFINITY_IMAGES:
         raise errors.ConfigError(
             f"config.submit.images is {config.submit.images}, and config.eval.final has fid_infinity, which "

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 Metric = Literal["mifid", "isc", "kid", "prdc", "fid_infinity", "per_class", "copies"]
 DEFAULT_FINAL_METRICS: tuple[Metric, ...] = ("mifid", "isc", "kid", "prdc", "per_class", "copies")
+Network = Literal["inception", "nasnet", "dinov2", "dinov2_base", "dinov2_small"]
 Table = Mapping[str, Any]  # a nested section; `config/registry.py` lists its choices
 
 
@@ -194,10 +195,13 @@ class Eval(NamedTuple):
 
     every_kimg: float  # thousand real images between evaluations; 0: only at the end
     samples: int = 5_000  # generated images of an evaluation during training
-    batch_size: int = 128  # images per forward pass of the feature network
-    weights: str = "published"  # of the feature network: "published" (downloaded once), "random", or a path
+    batch_size: int = 128  # images per forward pass of a feature network
+    networks: tuple[Network, ...] = ("inception",)  # of the scores; Inception's select the best checkpoint
+    weights: str = "published"  # of Inception: "published" (downloaded once), "random", or a path
+    nasnet_weights: str = "published"  # of NASNet: a path (they are not downloaded), or "random"
+    dinov2_weights: str = "published"  # of DINOv2: as `weights`
     resampler: Literal["lanczos", "tf1-bilinear"] = "lanczos"  # of the real photos
-    eps: float = 0.1  # MiFID: memorization distances below this divide the FID; 0.1 on the public leaderboard
+    eps: float = 0.1  # MiFID on Inception: memorization distances below this divide the FID, as in 2019
     best: Literal["fid768", "fid2048"] = "fid2048"  # the metric that selects the best checkpoint
     final: tuple[Metric, ...] = DEFAULT_FINAL_METRICS  # metrics of images.zip
 

@@ -69,7 +69,7 @@ def find_copies(
     baseline = np.asarray(search(photo[rows], photo_id[rows]).similarity)
     values, distances, evidence = {}, None, copy_test.DistanceEvidence()
     if fake is not None and real is not None:
-        values, distances = _distances(fake, real, mesh)
+        values, distances = distances_of(fake, real, mesh)
         distances = distances[searched]
         board = features.NETWORKS[real.spec.network].board
         if board and features.judges_distances(real.spec.kind):
@@ -130,7 +130,7 @@ class CopySearch:
         )
 
 
-def _distances(
+def distances_of(
     fake: features.Features, real: features.Features, mesh: Mesh
 ) -> tuple[dict[str, float], np.ndarray]:
     """Mean memorization distances by name, and that of each generated image [n].

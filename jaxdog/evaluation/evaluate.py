@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from jaxdog import types
 from jaxdog.evaluation import feature_extractor, metric_suite
-from jaxdog.metrics import features
+from jaxdog.metrics import features, metric_table
 
+SHARED = ("samples", "real", "network", "resampler")  # of all networks in a line of scores
 VAL_METRICS = ("mifid", "kid")  # also computed against the held-out photos, and written as val_...
 
 
@@ -88,3 +89,31 @@ class Evaluator:
     def _generated(self, layers: dict[str, np.ndarray], label: np.ndarray) -> features.Features:
         spec = self.real.spec._replace(resampler="none", source="generated images")
         return features.Features(layers, spec, label, self.real.class_names)
+
+
+def metrics_of(network: str, metrics: Sequence[str]) -> tuple[str, ...]:
+    """The metrics that a network can have: only Inception has the classifier of the Inception Score."""
+    return tuple(x for x in metrics if network == "inception" or metric_table.METRICS[x].needs != "logits")
+
+
+def merge(scores: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Scores of the same images from Inception and from another network, as one line of scores.jsonl.
+
+    What has no suffix yet, such as the memorization distance and the hash of the weights, gets that of the
+    other network.
+    """
+    suffix = features.NETWORKS[other["network"]].suffix
+
+    def renamed(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {name if suffix in name else f"{name}{suffix}": x for name, x in row.items()}
+
+    apart = {"warnings", "per_class", "evaluation_seconds", *SHARED}
+    merged = scores | renamed({name: x for name, x in other.items() if name not in apart})
+    new = tuple(f"{other['network']}: {x}" for x in other["warnings"] if x not in scores["warnings"])
+    merged["warnings"] = (*scores["warnings"], *new)
+    if "evaluation_seconds" in scores:
+        merged["evaluation_seconds"] = scores["evaluation_seconds"] + other["evaluation_seconds"]
+    if "per_class" in scores and "per_class" in other:
+        rows = other["per_class"]
+        merged["per_class"] = {x: row | renamed(rows[x]) for x, row in scores["per_class"].items()}
+    return merged

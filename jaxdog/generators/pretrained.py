@@ -125,8 +125,9 @@ def without_paths(config: schema.Experiment) -> schema.Experiment:
     }
     defaults = schema.Data._field_defaults
     data = config.data._replace(path="", archives="", cache_dir=defaults["cache_dir"], select=select)
-    weights = os.path.basename(config.eval.weights.rstrip("/\\"))
-    return config._replace(data=data, init_from="", eval=config.eval._replace(weights=weights))
+    fields = ("weights", "nasnet_weights", "dinov2_weights")
+    names = {field: os.path.basename(getattr(config.eval, field).rstrip("/\\")) for field in fields}
+    return config._replace(data=data, init_from="", eval=config.eval._replace(**names))
 
 
 def rounded(arrays: Mapping[str, Any], dtype: str) -> dict[str, np.ndarray]:

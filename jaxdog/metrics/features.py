@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -199,6 +199,12 @@ def metric_names(kind: str) -> MetricNames:
     return MetricNames(
         metric_name("fid768", kind, "mixed_7"), metric_name("fid2048", kind), metric_name("mifid", kind)
     )
+
+
+def other_distances(scores: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the Frechet distances of networks besides Inception in a line of scores.jsonl."""
+    kinds = ((row, scores.get(f"weights_kind{row.suffix}")) for row in NETWORKS.values() if row.suffix)
+    return tuple(metric_name(name, kind) for row, kind in kinds if kind for name in row.frechet.values())
 
 
 # --- files -----------------------------------------------------------------------------------------------

@@ -45,8 +45,8 @@ _STYLE: Any = {
 
 
 def is_metric(key: str) -> bool:
-    """Whether a score's key names a Frechet metric: fid2048, fid2048_approx, mifid, random_fid2048, ..."""
-    return "fid" in key.lower()
+    """Whether a score's key names a Frechet metric: fid2048, mifid_approx, random_fid2048, fd_dinov2, ..."""
+    return "fid" in key.lower() or "fd_" in key
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:

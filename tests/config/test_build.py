@@ -3,14 +3,15 @@
 import importlib.util
 import pathlib
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import ml_collections
 import pytest
 
 from configs import toy
-from jaxdog.config import build, library, registry
+from jaxdog.config import build, library, registry, schema
+from jaxdog.metrics import features
 from jaxdog.utils import errors
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -134,6 +135,17 @@ def test_metrics_need_images() -> None:
         build.check(fields)
     fields.submit.images = 20
     build.check(fields)
+
+
+@pytest.mark.parametrize("networks", [(), ("dinov2",), ("inception", "nasnet", "nasnet")])
+def test_networks_hold_inception_and_each_once(networks: tuple[str, ...]) -> None:
+    with pytest.raises(errors.ConfigError, match="config.eval.networks is .*; it must hold inception, whose"):
+        build.check(changed("eval.networks", networks))
+    assert build.check(changed("eval.networks", ("inception", "dinov2"))).eval.networks[1] == "dinov2"
+
+
+def test_the_names_of_networks_are_those_of_their_table() -> None:
+    assert get_args(schema.Network) == tuple(features.NETWORKS)
 
 
 def test_an_int_is_good_where_a_float_is_asked() -> None:

@@ -208,3 +208,40 @@ def test_collapsed_classes_are_found_unless_all_are(upto: int, found: tuple[int,
 def test_classes_collapse_in_the_prepared_state() -> None:
     drawn = types.System(DRAWN.init, DRAWN.step, flat, lambda state, key: state + 2)
     assert generation.collapsed_classes(drawn, jnp.int32(-1), KEY, 5, sharding.make_mesh()) == (0, 1)
+
+
+def test_scores_of_two_networks_are_one_line() -> None:
+    """Names that both have get the suffix of the other network; nothing of Inception's changes."""
+    ours = {
+        **{
+            "fid2048": 1.0,
+            "mifid": 2.0,
+            "memorization_distance": 0.3,
+            "per_class": {"pug": {"fid2048": 4.0}},
+        },
+        **{"warnings": ("few images",), "samples": 5, "real": 7, "resampler": "lanczos"},
+        **{"network": "inception", "weights_kind": "published", "weights_sha256": "a"},
+    }
+    theirs = {
+        **{"fd_dinov2_other": 5.0, "precision_dinov2_other": 0.5, "memorization_distance": 0.6},
+        **{"val_fd_dinov2_other": 7.0, "val_memorization_distance": 0.7},
+        "per_class": {"pug": {"fd_dinov2_other": 6.0, "memorization_distance": 0.1}},
+        **{"warnings": ("few images", "too similar"), "samples": 5, "real": 7, "resampler": "lanczos"},
+        **{"network": "dinov2", "weights_kind": "other", "weights_sha256": "b"},
+    }
+    merged = evaluate.merge(ours, theirs)
+    assert {name: merged[name] for name in ours if name not in ("warnings", "per_class")} == {
+        name: x for name, x in ours.items() if name not in ("warnings", "per_class")
+    }
+    assert {name: x for name, x in merged.items() if name not in ours} == {
+        **{"fd_dinov2_other": 5.0, "precision_dinov2_other": 0.5, "memorization_distance_dinov2": 0.6},
+        **{"val_fd_dinov2_other": 7.0, "val_memorization_distance_dinov2": 0.7},
+        **{"weights_kind_dinov2": "other", "weights_sha256_dinov2": "b"},
+    }
+    assert merged["per_class"] == {
+        "pug": {"fid2048": 4.0, "fd_dinov2_other": 6.0, "memorization_distance_dinov2": 0.1}
+    }
+    assert merged["warnings"] == ("few images", "dinov2: too similar")
+    assert features.other_distances(merged) == ("fd_dinov2_other",)
+    assert evaluate.metrics_of("dinov2", ("mifid", "isc", "prdc")) == ("mifid", "prdc")
+    assert evaluate.metrics_of("inception", ("mifid", "isc")) == ("mifid", "isc")

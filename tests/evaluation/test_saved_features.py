@@ -27,7 +27,7 @@ def side(tmp_path: pathlib.Path) -> features.Features:
 def test_the_cached_file_is_linked(side: features.Features, tmp_path: pathlib.Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    assert saved_features.load(run, SPEC) is None and "missing" in saved_features.describe(run)
+    assert saved_features.load(run, SPEC) is None and "missing" in saved_features.describe(run, "inception")
     for _ in range(2):
         saved_features.keep(run, side)
     assert side.file is not None and (run / "real_features.npz").samefile(side.file)
@@ -39,8 +39,9 @@ def test_the_cached_file_is_linked(side: features.Features, tmp_path: pathlib.Pa
     for other in (SPEC._replace(sha256="0" * 64), SPEC._replace(size="9x9"), SPEC._replace(source="others")):
         assert saved_features.load(run, other) is None
     assert "random weights of inception (sha256 abababababab...) from 8x8 images" in saved_features.describe(
-        run
+        run, "inception"
     )
+    assert saved_features.name("dinov2") == "real_features_dinov2.npz"  # beside that of Inception
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -59,7 +60,7 @@ def test_it_is_copied_where_links_fail(
 def test_damaged_features_are_as_good_as_none(side: features.Features, tmp_path: pathlib.Path) -> None:
     (tmp_path / "real_features.npz").write_bytes(b"PK broken")
     assert saved_features.load(tmp_path, SPEC) is None
-    assert "missing or damaged" in saved_features.describe(tmp_path)
+    assert "missing or damaged" in saved_features.describe(tmp_path, "inception")
     saved_features.keep(tmp_path, side)
     assert saved_features.load(tmp_path, SPEC) is not None
 

@@ -90,7 +90,11 @@ def test_an_export_has_no_paths_of_this_machine(g: generator.Generator) -> None:
         select={"from_csv": {"path": f"{secret}/clean.csv", "keep": True}},
     )
     config = g.config._replace(
-        data=data, init_from=secret, eval=g.config.eval._replace(weights=f"{secret}/w.npz")
+        data=data,
+        init_from=secret,
+        eval=g.config.eval._replace(
+            **{f"{prefix}weights": f"{secret}/{prefix}w.npz" for prefix in ("", "nasnet_", "dinov2_")}
+        ),
     )
     clean = pretrained.without_paths(config)
     assert secret not in repr(clean)

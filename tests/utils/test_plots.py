@@ -106,7 +106,7 @@ def test_every_metric_has_a_figure_and_every_sample_count_a_curve():
 
 
 @pytest.mark.parametrize(
-    "name", ["fid2048", "mifid", "fid768", "fid2048_approx", "random_fid2048", "random_mifid"]
+    "name", ["fid2048", "mifid", "fid768", "fid2048_approx", "random_fid2048", "random_mifid", "fd_dinov2"]
 )
 def test_metrics_are_known_by_name(name):
     assert plots.is_metric(name) and not plots.is_metric("memorization_distance")
