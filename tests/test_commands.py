@@ -216,6 +216,41 @@ def test_no_config_in_a_folder_names_the_place_of_compiled_programs(
         assert jax.config.values["jax_compilation_cache_dir"] == str(used)
 
 
+def test_other_networks_score_the_final_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the metrics that they can have, and the memorization distances on their own features."""
+    checked = build.check(toy.get_config("test"))
+    asked: list[Any] = []
+
+    class Evaluator:
+        real = "real features"
+
+        def __init__(self, network: str):
+            asked.append(network)
+
+        def features_of(self, *images: Any) -> str:
+            return "features of the images"
+
+        def score(self, fake: str, metrics: tuple[str, ...]) -> dict[str, Any]:
+            asked.append(metrics)
+            return {"fd_dinov2": 2.0, "memorization_distance": 0.5}
+
+    def distances_of(*sides: Any) -> tuple[dict[str, float], None]:
+        asked.append(sides[:2])
+        return {"memorization_distance": 0.5, "authentic_share": 0.9}, None
+
+    monkeypatch.setattr(commands.copies, "distances_of", distances_of)
+    nothing: Any = None
+    for final, more in ((("mifid", "isc", "copies"), {"authentic_share": 0.9}), (("isc", "prdc"), {})):
+        config = checked._replace(eval=checked.eval._replace(final=final))
+        run = runs.Run(
+            **{**dict.fromkeys(runs.Run._fields, nothing), "config": config, "evaluator": Evaluator}
+        )
+        found = commands._score_with(run, "dinov2", np.zeros(0), np.zeros(0))
+        assert found == {"fd_dinov2": 2.0, "memorization_distance": 0.5} | more
+    expected = ["dinov2", ("mifid", "copies"), ("features of the images", "real features")]
+    assert asked == [*expected, "dinov2", ("prdc",)]
+
+
 def test_a_verdict_on_copies_outlives_the_photos(tmp_path: pathlib.Path) -> None:
     """That of the same images: of the same step, number and sampling options."""
     checked = build.check(toy.get_config("test"))
