@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdog.models import attention
+
 Array = jax.Array
 
 SIZE = 224  # px, height and width of the network's input
@@ -100,9 +102,8 @@ class Block(nn.Module):
         b, n, d = x.shape
         qkv = _dense(3 * d, "qkv")(x).reshape(b, n, 3, self.plan.heads, d // self.plan.heads)
         query, key, value = (qkv[:, :, i] for i in range(3))
-        logits = jnp.einsum("bqhc,bkhc->bhqk", query, key, precision=HIGHEST)
-        weight = jax.nn.softmax(logits / np.sqrt(d // self.plan.heads, dtype=np.float32), axis=-1)
-        mixed = jnp.einsum("bhqk,bkhc->bqhc", weight, value, precision=HIGHEST)
+        with jax.default_matmul_precision("highest"):
+            mixed = attention.dot_product(query, key, value)
         return _dense(d, "attention_out")(mixed.reshape(b, n, d))
 
 
