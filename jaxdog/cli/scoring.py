@@ -7,13 +7,16 @@ from typing import Any
 
 from jaxdog.cli import options
 from jaxdog.evaluation import score_options
+from jaxdog.metrics import metric_table
 from jaxdog.utils import errors, files, outputs
 
 DEFAULTS = score_options.Options()
 
 
 def _add_arguments(parser: options.Parser) -> None:
-    kinds = "a folder, a .zip, an .npy or .npz array, a file of features, or tfds for Stanford Dogs"
+    kinds = (
+        "a folder, a .zip, an .npy or .npz array, a file of features or statistics, or tfds for Stanford Dogs"
+    )
     parser.add_argument("paths", metavar="REAL FAKE", nargs="*", help=f"real and generated images: {kinds}")
     parser.add_argument("--real", help="REAL, as an option")
     parser.add_argument("--fake", help="FAKE, as an option")
@@ -22,8 +25,9 @@ def _add_arguments(parser: options.Parser) -> None:
     group.add_argument(
         "--network",
         choices=score_options.NETWORKS,
-        help="inception: the public leaderboard's (default); nasnet: the private one's; dinov2: that of "
-        "FD-DINOv2 (ViT-L/14), dinov2_base and dinov2_small: smaller ones",
+        help="inception: the public leaderboard's (default); inception_pytorch, inception_clean: images "
+        "resized as in pytorch-fid or clean-fid, default for their statistics; nasnet: the private "
+        "leaderboard's; dinov2: that of FD-DINOv2 (ViT-L/14), dinov2_base and dinov2_small: smaller ones",
     )
     group.add_argument(
         "--weights", metavar="KIND", help="published (default), random, or a file or folder of weights"
@@ -51,13 +55,18 @@ def _add_arguments(parser: options.Parser) -> None:
         metavar="NAME,NAME",
         action="extend",
         type=_metrics,
-        help=f"default: {','.join(DEFAULTS.metrics)}; choices: {', '.join(score_options.METRICS)}",
+        help=f"default: {','.join(metric_table.DEFAULT)}; choices: {', '.join(metric_table.METRICS)}",
     )
     group.add_argument(
         "--pairs", metavar="PNG", help="with --metric copies: images beside the photos they copy"
     )
     group.add_argument("--save-real", metavar="NPZ", help="file for the real side's features")
     group.add_argument("--save-fake", metavar="NPZ", help="file for the generated side's features")
+    group.add_argument(
+        "--save-as",
+        choices=score_options.FORMATS,
+        help="format of these files: features (default), or mean and covariance as pytorch-fid saves them",
+    )
     group.add_argument("--batch-size", type=options.integer(1), help="images per forward pass; default: 64")
     group.add_argument(
         "--cache-dir", help=f"of weights and of the real side's features; default: {DEFAULTS.cache_dir}"
@@ -67,8 +76,8 @@ def _add_arguments(parser: options.Parser) -> None:
 def _metrics(text: str) -> list[str]:
     names = options.words_of(text)
     for name in names:
-        if name not in score_options.METRICS:
-            choices = ", ".join(score_options.METRICS)
+        if name not in metric_table.METRICS:
+            choices = ", ".join(metric_table.METRICS)
             raise argparse.ArgumentTypeError(f"{name!r} is not a metric; choices: {choices}")
     return names
 
@@ -109,7 +118,10 @@ SCORE = options.Command(
     """
   jaxdog score photos/ images.zip
   jaxdog score photos/ images.zip --metric mifid,copies --pairs pairs.png --out scores.json
-  jaxdog score real.npz images.zip            features that an earlier --save-real has written
+  jaxdog score real.npz images.zip            features that an earlier --save-real has written, or
+                                              statistics of pytorch-fid, clean-fid, StyleGAN (.pkl) or
+                                              torch-fidelity (.pt): FID, without MiFID, KID and others
+  jaxdog score photos/ images.zip --network inception_pytorch --save-real mu_sigma.npz --save-as pytorch-fid
 """,
     _add_arguments,
     _run,

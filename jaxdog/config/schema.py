@@ -6,9 +6,14 @@ settings, or switch an option off.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-Metric = Literal["mifid", "isc", "kid", "prdc", "fid_infinity", "per_class", "copies"]
+from jaxdog.metrics import metric_table
+
+if TYPE_CHECKING:
+    Metric = str
+else:
+    Metric = Literal[tuple(metric_table.METRICS)]  # any of them
 DEFAULT_FINAL_METRICS: tuple[Metric, ...] = ("mifid", "isc", "kid", "prdc", "per_class", "copies")
 Network = Literal["inception", "nasnet", "dinov2", "dinov2_base", "dinov2_small"]
 Table = Mapping[str, Any]  # a nested section; `config/registry.py` lists its choices

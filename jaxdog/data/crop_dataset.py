@@ -7,6 +7,8 @@ import os
 import pathlib
 import re
 import zipfile
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -240,6 +242,18 @@ def _check_crops(crops: list[photos.Crop], source: photos.Source) -> None:
             f"The images of {source.key} have {len(sizes)} sizes, from {h}x{w} to {h2}x{w2}, but must all "
             "have the same size."
         )
+
+
+def stream(source: photos.Source, recipe: photos.Recipe, batch_size: int) -> Iterator[np.ndarray]:
+    """The crops that `load` would make, in batches [b, s, s, 3] uint8, of which one is in memory."""
+    n = len(source.photos)
+    for start in range(0, n, batch_size):
+        rows = range(start, min(start + batch_size, n))
+        with photos.thread_map(partial(_crop_photo, source, recipe), rows, "reading photos") as results:
+            crops = [crop for result in results for crop in result.crops]
+        if crops:
+            _check_crops(crops, source)
+            yield np.stack([crop.image for crop in crops])
 
 
 # ------------------------------------------------------------------------------------- the cache file

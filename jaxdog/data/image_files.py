@@ -20,7 +20,8 @@ IMAGES = ("images", "image", "arr_0", "samples", "x")
 LABELS = ("labels", "label", "arr_1", "y")
 ACCEPTED = (
     "Accepted are a folder of images (or of one folder per class), a .zip of them, an .npy or .npz array "
-    "[n, h, w, 3] uint8, a file of features, and tfds, tfds:train or tfds:test for Stanford Dogs."
+    "[n, h, w, 3] uint8, a file of features or of statistics, and tfds, tfds:train or tfds:test for Stanford "
+    "Dogs."
 )
 
 

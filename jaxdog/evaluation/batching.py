@@ -16,6 +16,11 @@ def padded_batches(n: int, batch_size: int) -> Iterator[np.ndarray]:
         yield np.minimum(np.arange(start, start + batch_size, dtype=np.int32), n - 1)
 
 
+def slices(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Consecutive batches of rows, without padding; views of the array."""
+    return (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+
+
 def map_batches(
     function: Callable[..., Any], arrays: tuple[np.ndarray, ...], batch_size: int, progress: str = ""
 ) -> Any:

@@ -35,7 +35,7 @@ class MetricSuite:
     """
 
     def __init__(self, real: features.Features, mesh: Mesh, eps: float | None = None):
-        if real.count < 2:
+        if real.layers and real.count < 2:
             raise errors.UserError(
                 f"{real.spec.source} has {real.count} images; metrics need at least 2 real images"
             )
@@ -44,12 +44,18 @@ class MetricSuite:
         self.eps = eps if eps is None or features.judges_distances(real.spec.kind) else 0.0
         self.solver = Devices(sharding.factorization_mesh(mesh))
 
-    def scores(self, fake: features.Features, metrics: Sequence[str] = ("mifid",)) -> Result:
+    def scores(
+        self,
+        fake: features.Features,
+        metrics: Sequence[str] = ("mifid",),
+        images: comparison.Images = comparison.Images(),  # noqa: B008
+    ) -> Result:
         """Scores of one set of generated images.
 
         Args:
           fake: features from the same network at the same image size.
           metrics: names in metric_table.METRICS.
+          images: those of both sides, for metrics that need them.
 
         Raises UserError if the sides are not comparable, for fewer than 2 images, and for unknown metrics. A
         metric whose needs are not met is skipped with a warning; "copies" is computed by
@@ -58,23 +64,24 @@ class MetricSuite:
         check_metrics(metrics)
         real = self.real.features
         features.check_comparable(real.spec, fake.spec)
-        if fake.count < 2:
+        if fake.layers and fake.count < 2:
             raise errors.UserError(f"{fake.spec.source} has {fake.count} images; metrics need at least 2")
-        compared = Comparison(self.real, fake, self.eps, self.solver)
-        if fake.count < FULL_RANK_SAMPLES:
+        compared = Comparison(self.real, fake, images, self.eps, self.solver)
+        if 0 < fake.count < FULL_RANK_SAMPLES:
             compared.warn(
                 f"FID is biased upwards for fewer than about {FULL_RANK_SAMPLES:,} images; there are "
                 f"{fake.count} generated images"
             )
         scores, per_class = {}, {}
         for name, metric in metric_table.METRICS.items():
-            if name not in metrics or metric.scores is None:
+            function = metric.function() if name in metrics else None
+            if function is None:
                 continue
-            if not metric_table.available(metric.needs, real, fake):
+            if not comparison.available(metric.needs, real, fake, images):
                 compared.warn(f"no {name}: {metric_table.NEEDS[metric.needs]}")
                 continue
             interrupts.check()
-            (per_class if metric.of_each_class else scores).update(metric.scores(compared))
+            (per_class if metric.of_each_class else scores).update(function(compared))
         return Result(scores, per_class, tuple(compared.warnings))
 
 
@@ -139,8 +146,15 @@ class RealSide:
 class Comparison:
     """See `comparison.Comparison`."""
 
-    def __init__(self, real: RealSide, fake: features.Features, eps: float | None, solver: Devices):
-        self.real, self.fake, self.eps = real.features, fake, eps
+    def __init__(
+        self,
+        real: RealSide,
+        fake: features.Features,
+        images: comparison.Images,
+        eps: float | None,
+        solver: Devices,
+    ):
+        self.real, self.fake, self.images, self.eps = real.features, fake, images, eps
         self.network, self.derived = real.network, real.derived
         self.devices, self.solver = real.devices, solver
         self.warnings: list[str] = []

@@ -2,17 +2,18 @@
 
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
+from jax.sharding import Mesh
 
 from jaxdog import sharding
 from jaxdog.data import crop_dataset, crop_recipes, image_files, photos
-from jaxdog.evaluation import copies, feature_extractor, metric_suite, score_options
-from jaxdog.metrics import features, metric_table
+from jaxdog.evaluation import batching, copies, feature_extractor, metric_suite, score_options
+from jaxdog.metrics import comparison, features, metric_table, statistics_files
 from jaxdog.metrics.backbones import networks
 from jaxdog.utils import errors, files, outputs
 
@@ -22,46 +23,50 @@ Images = str | pathlib.Path | np.ndarray | photos.Source
 
 
 class Side(NamedTuple):
-    """One side of the comparison: either images to read, or features."""
+    """One side of the comparison: images to read, or features, or statistics of features."""
 
     source: photos.Source | None
     features: features.Features | None
+    statistics: statistics_files.Statistics | None
 
 
 def score(real: Images, fake: Images, options: Options = Options()) -> dict[str, Any]:  # noqa: B008
     """Scores of generated images against real images, as plain floats.
 
     Real photos are squashed to the size of the generated images, as in the competition, and their features
-    are cached. Either side may also be a file of features.
+    are cached. Either side may also be a file of features, or of statistics of another program.
 
     Returns the scores by name, "per_class" and "copies" if requested, "warnings", and the origin of the
     scores.
-    Raises UserError if a side cannot be read or the sides cannot be compared.
+    Raises UserError if a side cannot be read, the sides cannot be compared, or a metric needs more than a
+    file of statistics has.
     """
     start, mesh = time.monotonic(), sharding.make_mesh()
     cache_dir = pathlib.Path(options.cache_dir).expanduser()
-    features.get_network(options.network)
-    metric_suite.check_metrics(options.metrics)
+    features.get_network(options.network or "inception")
+    metric_suite.check_metrics(options.metrics or ())
     _check_outputs(options)
-    real_side, fake_side = _open(real), _open(fake)
-    extractor = None
-    if real_side.features is None or fake_side.features is None:
-        weights = networks.load(options.network, options.weights, cache_dir)
-        extractor = feature_extractor.FeatureExtractor(options.network, weights, mesh, options.batch_size)
-    generated, images = _features(extractor, fake_side, options.size, options, None)
-    size = int(generated.spec.size.split("x")[0])
-    reference, _ = _features(extractor, real_side, size, options, cache_dir)
+    sides = real_side, fake_side = _open(real), _open(fake)
+    options = options._replace(network=options.network or _network(sides))
+    reference, generated, images = _both(real_side, fake_side, options, mesh, cache_dir)
+    size = int(generated.spec.size.split("x")[0]) if fake_side.source is not None else 0
+    at_hand = comparison.Images(
+        None if real_side.source is None else partial(_stream, real_side.source, size, options),
+        None if images is None else partial(batching.slices, images, options.batch_size),
+    )
+    metrics = _metrics(options, reference, generated, at_hand)
     for path, side in ((options.save_real, reference), (options.save_fake, generated)):
         if path:
-            features.save(path, side)
-    result = metric_suite.MetricSuite(reference, mesh, options.eps).scores(generated, options.metrics)
+            _save(path, side, options.save_as)
+    result = metric_suite.MetricSuite(reference, mesh, options.eps).scores(generated, metrics, at_hand)
     scores: dict[str, Any] = {
         **result.scores,
         **({"per_class": result.per_class} if result.per_class else {}),
     }
     warnings = [*result.warnings, *omissions("real", real_side.source, reference.count)]
     warnings += omissions("generated", fake_side.source, generated.count)
-    if "copies" in options.metrics:
+    warnings += _statistics_notes(sides, options, metrics, (reference, generated))
+    if "copies" in metrics:
         if images is None or real_side.source is None:
             warnings.append(f"no copies: {metric_table.NEEDS['images']}")
         else:
@@ -71,12 +76,16 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
             if options.pairs:
                 with files.atomic_path(options.pairs) as temporary:
                     PIL.Image.fromarray(copies.pair_grid(report)).save(temporary, "PNG")
+    seconds = time.monotonic() - start
+    return {**scores, "warnings": warnings, **_origin(reference, generated), "seconds": seconds}
+
+
+def _origin(reference: features.Features, generated: features.Features) -> dict[str, Any]:
+    """What the scores depend on."""
     spec = reference.spec
     return {
-        **scores,
-        "warnings": warnings,
-        "samples": generated.count,
-        "real": reference.count,
+        "samples": generated.count or statistics_files.UNKNOWN,
+        "real": reference.count or statistics_files.UNKNOWN,
         "generated_source": generated.spec.source,
         "real_source": spec.source,
         "network": spec.network,
@@ -84,7 +93,6 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
         "weights_sha256": spec.sha256,
         "size": spec.size,
         "resampler": spec.resampler,
-        "seconds": time.monotonic() - start,
     }
 
 
@@ -93,17 +101,107 @@ def _check_outputs(options: Options) -> None:
     for name, suffix in (("save_real", ".npz"), ("save_fake", ".npz"), ("pairs", ".png")):
         if path := getattr(options, name):
             outputs.check(path, name, (suffix,))
+    if options.save_as not in score_options.FORMATS:
+        raise errors.UserError(f"save_as is {options.save_as!r}; choices: {', '.join(score_options.FORMATS)}")
+
+
+def _save(path: str, side: features.Features, save_as: str) -> None:
+    if save_as != "jaxdog":
+        statistics_files.write(path, side)
+    elif set(features.frechet_layers(side.spec.network)) <= side.layers.keys():
+        features.save(path, side)
+    else:
+        raise errors.UserError(
+            f"{side.spec.source} does not have all features that {path} would hold; --save-as pytorch-fid "
+            "writes their mean and covariance"
+        )
 
 
 def _open(images: Images) -> Side:
     if isinstance(images, photos.Source):
-        return Side(images, None)
+        return Side(images, None, None)
     if isinstance(images, np.ndarray):
-        return Side(image_files.array("array", images, None), None)
+        return Side(image_files.array("array", images, None), None, None)
     path = pathlib.Path(images).expanduser()
-    if path.suffix == ".npz" and path.is_file() and features.is_features_file(path):
-        return Side(None, features.load(path))
-    return Side(image_files.source(images), None)
+    if features.is_features_file(path):
+        return Side(None, features.load(path), None)
+    if statistics_files.is_statistics_file(path):
+        return Side(None, None, statistics_files.read(path))
+    return Side(image_files.source(images), None, None)
+
+
+# --- statistics of other programs ------------------------------------------------------------------------
+
+
+def _network(sides: Sequence[Side]) -> str:
+    """The network of saved features, or of statistics; Inception for images."""
+    saved = [side.features.spec.network for side in sides if side.features is not None]
+    made = [statistics_files.network_of(side.statistics) for side in sides if side.statistics is not None]
+    return [*saved, *made, "inception"][0]
+
+
+def _metrics(
+    options: Options, real: features.Features, fake: features.Features, images: comparison.Images
+) -> tuple[str, ...]:
+    """The metrics to compute. Raises UserError for one that needs more than the moments of a side."""
+    if not real.moments and not fake.moments:
+        return options.metrics or metric_table.DEFAULT
+    has = {
+        name: comparison.available(metric.needs, real, fake, images)
+        for name, metric in metric_table.METRICS.items()
+    }
+    missing = [name for name in options.metrics or () if not has[name]]
+    if missing:
+        source = (real if real.moments else fake).spec.source
+        possible = ", ".join(name for name, possible in has.items() if possible)
+        raise errors.UserError(
+            f"{missing[0]} cannot be computed: {metric_table.NEEDS[metric_table.METRICS[missing[0]].needs]}, "
+            f"and {source} has only the mean and the covariance of features. Metrics that can be computed: "
+            f"{possible or 'none'}"
+        )
+    return options.metrics or tuple(name for name in metric_table.DEFAULT_OF_MOMENTS if has[name])
+
+
+def _statistics_notes(
+    sides: Sequence[Side],
+    options: Options,
+    metrics: Sequence[str],
+    both: tuple[features.Features, features.Features],
+) -> list[str]:
+    """What is assumed about statistics, and which metrics were left out, as warnings."""
+    read = [side.statistics for side in sides if side.statistics is not None]
+    notes = [statistics_files.note(statistics, options.network) for statistics in read]
+    if options.metrics is None and any(side.moments for side in both):
+        left_out = ", ".join(name for name in metric_table.DEFAULT if name not in metrics)
+        notes.append(f"mean and covariance give {', '.join(metrics)}, not {left_out}, which need features")
+    return notes
+
+
+# --- features --------------------------------------------------------------------------------------------
+
+
+def _both(
+    real: Side, fake: Side, options: Options, mesh: Mesh, cache_dir: pathlib.Path
+) -> tuple[features.Features, features.Features, np.ndarray | None]:
+    """Features or moments of the real and the generated side, and the generated images if they were read."""
+    extractor = None
+    if real.source is not None or fake.source is not None:
+        weights = networks.load(options.network, options.weights, cache_dir)
+        extractor = feature_extractor.FeatureExtractor(options.network, weights, mesh, options.batch_size)
+    images, generated, reference = None, fake.features, real.features
+    if fake.source is not None:
+        generated, images = _features(extractor, fake.source, options.size, options, None)
+    if real.source is not None:
+        size = options.size if generated is None else int(generated.spec.size.split("x")[0])
+        reference, _ = _features(extractor, real.source, size, options, cache_dir if size else None)
+    if reference is None and real.statistics is not None:
+        other = None if generated is None else generated.spec
+        reference = statistics_files.side(real.statistics, options.network, other)
+    assert reference is not None
+    if generated is None and fake.statistics is not None:
+        generated = statistics_files.side(fake.statistics, options.network, reference.spec)
+    assert generated is not None
+    return reference, generated, images
 
 
 def omissions(side: str, source: photos.Source | None, count: int) -> list[str]:
@@ -119,7 +217,7 @@ def omissions(side: str, source: photos.Source | None, count: int) -> list[str]:
 
 def _features(
     extractor: feature_extractor.FeatureExtractor | None,
-    side: Side,
+    source: photos.Source,
     size: int,
     options: Options,
     cache_dir: pathlib.Path | None,
@@ -128,14 +226,8 @@ def _features(
 
     Images are squashed to `size` pixels unless it is 0. Features are cached unless `cache_dir` is None.
     """
-    if side.features is not None:
-        return side.features, None
-    source = side.source
-    assert extractor is not None and source is not None
-    recipe, resampler = crop_recipes.as_is, "none"
-    if size:
-        resampler = options.resampler
-        recipe = partial(crop_recipes.squash, size=size, resampler=resampler)
+    assert extractor is not None
+    recipe, resampler = _squash(size, options), options.resampler if size else "none"
     key = crop_recipes.cache_key(recipe)
     read = partial(_read, source, recipe, key, bool(size))
     if cache_dir is not None:
@@ -147,6 +239,18 @@ def _features(
     spec = extractor.spec(f"{height}x{width}", resampler, source.key)
     layers = extractor.extract(data.image)
     return features.Features(layers, spec, data.label, data.class_names), data.image
+
+
+def _squash(size: int, options: Options) -> photos.Recipe:
+    """Whole images, squashed to `size` pixels unless it is 0."""
+    return (
+        partial(crop_recipes.squash, size=size, resampler=options.resampler) if size else crop_recipes.as_is
+    )
+
+
+def _stream(source: photos.Source, size: int, options: Options) -> Iterator[np.ndarray]:
+    """The images of a side, squashed to `size` pixels, in batches [b, size, size, 3] uint8."""
+    return crop_dataset.stream(source, _squash(size or options.size, options), options.batch_size)
 
 
 def _read(source: photos.Source, recipe: photos.Recipe, key: str, has_size: bool) -> crop_dataset.CropDataset:

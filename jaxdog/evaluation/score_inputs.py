@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 
 from jaxdog.data import image_files, photos, sources
-from jaxdog.metrics import features
+from jaxdog.metrics import features, statistics_files
 from jaxdog.utils import errors
 
 # Floats must reach down to this value, as nearly all images in [-1, 1] do and none in [0, 1].
@@ -48,7 +48,7 @@ def open_images(images: Any, n: int | None, side: str) -> pathlib.Path | photos.
 
 
 def _source(path: pathlib.Path, side: str) -> photos.Source:
-    if path.suffix == ".npz" and path.is_file() and features.is_features_file(path):
+    if features.is_features_file(path) or statistics_files.is_statistics_file(path):
         raise errors.UserError(f"{path} holds features of the {side} images, so n cannot select some of them")
     return image_files.source(path)
 

@@ -3,35 +3,32 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from jaxdog.metrics import metric_table
 from jaxdog.utils import errors
 
-NETWORKS = ("inception", "nasnet", "dinov2", "dinov2_base", "dinov2_small")  # as in features.NETWORKS
-METRICS = (
-    "mifid",
-    "isc",
-    "kid",
-    "prdc",
-    "fid_infinity",
-    "per_class",
-    "copies",
-)  # as in metric_table.METRICS
+NETWORKS = (
+    *("inception", "inception_pytorch", "inception_clean", "nasnet"),
+    *("dinov2", "dinov2_base", "dinov2_small"),
+)  # as in features.NETWORKS
+FORMATS = ("jaxdog", "pytorch-fid")  # of saved features
 RESAMPLERS = ("box", "bilinear", "bicubic", "lanczos", "area", "tf1-bilinear")  # as in cropping.RESAMPLERS
 
 
 class Options(NamedTuple):
     """How images are scored."""
 
-    network: str = "inception"  # one of NETWORKS
+    network: str = ""  # one of NETWORKS; "": inception, or that of a file of statistics
     weights: str = "published"  # "published" | "random" | a file or folder
     size: int = 0  # pixels; both sides are squashed to size x size; 0: the size of the generated images
     resampler: str = "lanczos"  # squashes the images; one of RESAMPLERS
     eps: float | None = None  # MiFID's threshold on the memorization distance; None: the network's own
-    metrics: tuple[str, ...] = ("mifid", "isc", "kid", "prdc")  # names in METRICS
+    metrics: tuple[str, ...] | None = None  # names in metric_table.METRICS; None: its defaults
     batch_size: int = 64  # images per forward pass
     cache_dir: str = "~/.cache/jaxdog"  # cache of weights and of the real side's features
     pairs: str = ""  # .png file for pairs of images and the photos they resemble, with metric "copies"
     save_real: str = ""  # .npz file for the real side's features
     save_fake: str = ""  # .npz file for the generated side's features
+    save_as: str = "jaxdog"  # one of FORMATS: features, or their mean and covariance as in pytorch-fid
 
 
 def from_keywords(options: Mapping[str, Any]) -> Options:
@@ -43,9 +40,11 @@ def from_keywords(options: Mapping[str, Any]) -> Options:
         _check_name(name, Options._fields, "an option of score", "options")
     checked = Options(**options)
     names = checked.metrics
+    if names is None:
+        return checked
     metrics = tuple(word.strip() for word in names.split(",")) if isinstance(names, str) else tuple(names)
     for name in metrics:
-        _check_name(name, METRICS, "a metric", "metrics")
+        _check_name(name, tuple(metric_table.METRICS), "a metric", "metrics")
     return checked._replace(metrics=metrics)
 
 

@@ -1,10 +1,10 @@
-"""The input of a metric: two sets of features, and how to compute on all devices.
+"""The input of a metric: two sets of images and their features, and how to compute on all devices.
 
 Each row of `metric_table.METRICS` has a function of a `Comparison`. The classes are protocols, which
 `evaluation.metric_suite` implements, so that metrics do not depend on the mesh.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -25,6 +25,17 @@ class Rows(NamedTuple):
     weight: Array  # [n] float32, 0 for padding
 
 
+class Images(NamedTuple):
+    """The images of both sides, where they are at hand: each call begins anew.
+
+    Batches [b, h, w, 3] uint8, of which only one needs to be in memory; the last may be smaller. All images
+    of a side have one size, that of the generated ones.
+    """
+
+    real: Callable[[], Iterator[np.ndarray]] | None = None
+    fake: Callable[[], Iterator[np.ndarray]] | None = None
+
+
 class Devices(Protocol):
     """Where arrays are placed and functions run."""
 
@@ -42,10 +53,11 @@ class Devices(Protocol):
 
 
 class Comparison(Protocol):
-    """Generated against real features."""
+    """Generated against real images."""
 
     real: features.Features
     fake: features.Features
+    images: Images
     network: features.Network  # the network of both sides
     eps: float | None  # MiFID's threshold on the memorization distance; None: MiFID is not computed
 
@@ -80,3 +92,23 @@ class Comparison(Protocol):
     def warn(self, text: str) -> None:
         """Adds a sentence to the warnings of this comparison."""
         ...
+
+
+def available(needs: str, real: features.Features, fake: features.Features, images: Images) -> bool:
+    """Whether two sides have what a metric needs; `needs` is a row of `metric_table.NEEDS`."""
+    network = features.NETWORKS[real.spec.network]
+    known = [{*side.layers, *side.moments} for side in (real, fake)]
+    held = [network.layer in side.layers for side in (real, fake)]
+    conditions: dict[str, bool] = {
+        "moments": bool(set(network.frechet).intersection(*known)),
+        "features": all(held),
+        "generated features": network.layer in known[0] and held[1],
+        "logits": features.LOGITS in fake.layers,
+        "labels": all(held)
+        and real.label is not None
+        and fake.label is not None
+        and real.class_names == fake.class_names,
+        "images": images.real is not None and images.fake is not None,
+        "generated images": images.fake is not None,
+    }
+    return conditions[needs]

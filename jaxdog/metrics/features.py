@@ -39,13 +39,15 @@ class Network(NamedTuple):
     flops: float  # for one image
 
 
-def inception_features(params: dict[str, Any], image: Array) -> dict[str, Array]:
+def inception_features(
+    params: dict[str, Any], image: Array, preprocess: Callable[[Array], Array] = inception.preprocess
+) -> dict[str, Array]:
     """[b, h, w, 3] in 0..255, uint8 or float -> "mixed_7" [b, 768], "mixed_8" [b, 1280], "pool_3" [b, 2048].
 
     With the softmax head among `params` also "logits" and "logits_no_bias", [b, 1008] each. All float32.
     """
     net = inception.Inception(head="softmax" in params)
-    return net.apply({"params": params}, inception.preprocess(image))  # pyright: ignore[reportReturnType]
+    return net.apply({"params": params}, preprocess(image))  # pyright: ignore[reportReturnType]
 
 
 def nasnet_features(params: dict[str, Any], image: Array) -> dict[str, Array]:
@@ -84,6 +86,27 @@ NETWORKS = {
         width=inception.WIDTH,
         flops=11.1e9,
     ),
+    # The same network on images that were resized as in pytorch-fid and as in clean-fid.
+    "inception_pytorch": Network(
+        features=partial(inception_features, preprocess=inception.preprocess_pytorch),
+        frechet={"mixed_7": "fid768_pytorch", "pool_3": "fid2048_pytorch"},
+        layer="pool_3",
+        suffix="_pytorch",
+        eps=0.1,
+        board="",
+        width=inception.WIDTH,
+        flops=11.1e9,
+    ),
+    "inception_clean": Network(
+        features=partial(inception_features, preprocess=inception.preprocess_clean),
+        frechet={"mixed_7": "fid768_clean", "pool_3": "fid2048_clean"},
+        layer="pool_3",
+        suffix="_clean",
+        eps=0.1,
+        board="",
+        width=inception.WIDTH,
+        flops=11.1e9,
+    ),
     "nasnet": Network(
         features=nasnet_features,
         frechet={"final_mean": "fid_nasnet"},
@@ -111,19 +134,30 @@ class FeatureSpec(NamedTuple):
     source: str  # description of the images
 
 
-class Features(NamedTuple):
-    """One side of a comparison: features of n images."""
+class Moments(NamedTuple):
+    """Mean and covariance of one layer, where features themselves are not known."""
 
-    layers: dict[str, np.ndarray]  # layer -> [n, d] float32
+    mean: np.ndarray  # [d] float64
+    covariance: np.ndarray  # [d, d] float64, ddof 1
+    n: int  # number of images; 0: unknown
+
+
+class Features(NamedTuple):
+    """One side of a comparison: features of n images, or moments of such features."""
+
+    layers: dict[str, np.ndarray]  # layer -> [n, d] float32; {} if only moments are known
     spec: FeatureSpec
     label: np.ndarray | None = None  # [n] int32, index into class_names
     class_names: tuple[str, ...] = ()
     file: pathlib.Path | None = None  # in the cache; derived arrays are saved next to it
+    moments: Mapping[str, Moments] = {}  # layer -> its moments, of layers without features
 
     @property
     def count(self) -> int:
-        """n, the number of images."""
-        return len(next(iter(self.layers.values())))
+        """n, the number of images; 0 if it is unknown, as it may be of moments."""
+        return next(
+            (len(x) for x in self.layers.values()), max((x.n for x in self.moments.values()), default=0)
+        )
 
 
 def select(side: Features, rows: np.ndarray) -> Features:
@@ -287,8 +321,9 @@ def _check(side: Features, n: Any, width: dict[str, int]) -> None:
 
 
 def is_features_file(path: str | pathlib.Path) -> bool:
-    """Whether a .npz file holds features rather than images."""
-    return "metadata" in untrusted.npz_names(path)
+    """Whether a path is an .npz file of `save`, rather than of images."""
+    path = pathlib.Path(path)
+    return path.suffix == ".npz" and path.is_file() and "metadata" in untrusted.npz_names(path)
 
 
 # --- the cache: a damaged or unwritable file is not an error -------------------------------------

@@ -14,20 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdog.metrics import comparison
+from jaxdog.metrics import comparison, features
 from jaxdog.utils import errors
 
 Array = jax.Array
 
 HIGHEST = lax.Precision.HIGHEST
 INFINITY_IMAGES = 20  # of which FID-infinity can be computed, at least
+NEGATIVE = 1e-4  # eigenvalue of a covariance, relative to the largest: the rounding of float32 explains it
 
 
 class Factor(NamedTuple):
     """Sufficient statistics of a set of features; R^T R is their covariance (ddof 1)."""
 
     mean: Array  # [d] float32
-    r: Array  # [min(n, d), d] float32, upper triangular
+    r: Array  # [min(n, d), d] float32
     n: Array  # [] float32, number of rows with weight 1
 
 
@@ -56,6 +57,22 @@ def factor(features: Array, weight: Array | None = None, block: int = 4096) -> F
 
     r, _ = lax.scan(absorb, jnp.zeros((d, d), jnp.float32), rows)
     return Factor(mean, r, count)
+
+
+def factor_of_moments(moments: features.Moments) -> Factor:
+    """The factor of a mean and a covariance, by its eigenvectors in float64, on the host.
+
+    As accurate as the factor of the features if the covariance has float64's precision. Eigenvalues that are
+    negative by rounding, as those of fewer than d images, are 0. Raises UserError for other negative ones.
+    """
+    values, vectors = np.linalg.eigh(moments.covariance)
+    if values[0] < -NEGATIVE * max(values[-1], 0.0):
+        raise errors.UserError(
+            f"the covariance has the eigenvalue {values[0]:.3g} beside {values[-1]:.3g}, and none of a "
+            "covariance is negative; the file is damaged, or holds something else"
+        )
+    r = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    return Factor(*(jnp.asarray(x, jnp.float32) for x in (moments.mean, r, moments.n)))
 
 
 def frechet(real: Factor, fake: Factor) -> Array:
@@ -126,10 +143,18 @@ def extrapolate(
 # --- the row of the table of metrics ---------------------------------------------------------------------
 
 
+def layers(compared: comparison.Comparison) -> list[str]:
+    """The network's layers of which both sides have features or moments."""
+    sides = [{*side.layers, *side.moments} for side in (compared.real, compared.fake)]
+    return [layer for layer in compared.network.frechet if all(layer in side for side in sides)]
+
+
 def real_factor(compared: comparison.Comparison, layer: str) -> Factor:
     """The real side's factor, cached."""
 
     def compute() -> dict[str, Array]:
+        if layer not in compared.real.layers:
+            return factor_of_moments(compared.real.moments[layer])._asdict()
         rows = compared.solver.shard_rows(compared.real.layers[layer])
         return compared.solver.run(factor)(rows.x, rows.weight)._asdict()
 
@@ -139,11 +164,22 @@ def real_factor(compared: comparison.Comparison, layer: str) -> Factor:
 
 
 def score(compared: comparison.Comparison, layer: str) -> float:
-    """FID of one layer's features, not clamped."""
+    """FID of one layer, not clamped."""
+    if layer not in compared.fake.layers:
+        fake = compared.solver.replicate(factor_of_moments(compared.fake.moments[layer]))
+        return float(compared.solver.run(frechet)(real_factor(compared, layer), fake))
     rows = compared.solver.shard_rows(compared.fake.layers[layer])
     return float(
         compared.solver.run(frechet_from_features)(real_factor(compared, layer), rows.x, rows.weight)
     )
+
+
+def scores(compared: comparison.Comparison) -> comparison.Scores:
+    """Row "fid" of the table of metrics: FID of each layer."""
+    return {
+        compared.metric_name(compared.network.frechet[layer], layer): max(score(compared, layer), 0.0)
+        for layer in layers(compared)
+    }
 
 
 def infinity_scores(compared: comparison.Comparison) -> comparison.Scores:

@@ -1,45 +1,46 @@
-"""The table of metrics.
+"""The table of metrics. It imports neither JAX nor the metrics, for a fast command line."""
 
-A new metric is a function of a `Comparison` in a file of its own, a row here, and its name in
-`evaluation.score_options.METRICS` and `config.schema.Metric`.
-"""
-
+import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
-
-from jaxdog.metrics import comparison, features, fid, inception_score, kid, mifid, per_class, prdc
 
 
 class Metric(NamedTuple):
     """A row of the table."""
 
-    scores: Callable[[comparison.Comparison], Any] | None  # -> Scores, or class name -> Scores
+    # (comparison.Comparison) -> Scores, or class name -> Scores; or where it is, as "module:name".
+    # None: computed elsewhere.
+    scores: Callable[[Any], Any] | str | None
     needs: str = "features"  # a row of NEEDS
     of_each_class: bool = False  # whether the scores are per class
 
+    def function(self) -> Callable[[Any], Any] | None:
+        """The function, which is imported if the row has its name."""
+        if not isinstance(self.scores, str):
+            return self.scores
+        module, _, name = self.scores.partition(":")
+        return getattr(importlib.import_module(module), name)
+
 
 METRICS = {
-    "mifid": Metric(mifid.scores),  # FID of each layer, the memorization distance, MiFID
-    "isc": Metric(inception_score.scores, needs="logits"),
-    "kid": Metric(kid.scores),
-    "prdc": Metric(prdc.scores),  # precision, recall, density, coverage
-    "fid_infinity": Metric(fid.infinity_scores),
-    "per_class": Metric(per_class.scores, needs="labels", of_each_class=True),
-    "copies": Metric(None, needs="images"),  # computed by evaluation.copies from images, not features
+    "fid": Metric("jaxdog.metrics.fid:scores", needs="moments"),  # FID of each layer
+    "mifid": Metric("jaxdog.metrics.mifid:scores"),  # FID of each layer, the memorization distance, MiFID
+    "isc": Metric("jaxdog.metrics.inception_score:scores", needs="logits"),
+    "kid": Metric("jaxdog.metrics.kid:scores"),
+    "prdc": Metric("jaxdog.metrics.prdc:scores"),  # precision, recall, density, coverage
+    "fid_infinity": Metric("jaxdog.metrics.fid:infinity_scores", needs="generated features"),
+    "per_class": Metric("jaxdog.metrics.per_class:scores", needs="labels", of_each_class=True),
+    "copies": Metric(None, needs="images"),  # computed by evaluation.copies
 }
+DEFAULT = ("mifid", "isc", "kid", "prdc")  # of files and arrays
+DEFAULT_OF_MOMENTS = ("fid", "isc")  # where a side has only mean and covariance of its features
 
 NEEDS = {
+    "moments": "both sides need features of one layer, or their mean and covariance",
     "features": "both sides need features",
+    "generated features": "the generated side needs features",
     "logits": "these weights have no classifier",
     "labels": "both sides need labels of the same classes",
     "images": "both sides must be images, not features",
+    "generated images": "the generated side must be images, not features",
 }
-
-
-def available(needs: str, real: features.Features, fake: features.Features) -> bool:
-    """Whether two sets of features have what a metric needs; False for "images"."""
-    if needs == "logits":
-        return features.LOGITS in fake.layers
-    if needs == "labels":
-        return real.label is not None and fake.label is not None and real.class_names == fake.class_names
-    return needs == "features"

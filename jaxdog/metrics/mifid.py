@@ -83,10 +83,10 @@ def mifid(
 
 def scores(compared: comparison.Comparison) -> comparison.Scores:
     """Row "mifid" of the table of metrics: FID of each layer, MiFID and the memorization distance."""
-    fids = {layer: fid.score(compared, layer) for layer in compared.network.frechet}
+    fids = {layer: fid.score(compared, layer) for layer in fid.layers(compared)}
     named: comparison.Scores = {
-        compared.metric_name(base, layer): max(fids[layer], 0.0)
-        for layer, base in compared.network.frechet.items()
+        compared.metric_name(compared.network.frechet[layer], layer): max(distance, 0.0)
+        for layer, distance in fids.items()
     }
     fake, real = compared.fake_rows, compared.real_rows
     distance = float(

@@ -53,7 +53,7 @@ def test_every_metric_is_a_plain_float_under_its_name(result, suite):
     }
     assert all(type(x) is float for name, x in result.scores.items() if name != "kid_std")
     assert set(metric_table.METRICS) == {
-        *("mifid", "isc", "kid", "prdc", "fid_infinity", "per_class"),
+        *("fid", "mifid", "isc", "kid", "prdc", "fid_infinity", "per_class"),
         "copies",
     }
     assert {metric.needs for metric in metric_table.METRICS.values()} == set(metric_table.NEEDS)

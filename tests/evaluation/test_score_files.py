@@ -135,9 +135,7 @@ def test_mistakes_are_one_paragraph(place, tmp_path):
     np.save(tmp_path / "wide.npy", np.zeros((3, 8, 9, 3), np.uint8))
     with pytest.raises(ValueError, match="are 8 x 9 .height x width."):
         score_files.score(place / "real", tmp_path / "wide.npy", score_files.Options(weights="random"))
-    with pytest.raises(
-        ValueError, match="network is 'vgg'; choices: inception, nasnet, dinov2, dinov2_base, dinov2_small"
-    ):
+    with pytest.raises(ValueError, match="network is 'vgg'; choices: inception, inception_pytorch"):
         score_files.score(FAKES, FAKES, score_files.Options(network="vgg"))
     with pytest.raises(ValueError, match="the published weights of nasnet are not downloaded"):
         score_files.score(FAKES, FAKES, score_files.Options(network="nasnet"))
@@ -186,12 +184,13 @@ def test_flags_are_the_options_of_the_library():
     assert scoring.options_of(args) == score_files.Options() and args.paths == ["a", "b"]
     given = {"weights": "random", "size": 64, "eps": 0.5, "batch_size": 8, "cache_dir": "c", "pairs": "p"}
     given |= {"network": "nasnet", "resampler": "box", "save_real": "r", "save_fake": "f"}
+    given |= {"save_as": "pytorch-fid"}
     words = [f"--{name}={value}" for name, value in given.items()] + ["--metric=isc", "--metric", "kid,prdc"]
     args = parser.parse_args(options.with_hyphens(words))
     assert scoring.options_of(args)._asdict() == {**given, "metrics": ("isc", "kid", "prdc")}
     choices = {action.dest: action.choices for action in parser._actions}
     assert set(choices["network"]) == set(features.NETWORKS)
-    assert score_options.METRICS == tuple(metric_table.METRICS)
+    assert set(choices["save_as"]) == set(score_options.FORMATS)
     assert set(choices["resampler"]) == set(cropping.RESAMPLERS)
 
 

@@ -125,3 +125,33 @@ def features_members() -> dict[str, bytes]:
     arrays = {name: np.ones((2, width), np.float32) for name, width in inception.WIDTH.items()}
     arrays |= {"metadata": np.array(json.dumps(header)), "label": np.array([0, 1], np.int32)}
     return {f"{name}.npy": npy(x) for name, x in arrays.items()}
+
+
+def moments(d: int = 6, n: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features [n, d] float32, and their mean and covariance in float64."""
+    rows = np.random.default_rng(seed).gamma(2, size=(n, d)).astype(np.float32)
+    return rows, rows.astype(np.float64).mean(0), np.cov(rows.astype(np.float64), rowvar=False)
+
+
+def moments_members() -> dict[str, bytes]:
+    """The arrays of pytorch-fid's statistics."""
+    _, mean, covariance = moments()
+    return {"mu.npy": npy(mean), "sigma.npy": npy(covariance)}
+
+
+def stylegan_pickle(protocol: int = 4, all_features: bool = False, d: int = 6) -> bytes:
+    """The fields of a FeatureStats, in the order in which StyleGAN3 sets them."""
+    rows, _, _ = moments(d)
+    wide = rows.astype(np.float64)
+    fields: dict[str, Any] = {"capture_all": all_features, "capture_mean_cov": not all_features}
+    fields |= {"max_items": len(rows), "num_items": len(rows), "num_features": d}
+    fields |= {"all_features": [rows[:7], rows[7:]] if all_features else []}
+    empty = np.zeros(d), np.zeros((d, d))
+    sums = empty if all_features else (wide.sum(0), wide.T @ wide)
+    return pickle.dumps({**fields, "raw_mean": sums[0], "raw_cov": sums[1]}, protocol)
+
+
+def torch_fidelity_members(d: int = 6) -> dict[str, bytes]:
+    """The files in torch-fidelity's cached statistics: a pickle of two arrays in a zip archive."""
+    rows, _, covariance = moments(d)
+    return {"archive/data.pkl": pickle.dumps({"mu": rows.mean(0), "sigma": covariance}, 2)}

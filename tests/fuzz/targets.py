@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from jaxdog.config import build, saved
 from jaxdog.generators import pretrained
-from jaxdog.metrics import features
+from jaxdog.metrics import features, statistics_files
 from jaxdog.metrics.backbones import (
     dinov2,
     dinov2_weights,
@@ -106,6 +106,14 @@ TARGETS = {
         _bytes(_dinov2()), lambda path: dinov2_weights.load(path, DINOV2), "model.safetensors"
     ),
     "features": lambda: Target(_zip(samples.features_members()), features.load, "features.npz"),
+    "moments": lambda: Target(_zip(samples.moments_members()), statistics_files.read, "moments.npz"),
+    "stylegan": lambda: Target(_bytes(samples.stylegan_pickle()), statistics_files.read, "moments.pkl"),
+    "stylegan5": lambda: Target(
+        _bytes(samples.stylegan_pickle(5, all_features=True)), statistics_files.read, "features.pkl"
+    ),
+    "torch_fidelity": lambda: Target(
+        _zip(samples.torch_fidelity_members()), statistics_files.read, "moments.pt"
+    ),
     "safetensors": lambda: Target(
         _bytes(safetensors.numpy.save(samples.STATE)), _read_arrays, pretrained.WEIGHTS
     ),

@@ -1,5 +1,7 @@
 """FID by triangular factors against scipy's matrix square root, closed forms, and on one and four devices."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from jaxdog.metrics import features as feature_sets
 from jaxdog.metrics import fid
 
 scipy_linalg = pytest.importorskip("scipy.linalg", reason="scipy is the oracle of these tests")
@@ -132,3 +135,52 @@ def test_extrapolation_removes_the_bias_of_few_samples():
     assert abs(found.at_infinity) < 0.5 * here
     with pytest.raises(ValueError, match="needs at least 20 images, not 19"):
         fid.extrapolate(real, fake[:19], jax.random.key(0))
+
+
+def moments(rows: np.ndarray) -> feature_sets.Moments:
+    rows = rows.astype(np.float64)
+    return feature_sets.Moments(rows.mean(0), np.cov(rows, rowvar=False), 0)
+
+
+@pytest.mark.parametrize("seed, case", list(enumerate(CASES)))
+def test_moments_are_as_accurate_as_features(seed, case):
+    """Of either side or of both, with more and with fewer images than features."""
+    n, m, d, shift = case
+    real, fake = features(seed, n, d), features(seed + 100, m, d, shift)
+    expected = official(real, fake)
+    for sides in ((True, True), (True, False), (False, True)):
+        ours = fid.frechet(
+            *(
+                fid.factor_of_moments(moments(x)) if known else fid.factor(jnp.asarray(x))
+                for x, known in zip((real, fake), sides, strict=True)
+            )
+        )
+        np.testing.assert_allclose(float(ours), expected, rtol=1e-4)
+
+
+def test_equal_moments_have_no_distance():
+    """Rounding makes some eigenvalues negative, as there are fewer images than features."""
+    made = moments(features(0, 30, 96))
+    assert np.linalg.eigvalsh(made.covariance)[0] < 0
+    one = fid.factor_of_moments(made)
+    assert abs(float(fid.frechet(one, one))) < 2e-5 and float(one.n) == 0
+
+
+def test_covariances_have_no_negative_eigenvalues():
+    covariance = np.diag([1.0, 0.5, -0.01])
+    with pytest.raises(ValueError, match="has the eigenvalue -0.01 beside 1, and none"):
+        fid.factor_of_moments(feature_sets.Moments(np.zeros(3), covariance, 0))
+
+
+@pytest.mark.oracle
+def test_moments_against_pytorch_fid():
+    """Its function, on 2,048 features of more and of fewer images."""
+    pytest.importorskip("torch", reason="pytorch-fid imports torch")
+    score = pytest.importorskip("pytorch_fid.fid_score", reason="pytorch-fid is an oracle (make oracles)")
+    for n, m in ((3000, 2500), (3000, 400)):
+        both = [moments(features(n, n, 2048)), moments(features(m, m, 2048, 0.05))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scipy's, of an argument that it will drop
+            expected = score.calculate_frechet_distance(*(x for side in both for x in side[:2]))
+        ours = fid.frechet(*(fid.factor_of_moments(side) for side in both))
+        np.testing.assert_allclose(float(ours), expected, rtol=1e-4)

@@ -278,3 +278,20 @@ def legacy_resize(image: Array, size: int | tuple[int, int] = SIZE) -> Array:
 def preprocess(image: Array) -> Array:
     """[b, h, w, 3] in 0..255 -> the network's input [b, 299, 299, 3] in [-1, 0.9921875]."""
     return (legacy_resize(image, SIZE) - 128.0) / 128.0
+
+
+def preprocess_pytorch(image: Array) -> Array:
+    """The same as pytorch-fid: bilinear between pixel centers, without antialiasing, and in [-1, 1]."""
+    return 2.0 * _resize(image, "linear", antialias=False) / 255.0 - 1.0
+
+
+def preprocess_clean(image: Array) -> Array:
+    """The same as clean-fid (Parmar et al. 2022, arXiv:2104.11222): Pillow's bicubic filter, on floats."""
+    return (jnp.clip(_resize(image, "cubic", antialias=True), 0.0, 255.0) - 128.0) / 128.0
+
+
+def _resize(image: Array, method: str, antialias: bool) -> Array:
+    shape = (image.shape[0], SIZE, SIZE, image.shape[3])
+    return jax.image.resize(
+        image.astype(jnp.float32), shape, method, antialias=antialias, precision=lax.Precision.HIGHEST
+    )

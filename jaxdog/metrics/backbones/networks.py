@@ -30,13 +30,13 @@ def _dinov2(plan: dinov2.Plan) -> Source:
     )
 
 
+_INCEPTION = Source(
+    inception_weights.load, inception_weights.random, inception_weights.PUBLISHED, inception_weights.ACCEPTED
+)
 SOURCES = {  # for each row of features.NETWORKS
-    "inception": Source(
-        inception_weights.load,
-        inception_weights.random,
-        inception_weights.PUBLISHED,
-        inception_weights.ACCEPTED,
-    ),
+    "inception": _INCEPTION,
+    "inception_pytorch": _INCEPTION,
+    "inception_clean": _INCEPTION,
     "nasnet": Source(nasnet_weights.load, nasnet_weights.random, None, nasnet_weights.ACCEPTED),
     "dinov2": _dinov2(dinov2.LARGE),
     "dinov2_base": _dinov2(dinov2.BASE),
@@ -69,7 +69,7 @@ def load(network: str, name: str, cache_dir: pathlib.Path) -> inception_weights.
     try:
         return source.load(downloads.download(cache_dir / "weights", source.published))
     except downloads.DownloadError as error:
-        if network != "inception":
+        if source is not _INCEPTION:
             raise
         log.warning(
             "%s A network with fixed random weights is used instead: scores are called random_fid... and are "

@@ -2,17 +2,22 @@
 
 Python's unpickler imports what a pickle names, allocates what it declares and hashes what it nests. This one
 only knows the instructions that state dicts consist of; all values are numbers, names, tensors without data,
-and containers of them.
+and containers of them. With `arrays` it also knows those of NumPy's arrays of numbers.
 """
 
+import math
 import pickle
+import re
 import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxdog.utils import errors
 
 MAX_BYTES = 1 << 20  # of a pickle; that of Inception, whose tensors are stored elsewhere, has 0.1 MB
+MAX_ARRAY_BYTES = 1 << 30  # of a pickle with arrays, whose numbers are in it
 MAX_DIMENSIONS = 32
 STORAGES = {
     "FloatStorage": "<f4",
@@ -48,6 +53,12 @@ class Tensor(NamedTuple):
     stride: tuple[int, ...]
 
 
+class Array:
+    """An array of numbers that NumPy has pickled."""
+
+    values: np.ndarray | None = None  # cannot be written to; None if the pickle has none
+
+
 class _StorageType(NamedTuple):
     dtype: str
 
@@ -56,16 +67,22 @@ class _Function(NamedTuple):
     name: str
 
 
+class _Dtype(NamedTuple):
+    name: str  # such as "f8"
+
+
 _DICT, _REBUILD = _Function("OrderedDict"), _Function("_rebuild_tensor_v2")
 _MARK = _Function("mark")
+_NDARRAY = _Function("ndarray")
 
 
-def load(data: bytes, at: int = 0) -> tuple[Any, int]:
+def load(data: bytes, at: int = 0, arrays: bool = False) -> tuple[Any, int]:
     """The value of the pickle that begins at byte `at`, and where it ends.
 
-    Raises ArchiveError if it is damaged or has anything that a state dict does not need.
+    With `arrays`, arrays of NumPy become `Array`s. Raises ArchiveError if it is damaged or has anything that
+    a state dict (or such an array) does not need.
     """
-    machine = _Machine(data, at)
+    machine = _Machine(data, at, arrays)
     try:
         return machine.run(), machine.at
     except ArchiveError:
@@ -77,17 +94,20 @@ def load(data: bytes, at: int = 0) -> tuple[Any, int]:
 class _Machine:
     """The stack, the memo and the position."""
 
-    def __init__(self, data: bytes, at: int):
+    def __init__(self, data: bytes, at: int, arrays: bool = False):
         self.data, self.at = data, at
+        self.instructions = _INSTRUCTIONS | (_ARRAY_INSTRUCTIONS if arrays else {})
+        self.names = _ARRAY_NAMES if arrays else {}
+        self.limit = MAX_ARRAY_BYTES if arrays else MAX_BYTES
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.pairs = 0  # that were copied into dictionaries
+        self.copied = 0  # pairs of dictionaries and bytes of text that were copied
 
     def run(self) -> Any:
         while (code := self.take(1)) != pickle.STOP:
-            if code not in _INSTRUCTIONS:
+            if code not in self.instructions:
                 raise ArchiveError(f"its pickle has the instruction {code!r}, which no state dict needs")
-            _INSTRUCTIONS[code](self)
+            self.instructions[code](self)
         return self.stack.pop()
 
     # ------------------------------------------------------------------ bytes
@@ -95,7 +115,7 @@ class _Machine:
     def take(self, n: int) -> bytes:
         if n > len(self.data) - self.at:
             raise ArchiveError(
-                f"its pickle is truncated, or larger than {MAX_BYTES:,} bytes, which is the limit"
+                f"its pickle is truncated, or larger than {self.limit:,} bytes, which is the limit"
             )
         self.at += n
         return self.data[self.at - n : self.at]
@@ -167,6 +187,8 @@ class _Machine:
             self.push(_REBUILD)
         elif module == "torch" and name in STORAGES:
             self.push(_StorageType(STORAGES[name]))
+        elif (module, name) in self.names:
+            self.push(self.names[module, name])
         else:
             asked = f"{module}.{name}" if f"{module}{name}".isprintable() else repr(f"{module}.{name}")
             raise ArchiveError(
@@ -196,15 +218,40 @@ class _Machine:
                 self.fill_dictionary(*arguments)
         elif function is _REBUILD:
             self.stack[-1] = _tensor(*arguments[:4])
+        elif function in _ARRAY_MAKERS:
+            self.stack[-1] = _ARRAY_MAKERS[function](self, *arguments)
         else:
             raise ArchiveError("its pickle is damaged (it calls something else)")
 
     def fill_dictionary(self, pairs: Any) -> None:
         """OrderedDict([[key, value], ...]), as Python 2 wrote it."""
-        self.pairs += len(pairs)
-        if self.pairs > len(self.data):
-            raise ArchiveError("its pickle copies more than it holds")
+        self.count_copies(len(pairs))
         self.set_items([part for key, value in pairs for part in (key, value)])
+
+    def count_copies(self, n: int) -> None:
+        self.copied += n
+        if self.copied > len(self.data):
+            raise ArchiveError("its pickle copies more than it holds")
+
+    # ------------------------------------------------------------------ what stands for NumPy's objects
+
+    def encode(self, text: Any, codec: Any) -> bytes:
+        """Bytes, as protocol 2 writes them."""
+        if type(text) is not str or codec != "latin1":
+            raise ArchiveError("its pickle encodes something other than text as latin1")
+        self.count_copies(len(text))
+        return text.encode("latin1")
+
+    def build(self) -> None:
+        """The state of an array or of its dtype; attributes of a state dict are left out."""
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, _Dtype):
+            _, order, *fields = state
+            if order not in ("<", "|") or any(field is not None for field in fields[:3]):
+                raise ArchiveError("an array in it is not one of plain little-endian numbers")
+        elif isinstance(target, Array):
+            _, shape, dtype, fortran, data = state
+            target.values = _array(data, dtype, shape, "F" if fortran else "C")
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> Tensor:
@@ -215,6 +262,51 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> Tensor:
     return Tensor(storage, offset, shape, stride)
 
 
+def _new_array(_: _Machine, kind: Any, *__: Any) -> Array:
+    if kind is not _NDARRAY:
+        raise ArchiveError("an array in it is not one of NumPy's own")
+    return Array()
+
+
+def _dtype(_: _Machine, name: Any, *__: Any) -> _Dtype:
+    if type(name) is not str or not re.fullmatch("[fiu][1248]", name):
+        raise ArchiveError(f"an array in it has the dtype {str(name)[:40]!r}, which is no number")
+    return _Dtype(name)
+
+
+def _from_buffer(_: _Machine, data: Any, dtype: Any, shape: Any, order: Any) -> Array:
+    """An array, as protocol 5 writes it."""
+    made = Array()
+    made.values = _array(data, dtype, shape, "F" if order == "F" else "C")
+    return made
+
+
+def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    plain = type(data) is bytes and isinstance(dtype, _Dtype) and type(shape) is tuple
+    if not plain or len(shape) > MAX_DIMENSIONS or any(type(n) is not int or n < 0 for n in shape):
+        raise ArchiveError("an array in it is not described by bytes, a dtype and integers")
+    kind = np.dtype(f"<{dtype.name}")
+    if math.prod(shape) * kind.itemsize != len(data) or max(shape, default=0) > 1 << 40:
+        raise ArchiveError(f"an array in it has the shape {str(shape)[:80]}, and {len(data):,} bytes")
+    return np.frombuffer(data, kind).reshape(shape, order=order)
+
+
+_CORES = ("numpy.core", "numpy._core")  # before and since NumPy 2
+_ENCODE, _DTYPE = _Function("encode"), _Function("dtype")
+_RECONSTRUCT, _FROM_BUFFER = _Function("_reconstruct"), _Function("_frombuffer")
+_ARRAY_NAMES: dict[tuple[str, str], _Function] = {
+    ("numpy", "ndarray"): _NDARRAY,
+    ("numpy", "dtype"): _DTYPE,
+    ("_codecs", "encode"): _ENCODE,
+    **{(f"{core}.multiarray", "_reconstruct"): _RECONSTRUCT for core in _CORES},
+    **{(f"{core}.numeric", "_frombuffer"): _FROM_BUFFER for core in _CORES},
+}
+_ARRAY_MAKERS: dict[_Function, Callable[..., Any]] = {
+    _ENCODE: _Machine.encode,
+    _DTYPE: _dtype,
+    _RECONSTRUCT: _new_array,
+    _FROM_BUFFER: _from_buffer,
+}
 _INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     pickle.PROTO: lambda m: m.take(1),
     pickle.FRAME: lambda m: m.take(8),
@@ -251,5 +343,11 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     pickle.STACK_GLOBAL: lambda m: m.find_from_stack(),
     pickle.BINPERSID: lambda m: m.storage(),
     pickle.REDUCE: lambda m: m.call(),
-    pickle.BUILD: lambda m: m.stack.pop(),  # attributes of a state dict: versions of its modules
+    pickle.BUILD: lambda m: m.build(),
+}
+_ARRAY_INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
+    pickle.SHORT_BINBYTES: lambda m: m.push(m.take(m.unsigned(1))),
+    pickle.BINBYTES: lambda m: m.push(m.take(m.unsigned(4))),
+    pickle.BINBYTES8: lambda m: m.push(m.take(m.unsigned(8))),
+    pickle.BYTEARRAY8: lambda m: m.push(m.take(m.unsigned(8))),
 }

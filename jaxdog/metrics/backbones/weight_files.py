@@ -78,27 +78,44 @@ def read_torch(path: pathlib.Path) -> Tensors:
     with path.open("rb") as file:
         zipped = file.read(2) == b"PK"
     try:
-        return _read_torch_zip(path) if zipped else _read_torch_legacy(path)
+        return _read_torch_zip(path, arrays=False) if zipped else _read_torch_legacy(path)
     except ArchiveError:
         raise
     except errors.UserError as error:
         raise ArchiveError(str(error)) from error
 
 
-def _read_torch_zip(path: pathlib.Path) -> Tensors:
+def read_torch_arrays(path: pathlib.Path) -> Tensors:
+    """The tensors and NumPy's arrays in a dictionary that torch.save wrote in its zip format.
+
+    A tensor that is not in a dictionary has the name "". Raises the same as `read_torch`.
+    """
+    check_size(path)
+    try:
+        return _read_torch_zip(path, arrays=True)
+    except ArchiveError:
+        raise
+    except errors.UserError as error:
+        raise ArchiveError(str(error)) from error
+
+
+def _read_torch_zip(path: pathlib.Path, arrays: bool) -> Tensors:
     with archives.open_zip(path, untrusted.MAX_DIRECTORY) as archive:
         pickled = [name for name in archive.namelist() if name.split("/")[1:] == ["data.pkl"]]
         if len(pickled) != 1:
             raise ArchiveError("it is a zip archive without a state dict in it")
         root = pickled[0].removesuffix("data.pkl")
-        small = {pickled[0]: pickles.MAX_BYTES, f"{root}byteorder": 16}
+        limit = pickles.MAX_ARRAY_BYTES if arrays else pickles.MAX_BYTES
+        small = {pickled[0]: limit, f"{root}byteorder": 16}
         heads = {
             entry.name: entry.read(min(entry.size, small[entry.name]))
             for entry in untrusted.read_entries(archive, small.__contains__, MAX_BYTES)
         }
         if heads.get(f"{root}byteorder", b"little") != b"little":
             raise ArchiveError("it was written on a big-endian machine")
-        state_dict, _ = pickles.load(heads[pickled[0]])
+        state_dict, _ = pickles.load(heads[pickled[0]], arrays=arrays)
+        if arrays and isinstance(state_dict, pickles.Tensor):
+            state_dict = {"": state_dict}
         wanted = {f"{root}data/{key}": key for key in _storages(state_dict)}
         raw = {
             wanted[entry.name]: entry.read(entry.size)
@@ -106,7 +123,8 @@ def _read_torch_zip(path: pathlib.Path) -> Tensors:
         }
     if len(raw) != len(wanted):
         raise ArchiveError(f"{len(wanted) - len(raw)} of its {len(wanted)} storages are missing")
-    return _fill(state_dict, raw)
+    found = {k: x.values for k, x in state_dict.items() if isinstance(x, pickles.Array)}
+    return _fill(state_dict, raw) | {str(k): x for k, x in found.items() if x is not None}
 
 
 def _read_torch_legacy(path: pathlib.Path) -> Tensors:

@@ -1,0 +1,76 @@
+"""A folder against a file that pytorch-fid has made, with the same weights in both programs."""
+
+import pathlib
+import tarfile
+import warnings
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import jaxdog
+from jaxdog.metrics.backbones import inception_weights
+from tests import oracles
+
+COUNT = 60  # images of each side
+
+
+def photos(archive: pathlib.Path, count: int) -> list[np.ndarray]:
+    """[64, 64, 3] uint8 each."""
+    found = []
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.name.endswith(".jpg"):
+                file = tar.extractfile(member)
+                assert file is not None
+                found.append(np.asarray(PIL.Image.open(file).convert("RGB").resize((64, 64))))
+            if len(found) == count:
+                return found
+    raise AssertionError(f"{archive} has too few photos")
+
+
+@pytest.mark.oracle
+@pytest.mark.slow
+def test_the_score_is_that_of_pytorch_fid(real_data, tmp_path, monkeypatch):
+    torch, _ = oracles.torch_fidelity("utils")  # makes torchvision importable, too
+    pytest.importorskip("pytorch_fid", reason="pytorch-fid is an oracle (make oracles)")
+    from pytorch_fid import fid_score
+    from pytorch_fid import inception as network
+
+    params = inception_weights.load(real_data / "inception").params
+    state = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    for unit, prefix in inception_weights.torch_names().items():
+        kernel, bias = (torch.from_numpy(np.array(params[unit][leaf])) for leaf in ("kernel", "bias"))
+        state[f"{prefix}.conv.weight"] = kernel.permute(3, 2, 0, 1).contiguous()
+        state[f"{prefix}.bn.weight"] = torch.full_like(
+            bias, np.sqrt(1 + inception_weights.BATCH_NORM_EPSILON)
+        )
+        state[f"{prefix}.bn.bias"] = bias
+        state[f"{prefix}.bn.running_mean"] = torch.zeros_like(bias)
+        state[f"{prefix}.bn.running_var"] = torch.ones_like(bias)
+    monkeypatch.setattr(network, "load_state_dict_from_url", lambda *_, **__: state)
+    images = photos(real_data / "stanford_dogs" / "images.tar", 2 * COUNT)
+    folders = [tmp_path / "real", tmp_path / "fake"]
+    for folder, side in zip(folders, (images[::2], images[1::2]), strict=True):
+        folder.mkdir()
+        for i, image in enumerate(side):
+            PIL.Image.fromarray(image).save(folder / f"{i:03}.png")
+    saved = tmp_path / "real.npz"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fid_score.save_fid_stats([str(folders[0]), str(saved)], 20, "cpu", 2048, num_workers=0)
+        theirs = fid_score.calculate_fid_given_paths([str(saved), str(folders[1])], 20, "cpu", 2048, 0)
+    settings = {
+        "weights": str(real_data / "inception"),
+        "cache_dir": str(tmp_path / "cache"),
+        "metrics": "fid",
+    }
+    ours = jaxdog.score(
+        saved, folders[1], save_fake=str(tmp_path / "f.npz"), save_as="pytorch-fid", **settings
+    )
+    print("pytorch-fid", theirs, "jaxdog", ours)
+    assert ours["network"] == "inception_pytorch" and ours["samples"] == COUNT
+    assert theirs > 10
+    np.testing.assert_allclose(ours["fid2048_pytorch_approx"], theirs, atol=1e-3)
+    again = fid_score.calculate_fid_given_paths([str(saved), str(tmp_path / "f.npz")], 20, "cpu", 2048, 0)
+    np.testing.assert_allclose(again, theirs, atol=1e-3)

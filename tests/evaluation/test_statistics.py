@@ -1,0 +1,119 @@
+"""Scores against statistics of other programs: what mean and covariance give, and what they do not."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+import jaxdog
+from jaxdog.evaluation import score_files
+from jaxdog.metrics import features, fid
+from tests.fuzz import samples
+
+GENERATOR = np.random.default_rng(0)
+SPEC = features.FeatureSpec("inception", "published", "0" * 64, "32x32", "none", "ours")
+
+
+def rows(n: int, d: int) -> np.ndarray:
+    return GENERATOR.gamma(2, 0.2, size=(n, d)).astype(np.float32)
+
+
+WIDTH = {"mixed_7": 8, "pool_3": 16}  # in place of Inception's, for speed
+REAL = {name: rows(40, d) for name, d in WIDTH.items()}
+FAKE = {name: rows(30, d) for name, d in {**WIDTH, features.LOGITS: 1008}.items()}
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("inception", "inception_pytorch", "inception_clean"):
+        network = features.NETWORKS[name]._replace(width=WIDTH)
+        monkeypatch.setitem(features.NETWORKS, name, network)
+
+
+@pytest.fixture
+def place(tmp_path: pathlib.Path) -> pathlib.Path:
+    """Saved features of both sides, and the same real side as others would save it."""
+    features.save(tmp_path / "real_features.npz", features.Features(REAL, SPEC))
+    features.save(tmp_path / "fake.npz", features.Features(FAKE, SPEC))
+    for name, layer in (("real", "pool_3"), ("real_small", "mixed_7")):
+        x = REAL[layer].astype(np.float64)
+        np.savez_compressed(tmp_path / f"{name}.npz", mu=x.mean(0), sigma=np.cov(x, rowvar=False))
+    return tmp_path
+
+
+def expected(layer: str) -> float:
+    return fid.frechet_exact(REAL[layer], FAKE[layer])
+
+
+def test_fid_is_that_of_the_features(place):
+    found = jaxdog.score(place / "real.npz", place / "fake.npz")
+    np.testing.assert_allclose(found["fid2048"], expected("pool_3"), rtol=1e-4)
+    assert set(found) & {"fid768", "mifid", "memorization_distance", "kid", "precision"} == set()
+    assert found["inception_score"] > 0  # of the generated images alone
+    assert (found["real"], found["samples"], found["network"]) == ("unknown", 30, "inception")
+    notes = "\n".join(found["warnings"])
+    assert "real.npz does not say how its features were made: it is taken for a file of pytorch-fid" in notes
+    assert "mean and covariance give fid, isc, not mifid, kid, prdc, which need features" in notes
+    small = jaxdog.score(place / "real_small.npz", place / "fake.npz", metrics="fid")
+    np.testing.assert_allclose(small["fid768"], expected("mixed_7"), rtol=1e-4)
+    assert "fid2048" not in small and "unknown" in score_files.table(small)
+
+
+def test_the_generated_side_or_both_may_be_statistics(place):
+    swapped = jaxdog.score(place / "fake.npz", place / "real.npz")
+    np.testing.assert_allclose(swapped["fid2048"], expected("pool_3"), rtol=1e-4)
+    (place / "stats.pkl").write_bytes(samples.stylegan_pickle(d=16))
+    both = jaxdog.score(place / "real.npz", place / "stats.pkl")
+    assert both["fid2048_pytorch"] > 0 and both["network"] == "inception_pytorch" and both["samples"] == 20
+    both = jaxdog.score(place / "real.npz", place / "stats.pkl", network="inception")
+    generated, _, _ = samples.moments(16)
+    np.testing.assert_allclose(both["fid2048"], fid.frechet_exact(REAL["pool_3"], generated), rtol=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["mifid", "kid", "prdc", "copies", "per_class"])
+def test_what_needs_features_is_an_error(metric, place):
+    message = rf"{metric} cannot be computed: .* real.npz .pytorch-fid. has only the mean and the covariance "
+    message += "of features. Metrics that can be computed: fid, isc, fid_infinity"
+    with pytest.raises(ValueError, match=message):
+        jaxdog.score(place / "real.npz", place / "fake.npz", metrics=("fid", metric))
+
+
+def test_features_in_a_file_give_the_other_metrics(place):
+    (place / "stats.pkl").write_bytes(samples.stylegan_pickle(d=16, all_features=True))
+    found = jaxdog.score(place / "stats.pkl", place / "fake.npz", metrics=("mifid", "prdc"))
+    assert {"fid2048", "mifid", "precision"} <= set(found) and found["real"] == 20
+    assert any("taken for a file of StyleGAN" in note for note in found["warnings"])
+    with pytest.raises(
+        ValueError, match="does not have all features that .* would hold; --save-as pytorch-fid"
+    ):
+        jaxdog.score(
+            place / "stats.pkl", place / "fake.npz", metrics="fid", save_real=str(place / "again.npz")
+        )
+
+
+def test_the_network_must_match(place):
+    with pytest.raises(ValueError, match="statistics of 16 features, and the network nasnet has 4032"):
+        jaxdog.score(place / "real.npz", place / "fake.npz", network="nasnet")
+    np.savez(place / "early.npz", mu=np.zeros(192), sigma=np.eye(192))
+    with pytest.raises(
+        ValueError, match="early.npz has statistics of 192 features.*early layers of Inception"
+    ):
+        jaxdog.score(place / "early.npz", place / "fake.npz")
+    with pytest.raises(ValueError, match="holds features of the fake images, so n cannot select"):
+        jaxdog.score(place / "fake.npz", place / "real.npz", n=3)
+
+
+def test_features_are_saved_as_pytorch_fid_saves_them(place):
+    jaxdog.score(
+        place / "real_features.npz",
+        place / "fake.npz",
+        metrics="fid",
+        save_real=str(place / "mu_sigma.npz"),
+        save_as="pytorch-fid",
+    )
+    with np.load(place / "mu_sigma.npz") as ours, np.load(place / "real.npz") as theirs:
+        assert set(ours) == set(theirs)
+        for name in theirs:
+            np.testing.assert_allclose(ours[name], theirs[name], atol=1e-12)
+    with pytest.raises(ValueError, match="save_as is 'torch'; choices: jaxdog, pytorch-fid"):
+        jaxdog.score(place / "fake.npz", place / "fake.npz", save_as="torch")
