@@ -244,7 +244,7 @@ def _score(
     evaluator, metrics = run.evaluator(), run.config.eval.final
     log.info("scoring %d images", len(images))
     fake = evaluator.features_of(images, label)
-    scores, pairs, nearest = evaluator.score(fake, metrics), None, None
+    scores, pairs, nearest = evaluator.score(fake, metrics, images), None, None
     for network in runs.other_networks(run):
         scores = evaluate.merge(scores, _score_with(run, network, images, label))
     photos = _photos(run.training_photos, "copies", scores) if "copies" in metrics else None

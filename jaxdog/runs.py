@@ -8,7 +8,7 @@ import functools
 import logging
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -151,7 +151,12 @@ def _evaluator(
             saved_features.keep(folder, real)
     held_out = _held_out(config, folder, dataset, reader, real.count)
     eps = config.eval.eps if network == "inception" else None
-    return evaluate.Evaluator(extractor, real, mesh, eps, held_out)
+    real_images = partial(_stream, reader, config.eval.batch_size)
+    return evaluate.Evaluator(extractor, real, mesh, eps, held_out, real_images)
+
+
+def _stream(reader: photo_reader.PhotoReader, batch_size: int) -> Iterator[np.ndarray]:
+    return crop_dataset.stream(reader.source(), reader.squash, batch_size)
 
 
 def _load_weights(settings: schema.Eval, cache_dir: pathlib.Path, network: str) -> inception_weights.Weights:

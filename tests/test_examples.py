@@ -1,4 +1,4 @@
-"""The examples of docs/python.md and the notebook run, on the toy config's smoke test."""
+"""The examples of docs/python.md, docs/new_metric.md and the notebook run."""
 
 import pathlib
 import re
@@ -57,6 +57,13 @@ def test_the_examples_of_the_page_run(tmp_path: pathlib.Path, environment: dict[
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert (tmp_path / "toy_dogs" / "model.safetensors").is_file()
+
+
+def test_the_example_of_a_metric_runs(tmp_path: pathlib.Path, environment: dict[str, str]) -> None:
+    (block,) = examples((ROOT / "docs" / "new_metric.md").read_text(encoding="utf-8"))
+    command = [sys.executable, "-c", block]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.mark.oracle

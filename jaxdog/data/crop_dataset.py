@@ -245,13 +245,21 @@ def _check_crops(crops: list[photos.Crop], source: photos.Source) -> None:
 
 
 def stream(source: photos.Source, recipe: photos.Recipe, batch_size: int) -> Iterator[np.ndarray]:
-    """The crops that `load` would make, in batches [b, s, s, 3] uint8, of which one is in memory."""
-    n = len(source.photos)
+    """The images of the crops that `load` makes, [b, s, s, 3] uint8, of `batch_size` photos at a time.
+
+    Raises the same errors as `load`; broken photos are left out.
+    """
+    n, num_pixels = len(source.photos), 0
+    broken: list[str] = []
     for start in range(0, n, batch_size):
         rows = range(start, min(start + batch_size, n))
         with photos.thread_map(partial(_crop_photo, source, recipe), rows, "reading photos") as results:
-            crops = [crop for result in results for crop in result.crops]
-        if crops:
+            read = list(results)
+        broken += [f"{result.name}: {result.error}" for result in read if result.error]
+        _check_broken(broken, n, source.key)
+        num_pixels += sum(result.num_pixels for result in read)
+        _check_pixels(num_pixels, source)
+        if crops := [crop for result in read for crop in result.crops]:
             _check_crops(crops, source)
             yield np.stack([crop.image for crop in crops])
 

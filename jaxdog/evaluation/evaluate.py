@@ -4,15 +4,16 @@
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxdog import types
-from jaxdog.evaluation import feature_extractor, metric_suite
-from jaxdog.metrics import features, metric_table
+from jaxdog.evaluation import batching, feature_extractor, metric_suite
+from jaxdog.metrics import comparison, features, metric_table
 
 SHARED = ("samples", "real", "network", "resampler")  # of all networks in a line of scores
 VAL_METRICS = ("mifid", "kid")  # also computed against the held-out photos, and written as val_...
@@ -28,6 +29,7 @@ class Evaluator:
       eps: MiFID's threshold on the memorization distance; None: the network's own.
       held_out: [n] bool, the photos of the real side that are not trained on. `VAL_METRICS` are also
         computed against these alone. None: there are none.
+      real_images: the images of the real side, for metrics that need them, see `comparison.Images`.
     """
 
     def __init__(
@@ -37,8 +39,9 @@ class Evaluator:
         mesh: Mesh,
         eps: float | None = None,
         held_out: np.ndarray | None = None,
+        real_images: Callable[[], Iterator[np.ndarray]] | None = None,
     ):
-        self.extractor, self.real = extractor, real
+        self.extractor, self.real, self.real_images = extractor, real, real_images
         self.suite = metric_suite.MetricSuite(real, mesh, eps)
         self.val_suite = None
         if held_out is not None:
@@ -52,7 +55,7 @@ class Evaluator:
         self, images: np.ndarray, label: np.ndarray, metrics: Sequence[str] = ("mifid",)
     ) -> dict[str, Any]:
         """Scores of images [n, h, w, 3] uint8 on the host, of the classes `label` [n]."""
-        return self.score(self.features_of(images, label), metrics)
+        return self.score(self.features_of(images, label), metrics, images)
 
     def score_system(
         self,
@@ -69,9 +72,19 @@ class Evaluator:
         scores = self.score(self._generated(layers, label), metrics)
         return {**scores, "evaluation_seconds": time.monotonic() - start}
 
-    def score(self, fake: features.Features, metrics: Sequence[str] = ("mifid",)) -> dict[str, Any]:
-        """Scores of features and their origin, as in a line of scores.jsonl."""
-        spec, result = self.real.spec, self.suite.scores(fake, metrics)
+    def score(
+        self,
+        fake: features.Features,
+        metrics: Sequence[str] = ("mifid",),
+        images: np.ndarray | None = None,
+    ) -> dict[str, Any]:
+        """Scores of features and their origin, as in a line of scores.jsonl.
+
+        `images` [n, h, w, 3] uint8 are those of the features, for metrics that need them.
+        """
+        generated = None if images is None else partial(batching.slices, images, self.extractor.batch_size)
+        at_hand = comparison.Images(self.real_images, generated)
+        spec, result = self.real.spec, self.suite.scores(fake, metrics, at_hand)
         val_scores = {} if self.val_suite is None else self.val_suite.scores(fake, VAL_METRICS).scores
         return {
             **result.scores,
@@ -92,8 +105,10 @@ class Evaluator:
 
 
 def metrics_of(network: str, metrics: Sequence[str]) -> tuple[str, ...]:
-    """The metrics that a network can have: only Inception has the classifier of the Inception Score."""
-    return tuple(x for x in metrics if network == "inception" or metric_table.METRICS[x].needs != "logits")
+    """The metrics of a network: only Inception has a classifier, and pixels are compared once, with it."""
+    rows = {name: metric_table.METRICS[name] for name in metrics}
+    shared = {name for name, row in rows.items() if row.needs == "logits" or row.sees_pixels_only}
+    return tuple(name for name in metrics if network == "inception" or name not in shared)
 
 
 def merge(scores: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,14 @@ class MetricSuite:
                 compared.warn(f"no {name}: {metric_table.NEEDS[metric.needs]}")
                 continue
             interrupts.check()
-            (per_class if metric.of_each_class else scores).update(function(compared))
+            try:
+                found = function(compared)
+            except (errors.UserError, OSError) as error:
+                if metric.needs != "images":
+                    raise
+                compared.warn(f"no {name}: the photos cannot be read ({error})")  # of a run that was moved
+                continue
+            (per_class if metric.of_each_class else scores).update(found)
         return Result(scores, per_class, tuple(compared.warnings))
 
 

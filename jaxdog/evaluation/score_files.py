@@ -77,15 +77,22 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
                 with files.atomic_path(options.pairs) as temporary:
                     PIL.Image.fromarray(copies.pair_grid(report)).save(temporary, "PNG")
     seconds = time.monotonic() - start
-    return {**scores, "warnings": warnings, **_origin(reference, generated), "seconds": seconds}
+    count = _count(fake_side, generated), _count(real_side, reference)
+    return {**scores, "warnings": warnings, **_origin(reference, generated, *count), "seconds": seconds}
 
 
-def _origin(reference: features.Features, generated: features.Features) -> dict[str, Any]:
+def _count(side: Side, found: features.Features) -> int | str:
+    return found.count or (len(side.source.photos) if side.source else statistics_files.UNKNOWN)
+
+
+def _origin(
+    reference: features.Features, generated: features.Features, samples: int | str, real: int | str
+) -> dict[str, Any]:
     """What the scores depend on."""
     spec = reference.spec
     return {
-        "samples": generated.count or statistics_files.UNKNOWN,
-        "real": reference.count or statistics_files.UNKNOWN,
+        "samples": samples,
+        "real": real,
         "generated_source": generated.spec.source,
         "real_source": spec.source,
         "network": spec.network,
@@ -185,7 +192,7 @@ def _both(
 ) -> tuple[features.Features, features.Features, np.ndarray | None]:
     """Features or moments of the real and the generated side, and the generated images if they were read."""
     extractor = None
-    if real.source is not None or fake.source is not None:
+    if (real.source or fake.source) and not _pixels_only(real, fake, options):
         weights = networks.load(options.network, options.weights, cache_dir)
         extractor = feature_extractor.FeatureExtractor(options.network, weights, mesh, options.batch_size)
     images, generated, reference = None, fake.features, real.features
@@ -208,11 +215,20 @@ def omissions(side: str, source: photos.Source | None, count: int) -> list[str]:
     """What is left out of a side whose `count` images are scored, as warnings; [] for features."""
     if source is None:
         return []
+    count = count or len(source.photos)  # without features, images are only streamed
     lines = [f"{side} images {note}" for note in source.notes]
     missing = len(source.photos) - count
     if missing:
         lines.append(f"{side} images left out as broken: {missing:,} of {len(source.photos):,} (see the log)")
     return lines
+
+
+def _pixels_only(real: Side, fake: Side, options: Options) -> bool:
+    """Whether no features have to be computed."""
+    rows = [metric_table.METRICS[name] for name in options.metrics or metric_table.DEFAULT]
+    images = real.source is not None and fake.source is not None
+    saved = options.save_real or options.save_fake
+    return images and not saved and all(row.sees_pixels_only for row in rows)
 
 
 def _features(
@@ -225,17 +241,24 @@ def _features(
     """Features of one side, and its images [n, h, w, 3] uint8 if they were read.
 
     Images are squashed to `size` pixels unless it is 0. Features are cached unless `cache_dir` is None.
+    Without an extractor there are none, and images that would be cached are not read.
     """
-    assert extractor is not None
     recipe, resampler = _squash(size, options), options.resampler if size else "none"
     key = crop_recipes.cache_key(recipe)
     read = partial(_read, source, recipe, key, bool(size))
+    unknown = statistics_files.UNKNOWN
+    bare = features.FeatureSpec(options.network, unknown, unknown, f"{size}x{size}", resampler, source.key)
     if cache_dir is not None:
+        if extractor is None:
+            return features.Features({}, bare), None
         spec = extractor.spec(f"{size}x{size}", resampler, source.key)
         data_key = f"{source.key} {key}"
         return feature_extractor.real_features(extractor, read, spec, data_key, cache_dir / "features"), None
     data = read()
     _, height, width, _ = data.image.shape
+    if extractor is None:
+        spec = bare._replace(size=f"{height}x{width}")
+        return features.Features({}, spec, data.label, data.class_names), data.image
     spec = extractor.spec(f"{height}x{width}", resampler, source.key)
     layers = extractor.extract(data.image)
     return features.Features(layers, spec, data.label, data.class_names), data.image

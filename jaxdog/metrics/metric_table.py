@@ -21,6 +21,11 @@ class Metric(NamedTuple):
         module, _, name = self.scores.partition(":")
         return getattr(importlib.import_module(module), name)
 
+    @property
+    def sees_pixels_only(self) -> bool:
+        """Whether it needs images and no features."""
+        return self.scores is not None and self.needs in ("images", "generated images")
+
 
 METRICS = {
     "fid": Metric("jaxdog.metrics.fid:scores", needs="moments"),  # FID of each layer

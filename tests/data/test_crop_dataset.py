@@ -60,6 +60,15 @@ def test_crops_are_in_the_order_of_photos_and_boxes(tmp_path):
     assert same(made, crop_dataset.load(listed(7), corner, "corner", tmp_path / "other", workers=1))
 
 
+def test_a_stream_has_the_same_images_in_batches():
+    made = crop_dataset.load(listed(7, broken=(3,)), corner, "corner", None)
+    batches = list(crop_dataset.stream(listed(7, broken=(3,)), corner, 3))
+    assert [len(batch) for batch in batches] == [4, 3, 1]
+    np.testing.assert_array_equal(np.concatenate(batches), made.image)
+    with pytest.raises(ValueError, match="At least 4 of the 7 photos of listed are broken"):
+        list(crop_dataset.stream(listed(7, broken=(0, 2, 4, 6)), corner, 3))
+
+
 def test_the_second_load_only_reads_the_cache(tmp_path):
     made = crop_dataset.load(listed(7), corner, "corner", tmp_path)
     blind = photos.Source("listed", ("a", "b", "c"), [])

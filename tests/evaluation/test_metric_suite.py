@@ -1,13 +1,17 @@
 """Every score of one set of features against another: on any devices, in any order, and in odd cases."""
 
+from collections.abc import Iterator
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
 
 from jaxdog import sharding
-from jaxdog.evaluation import metric_suite
-from jaxdog.metrics import features, fid, kid, metric_table, mifid
+from jaxdog.evaluation import batching, metric_suite
+from jaxdog.metrics import comparison, features, fid, kid, metric_table, mifid
+from jaxdog.utils import errors
 
 SPEC = features.FeatureSpec("inception", "published", "a" * 64, "64x64", "lanczos", "real dogs")
 ALL = tuple(metric_table.METRICS)
@@ -56,7 +60,6 @@ def test_every_metric_is_a_plain_float_under_its_name(result, suite):
         *("fid", "mifid", "isc", "kid", "prdc", "fid_infinity", "per_class"),
         "copies",
     }
-    assert {metric.needs for metric in metric_table.METRICS.values()} == set(metric_table.NEEDS)
 
 
 @pytest.mark.long
@@ -244,3 +247,36 @@ def test_the_private_networks_scores_have_its_name_and_threshold():
     near = found.scores["memorization_distance"]
     assert 0.1 < near < 0.25  # penalized here, and not on the public leaderboard
     np.testing.assert_allclose(found.scores["mifid_nasnet"], found.scores["fid_nasnet"] / near, rtol=1e-5)
+
+
+def test_every_row_of_the_table_has_its_function() -> None:
+    """The table names functions as text; what they need has an explanation."""
+    for name, metric in metric_table.METRICS.items():
+        assert (metric.function() is None) == (name == "copies")
+        assert metric.needs in metric_table.NEEDS
+        assert comparison.available(metric.needs, REAL, FAKE, comparison.Images()) == (name != "copies")
+
+
+def test_metrics_see_images_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call begins anew; without images, or where they cannot be read, there is a warning."""
+    seen: list[tuple[int, ...]] = []
+
+    def scores(compared: comparison.Comparison) -> comparison.Scores:
+        assert compared.images.real is not None and compared.images.fake is not None
+        for stream in (compared.images.real, compared.images.fake, compared.images.fake):
+            seen.extend(batch.shape for batch in stream())
+        return {"seen": float(len(seen))}
+
+    def gone() -> Iterator[np.ndarray]:
+        raise errors.UserError("photos/ does not exist")
+
+    monkeypatch.setitem(metric_table.METRICS, "pixels", metric_table.Metric(scores, needs="images"))
+    pixels = np.zeros((5, 8, 8, 3), np.uint8)
+    stream = partial(batching.slices, pixels, 2)
+    pair = metric_suite.MetricSuite(REAL, sharding.make_mesh())
+    found = pair.scores(FAKE, ("pixels",), comparison.Images(stream, stream))
+    assert found.scores == {"seen": 9.0} and seen[:3] == [(2, 8, 8, 3), (2, 8, 8, 3), (1, 8, 8, 3)]
+    found = pair.scores(FAKE, ("pixels",), comparison.Images(None, stream))
+    assert found.scores == {} and "no pixels: both sides must be images, not features" in found.warnings
+    found = pair.scores(FAKE, ("pixels",), comparison.Images(gone, stream))
+    assert "no pixels: the photos cannot be read (photos/ does not exist)" in found.warnings

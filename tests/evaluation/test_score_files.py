@@ -163,6 +163,22 @@ def test_floats_that_were_cast_to_uint8_are_an_error(place, tmp_path, values):
                 score_files.score(FAKES, fake, options)
 
 
+def test_metrics_of_images_need_no_network(place, monkeypatch):
+    """The weights do not exist. Real photos are resized as they are streamed."""
+
+    def scores(compared):
+        shapes = [x.shape for side in (compared.images.real, compared.images.fake) for x in side()]
+        return {f"batch {i}": float(np.prod(shape)) for i, shape in enumerate(shapes)}
+
+    monkeypatch.setitem(metric_table.METRICS, "pixels", metric_table.Metric(scores, needs="images"))
+    options = score_files.Options(weights="none/there", metrics=("pixels",), batch_size=4)
+    found = score_files.score(place / "real", place / "fake.npy", options)
+    sizes = [found[f"batch {i}"] / 16 / 16 / 3 for i in range(3)]
+    assert sizes == [4, 2, 4] and (found["real"], found["samples"]) == (6, 4)
+    assert found["weights_kind"] == "unknown" and found["warnings"] == []
+    assert "pixels" not in score_files.table(found) and "batch 0" in score_files.table(found)
+
+
 def test_masks_and_bright_images_are_images():
     for values in ([0, 255], [255], [0, 1, 2]):
         score_files._check_values("x", np.resize(np.array(values, np.uint8), (4, 8, 8, 3)))
