@@ -115,7 +115,8 @@ def score(real: Any, fake: Any, n: int | None = None, **options: Any) -> dict[st
         weights="random", size=64, cache_dir="cache".
 
     Returns the scores by name (float, or None if undefined), "per_class" and "copies" if requested,
-    "warnings", and what they depend on: "samples", "real", "weights_kind", "weights_sha256", "size", ...
+    "warnings", with MiFID "leaderboard" (the place in 2019, or why there is none, as "text"), and what they
+    depend on: "samples", "real", "weights_kind", "weights_sha256", "size", ...
 
     Raises:
       errors.UserError: a side cannot be read, the sides cannot be compared, or an option is unknown.

@@ -18,6 +18,7 @@ from jaxdog.config import build, saved, schema
 from jaxdog.data import crop_dataset
 from jaxdog.evaluation import copies, evaluate, generation, reconstruction, submission
 from jaxdog.memorizers import baselines
+from jaxdog.metrics import leaderboard
 from jaxdog.render import decoding, media, sheets
 from jaxdog.report import report
 from jaxdog.training import callbacks, loop, train_step, writers
@@ -263,6 +264,9 @@ def _score(
     reconstructed = _reconstruct(run, option, len(images), scores)
     if reconstructed is not None:
         scores |= reconstructed.scores
+    scores |= leaderboard.standing(scores, evaluator.real.class_names, run.config.eval.eps)
+    if "leaderboard" in scores:
+        log.info("%s", scores["leaderboard"]["text"])
     if jax.process_index() != 0:
         return scores
     runs.record_scores(run, writer, step, scores, option.sample, final=True)

@@ -93,9 +93,11 @@ class Evaluator:
             "warnings": result.warnings,
             "samples": fake.count,
             "real": self.real.count,
+            "real_source": spec.source,
             "network": spec.network,
             "weights_kind": spec.kind,
             "weights_sha256": spec.sha256,
+            "size": spec.size,
             "resampler": spec.resampler,
         }
 

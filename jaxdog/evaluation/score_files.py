@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxdog import sharding
 from jaxdog.data import crop_dataset, crop_recipes, image_files, photos
 from jaxdog.evaluation import batching, copies, feature_extractor, metric_suite, score_options
-from jaxdog.metrics import comparison, features, metric_table, statistics_files
+from jaxdog.metrics import comparison, features, leaderboard, metric_table, statistics_files
 from jaxdog.metrics.backbones import networks
 from jaxdog.utils import errors, files, outputs
 
@@ -36,8 +36,8 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
     Real photos are squashed to the size of the generated images, as in the competition, and their features
     are cached. Either side may also be a file of features, or of statistics of another program.
 
-    Returns the scores by name, "per_class" and "copies" if requested, "warnings", and the origin of the
-    scores.
+    Returns the scores by name, "per_class" and "copies" if requested, "warnings", the origin of the scores,
+    and with MiFID "leaderboard", see `leaderboard.standing`.
     Raises UserError if a side cannot be read, the sides cannot be compared, or a metric needs more than a
     file of statistics has.
     """
@@ -78,7 +78,8 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
                     PIL.Image.fromarray(copies.pair_grid(report)).save(temporary, "PNG")
     seconds = time.monotonic() - start
     count = _count(fake_side, generated), _count(real_side, reference)
-    return {**scores, "warnings": warnings, **_origin(reference, generated, *count), "seconds": seconds}
+    scores |= {"warnings": warnings, **_origin(reference, generated, *count), "seconds": seconds}
+    return scores | leaderboard.standing(scores, reference.class_names, options.eps)
 
 
 def _count(side: Side, found: features.Features) -> int | str:
@@ -331,6 +332,8 @@ def table(scores: dict[str, Any]) -> str:
         for class_name, row in classes:
             cells = ["undefined" if row[name] is None else f"{row[name]:,.4g}" for name in names]
             lines.append("  ".join([f"{class_name:<40}", *(f"{cell:>22}" for cell in cells)]))
+    if "leaderboard" in scores:
+        lines += ["", scores["leaderboard"]["text"]]
     if "copies" in scores:
         found = scores["copies"]
         lines += ["", f"copies: {found['verdict']}", *(f"  because {reason}" for reason in found["reasons"])]

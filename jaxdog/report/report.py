@@ -298,6 +298,7 @@ def submitted_scores(scores: Sequence[Record]) -> Record | None:
     return {
         "scores": values,
         "warnings": record.get("warnings") or [],
+        "leaderboard": (record.get("leaderboard") or {}).get("text"),
         "copies": record.get("copies"),
         "columns": columns,
         "classes": sorted(per_class.items(), key=distance),

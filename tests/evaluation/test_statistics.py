@@ -91,6 +91,17 @@ def test_features_in_a_file_give_the_other_metrics(place):
         )
 
 
+def test_mifid_says_where_it_would_have_stood(place):
+    found = jaxdog.score(place / "real_features.npz", place / "fake.npz", metrics="mifid")
+    text = (
+        "no place on the leaderboard of 2019: its real photos are all 20,579 of the competition, and these "
+    )
+    text += "are 40"
+    assert found["leaderboard"] == {"rank": None, "text": f"{text} others"}
+    assert f"\n\n{text} others" in score_files.table(found)
+    assert "leaderboard" not in jaxdog.score(place / "real_features.npz", place / "fake.npz", metrics="fid")
+
+
 def test_the_network_must_match(place):
     with pytest.raises(ValueError, match="statistics of 16 features, and the network nasnet has 4032"):
         jaxdog.score(place / "real.npz", place / "fake.npz", network="nasnet")

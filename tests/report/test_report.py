@@ -72,6 +72,7 @@ class Page(html.parser.HTMLParser):
 EXTRA = {
     "kid": 0.0625,
     "warnings": ["KID is made of few"],
+    "leaderboard": {"rank": 7, "text": "place 7 of 1,666 & more"},
     "copies": {
         "verdict": "copies",
         "reasons": ["30 of 100"],
@@ -313,6 +314,7 @@ def test_numbers_are_short(value, text):
 
 def test_the_submitted_images_have_every_score_and_each_class_best_first(page):
     assert "kid 0.0625" in page.text and "KID is made of few" in page.text
+    assert "Place 7 of 1,666 & more." in page.text
     assert "Copies. 30 of 100. 30.00 % of the images" in page.text and "photos, 1.250 % resemble" in page.text
     assert "Copies" in [image.get("alt") for image in page.all("img")]
     assert "Over time: copies" not in page.headings
