@@ -35,7 +35,7 @@ COLUMNS = {"same": "same result", "lines": "log lines lost", "named": "named err
 def group(name: str, lab: trials.Lab) -> Iterator[trials.Trial]:
     """The trials of a group that were not made before."""
     return {
-        "calls": lambda: trials.kills_at_calls(lab, 60),
+        "calls": lambda: trials.kills_at_calls(lab, 36),
         "pairs": lambda: trials.pairs(lab, 3),
         "power": lambda: trials.power_cuts(lab, 30),
         "signals": lambda: trials.signals(lab),

@@ -15,7 +15,6 @@ from experiments.faults import worker
 
 STEPS, HALF = 24, 12
 TIMEOUT = 900.0
-LINES = 15  # more lines of output are not an error in one paragraph: warnings and the error
 
 
 class Outcome(NamedTuple):
@@ -122,8 +121,10 @@ def result(folder: pathlib.Path, outcome: Outcome) -> tuple[Any, ...]:
 
 def paragraph(outcome: Outcome) -> bool:
     """Whether a process has ended with an error in one paragraph."""
-    short = "Traceback" not in outcome.output and len(outcome.output.splitlines()) <= LINES
-    return outcome.code == 1 and "jaxdog: " in outcome.output and short
+    _, found, last = outcome.output.rpartition("\njaxdog: ")
+    return (
+        outcome.code == 1 and bool(found) and "Traceback" not in outcome.output and len(last.split("\n")) < 4
+    )
 
 
 def judge(run: pathlib.Path, outcome: Outcome, expected: Any) -> str:

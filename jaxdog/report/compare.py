@@ -17,7 +17,7 @@ import numpy as np
 from jaxdog.config import saved
 from jaxdog.data import dataset_info
 from jaxdog.metrics import features
-from jaxdog.report import report
+from jaxdog.report import report, strangers
 from jaxdog.training import writers
 from jaxdog.utils import errors, files, plots
 
@@ -90,15 +90,19 @@ def write(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
     Folders that are no runs are listed on the page. Raises UserError if none is a run, or MissingFileError if
     one does not exist.
     """
-    runs, notes = load(folders)
     out = pathlib.Path(out)
-    files.write_text(out, report.render("compare.html.j2", gather(runs, notes)))
+    with strangers.named(f"one of {', '.join(map(str, folders))}"):
+        files.write_text(out, report.render("compare.html.j2", gather(*load(folders))))
     return out
 
 
 def table(folders: Sequence[str | os.PathLike[str]]) -> str:
     """The final scores of the runs in `folders` as text, one table per setting; errors as for `write`."""
-    runs, notes = load(folders)
+    with strangers.named(f"one of {', '.join(map(str, folders))}"):
+        return _table(*load(folders))
+
+
+def _table(runs: Sequence[RunFiles], notes: list[str]) -> str:
     groups = group(results(runs))
     blocks = []
     for setting, found in groups.items():
@@ -266,7 +270,7 @@ def gather(runs: Sequence[RunFiles], notes: Sequence[str]) -> Record:
     for run in runs:
         try:
             grids += [grid] if (grid := newest_grid(run)) else []
-        except report.BROKEN_IMAGE as error:
+        except strangers.BROKEN_IMAGE as error:
             notes.append(f"the grid of {run.name} cannot be read: {error}")
     return {
         "title": f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}",

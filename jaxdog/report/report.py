@@ -22,6 +22,7 @@ import PIL.Image
 from jaxdog.config import saved, systems
 from jaxdog.data import photos
 from jaxdog.memorizers import baselines
+from jaxdog.report import strangers
 from jaxdog.training import checkpoint, writers
 from jaxdog.utils import archives, errors, files, plots, untrusted
 
@@ -47,7 +48,6 @@ MEDIA_SECTIONS = {  # file name -> heading, caption
     TIMELAPSE: ("Timelapse", "The same latents during training."),
 }
 
-BROKEN_IMAGE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)  # what Pillow raises
 SWEEP_REMEDY = "Delete it; jaxdog submit makes it again"
 NO_LOG = (
     "No losses and no speed: the run was stopped before its first log line, which it writes after "
@@ -75,13 +75,8 @@ def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
     workdir = pathlib.Path(workdir)
     if not workdir.is_dir():
         raise errors.MissingFileError(f"{workdir} does not exist; the report needs the workdir of a run")
-    try:
+    with strangers.named(str(workdir)):
         files.write_text(workdir / NAME, render("report.html.j2", gather(workdir)))
-    except errors.UserError:
-        raise
-    except (KeyError, TypeError, AttributeError, OverflowError, *BROKEN_IMAGE) as error:
-        what = f"{type(error).__name__}: {untrusted.one_line(error)}"
-        raise errors.UserError(f"{workdir} has files that are not those of a run ({what})") from error
     return workdir / NAME
 
 
@@ -360,7 +355,7 @@ def submission(path: pathlib.Path | None) -> Record | None:
         if len({image.shape for image in images}) > 1:
             raise errors.UserError("its images have several sizes")
         sheet = jpeg_uri(plots.grid(np.stack(images), columns=10)) if images else None
-    except BROKEN_IMAGE as error:
+    except strangers.BROKEN_IMAGE as error:
         return {"error": f"images.zip cannot be read: {error}"}
     megabytes = f"{path.stat().st_size / 1e6:.1f} MB"
     return {

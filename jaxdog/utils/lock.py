@@ -64,7 +64,7 @@ def hold(folder: pathlib.Path, command: str) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             _take(path, text)
         except OSError as error:
-            raise errors.UserError(f"{folder} cannot be written to: {error}") from error
+            raise errors.UserError(f"{folder} cannot be written to: {errors.explain(error)}") from error
         _held[path] = text
         threading.Thread(target=_renew, args=(path, text, stop), daemon=True).start()
         yield

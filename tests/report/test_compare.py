@@ -1,5 +1,6 @@
 """Many runs on one page: only comparable scores share a table or a figure, and odd folders do no harm."""
 
+import contextlib
 import copy
 import json
 import math
@@ -267,3 +268,18 @@ def test_an_exported_generator_is_compared_by_its_config(tmp_path):
     runs, _ = compare.load([run, exported])
     assert {name for name in runs[0].config if runs[0].config[name] != runs[1].config.get(name)} == {"seed"}
     assert runs[0].config.keys() == runs[1].config.keys()
+
+
+@pytest.mark.parametrize(
+    "record", [{"weights_kind": {}}, {"warnings": 3, "real": []}, {"sampling": "x"}, {"step": "a"}]
+)
+def test_a_stranger_s_scores_of_other_types_are_an_error_that_names_the_folders(tmp_path, record):
+    run = make_run(tmp_path / "run", [3.0], final=2.0, image=False)
+    lines = [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
+    (run / "scores.jsonl").write_text("".join(json.dumps({**line, **record}) + "\n" for line in lines))
+    for read in (lambda: compare.write([run], tmp_path / "page.html"), lambda: compare.table([run])):
+        with contextlib.suppress(errors.UserError):
+            read()
+    if record.keys() & {"weights_kind", "real"}:
+        with pytest.raises(errors.UserError, match="run has files that are not those of a run .TypeError"):
+            compare.table([run])
