@@ -3,6 +3,7 @@
 import pathlib
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -258,10 +259,12 @@ def test_a_verdict_on_copies_outlives_the_photos(tmp_path: pathlib.Path) -> None
     about = {"weights_kind": "random", "weights_sha256": "0" * 64, "samples": 4, "real": 8, "warnings": ()}
 
     class Evaluator:
+        real = types.SimpleNamespace(class_names=())
+
         def features_of(self, *_: Any) -> None: ...
 
         def score(self, *_: Any) -> dict[str, Any]:
-            return dict(about)
+            return {**about, "random_mifid": 1.0}
 
     def gone() -> None:
         raise errors.MissingFileError("gone/photos does not exist")
@@ -292,4 +295,5 @@ def test_a_verdict_on_copies_outlives_the_photos(tmp_path: pathlib.Path) -> None
     records = writers.read_jsonl(tmp_path / "scores.jsonl")
     assert [bool(x.get("copies")) for x in records] == [True, False, True, False, False, False]
     assert records[2]["warnings"][-1] == commands.EARLIER
+    assert records[2]["leaderboard"]["text"].startswith("no place on the leaderboard of 2019: ")
     assert "gone/photos does not exist" in records[2]["warnings"][0]

@@ -15,7 +15,14 @@ from jaxdog import types
 from jaxdog.evaluation import batching, feature_extractor, metric_suite
 from jaxdog.metrics import comparison, features, metric_table
 
-SHARED = ("samples", "real", "network", "resampler")  # of all networks in a line of scores
+SHARED = (
+    "samples",
+    "real",
+    "real_source",
+    "network",
+    "size",
+    "resampler",
+)  # of all networks in a line of scores
 VAL_METRICS = ("mifid", "kid")  # also computed against the held-out photos, and written as val_...
 
 

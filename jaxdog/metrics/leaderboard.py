@@ -8,12 +8,13 @@ the end, as they copied training photos; they are counted apart. The scores are 
 
 import bisect
 import functools
+import json
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxdog.utils import errors, untrusted
+from jaxdog.utils import errors
 
 FILE = pathlib.Path(__file__).with_name("leaderboard_2019.json")
 BOARDS = ("public", "private")
@@ -55,7 +56,7 @@ def load(name: str = "public") -> Board:
     """One of BOARDS; raises UserError for another name."""
     if name not in BOARDS:
         raise errors.UserError(f"{name} is not a leaderboard; choices: {', '.join(BOARDS)}")
-    content = untrusted.read_json(FILE)
+    content = json.loads(FILE.read_text(encoding="utf-8"))
     known = [Entry(**entry) for entry in content["known"]]
     scored = sorted((getattr(entry, name), entry) for entry in known)
     return Board(content[name]["kept"], content[name]["disqualified"], scored)

@@ -23,8 +23,8 @@ from tests.fuzz import mutations
 MEMORY = 1 << 30  # bytes that a reader may need, besides those of the imported packages
 SECONDS = 10.0  # of the processor that it may take for one input
 NAMES = (
-    *("pickle", "pickle4", "pth", "legacy", "graph", "folded", "hdf5", "dinov2", "features"),
-    *("safetensors", "exported", "config"),
+    *("pickle", "pickle4", "pth", "legacy", "graph", "folded", "hdf5", "dinov2", "features", "moments"),
+    *("stylegan", "stylegan5", "torch_fidelity", "safetensors", "exported", "config"),
 )
 
 

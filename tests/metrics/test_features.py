@@ -32,11 +32,13 @@ def test_table_of_networks():
     """Names, and thresholds of leaderboards where a network had one."""
     assert list(features.NETWORKS) == list(networks.SOURCES)
     for name, row in features.NETWORKS.items():
-        assert row.suffix == ("" if name == "inception" else f"_{name}")
+        assert row.suffix == ("" if name == "inception" else f"_{name.removeprefix('inception_')}")
         assert row.layer in row.frechet and set(row.frechet) <= set(row.width)
         assert (row.eps is None) == (not row.board) and row.board in {*copy_test.CHEAT_DISTANCES, ""}
     distances = [name for row in features.NETWORKS.values() for name in row.frechet.values()]
-    assert distances == ["fid768", "fid2048", "fid_nasnet", "fd_dinov2", "fd_dinov2_base", "fd_dinov2_small"]
+    resized = [f"fid{width}_{program}" for program in ("pytorch", "clean") for width in (768, 2048)]
+    dinov2 = ["fd_dinov2", "fd_dinov2_base", "fd_dinov2_small"]
+    assert distances == ["fid768", "fid2048", *resized, "fid_nasnet", *dinov2]
 
 
 @pytest.mark.long
