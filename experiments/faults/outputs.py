@@ -55,7 +55,7 @@ PLACES = (
     Place("images.zip", "submit RUN", fits=4, removed=("RUN/images.zip",)),
     Place("file of scores", "score RUN/images.zip RUN/images.zip --weights random --out OUT/s.json"),
     Place("lines of scores", "evaluate RUN"),
-    Place("table of crops", f"clean toy:test --workdir OUT/clean {CACHED}", fits=4),
+    Place("table of crops", f"clean toy:test --method none --workdir OUT/clean {CACHED}", fits=4),
     Place("features", f"evaluate RUN {CACHED}", 24, True, ("CACHE/features", "RUN/real_features.npz")),
     Place("cache of crops", f"train toy:test --workdir RUN {CACHED}", 40, True, ("CACHE/crops",)),
 )  # fmt: skip

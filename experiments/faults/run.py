@@ -37,10 +37,10 @@ def group(name: str, lab: trials.Lab) -> Iterator[trials.Trial]:
     return {
         "calls": lambda: trials.kills_at_calls(lab, 36),
         "pairs": lambda: trials.pairs(lab, 3),
-        "power": lambda: trials.power_cuts(lab, 30),
+        "power": lambda: trials.power_cuts(lab, 12),
         "signals": lambda: trials.signals(lab),
-        "disks": lambda: trials.full_disks(lab, 24),
-        "damages": lambda: trials.damages(lab, 24),
+        "disks": lambda: trials.full_disks(lab, 12),
+        "damages": lambda: trials.damages(lab, 12),
         "kills": lambda: trials.kills(lab, 20),
     }[name]()
 
