@@ -160,8 +160,13 @@ def _stream(reader: photo_reader.PhotoReader, batch_size: int) -> Iterator[np.nd
 
 
 def _load_weights(settings: schema.Eval, cache_dir: pathlib.Path, network: str) -> inception_weights.Weights:
-    names = {"inception": settings.weights, "nasnet": settings.nasnet_weights}
-    return networks.load(network, names.get(network, settings.dinov2_weights), cache_dir)
+    family = network.partition("_")[0]
+    fields = {
+        "inception": settings.weights,
+        "nasnet": settings.nasnet_weights,
+        "dinov2": settings.dinov2_weights,
+    }
+    return networks.load(network, fields[family], cache_dir)
 
 
 def other_networks(run: Run) -> tuple[str, ...]:
