@@ -161,12 +161,8 @@ def _stream(reader: photo_reader.PhotoReader, batch_size: int) -> Iterator[np.nd
 
 def _load_weights(settings: schema.Eval, cache_dir: pathlib.Path, network: str) -> inception_weights.Weights:
     family = network.partition("_")[0]
-    fields = {
-        "inception": settings.weights,
-        "nasnet": settings.nasnet_weights,
-        "dinov2": settings.dinov2_weights,
-    }
-    return networks.load(network, fields[family], cache_dir)
+    field = "weights" if family == "inception" else f"{family}_weights"
+    return networks.load(network, getattr(settings, field), cache_dir)
 
 
 def other_networks(run: Run) -> tuple[str, ...]:

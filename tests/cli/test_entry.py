@@ -102,7 +102,7 @@ def test_examples_are_shown_and_understood(name: str, capsys: pytest.CaptureFixt
         (["report", "x", "--config.train.steps=3"], "jaxdog report takes no config"),
         (["score", "a"], "give two sets of images"),
         (["score", "a", "b", "--fake=c"], "give two sets of images"),
-        (["score", "a", "b", "--metric=fido"], "'fido' is not a metric; choices: mifid, isc"),
+        (["score", "a", "b", "--metric=fido"], "'fido' is not a metric; choices: fid, mifid, isc"),
         (["configs", "nothing"], "no config is called 'nothing'"),
         (["sample", "x", "--out=x.jpg"], "it must end in .png or .zip, or be a folder"),
         (["interpolate", "x", "--seeds=a"], "neither an integer nor a range like 3-6"),

@@ -197,7 +197,7 @@ def test_features_of_zero_have_no_distance(suite):
 
 
 def test_what_cannot_be_scored_is_an_error_or_a_warning(suite):
-    with pytest.raises(ValueError, match="'fids' is not a metric; choices: mifid, isc, kid"):
+    with pytest.raises(ValueError, match="'fids' is not a metric; choices: fid, mifid, isc, kid"):
         suite.scores(FAKE, ("fids",))
     with pytest.raises(ValueError, match="samples has 1 images; metrics need at least 2"):
         suite.scores(FAKE._replace(layers={name: x[:1] for name, x in FAKE.layers.items()}))

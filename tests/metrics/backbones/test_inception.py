@@ -156,22 +156,22 @@ def test_elefant_with_published_weights(real_data, apply, variable):
 
 @pytest.mark.parametrize("size", [64, 299, 400])
 def test_the_resize_of_clean_fid(size):
-    """Pillow's bicubic filter on each channel as floats."""
+    """Pillow's bicubic filter on each channel as floats; JAX rounds positions to float32."""
     image = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     ours = np.asarray(inception.preprocess_clean(jnp.asarray(image)))
     for i, channel in ((0, 0), (1, 2)):
         plane = Image.fromarray(image[i, :, :, channel].astype(np.float32))
         resized = np.asarray(plane.resize((299, 299), Image.Resampling.BICUBIC)).clip(0, 255)
-        np.testing.assert_allclose(128 * ours[i, :, :, channel] + 128, resized, atol=2e-3)
+        np.testing.assert_allclose(128 * ours[i, :, :, channel] + 128, resized, atol=8e-3)
 
 
 @pytest.mark.parametrize("size", [64, 299, 400])
 def test_the_resize_of_pytorch_fid(size):
-    """Weights of the two nearest pixel centers along each axis, in [-1, 1]."""
+    """Weights of the two nearest pixel centers along each axis, in [-1, 1]; JAX rounds positions to float32."""
     image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     center = np.clip((np.arange(299) + 0.5) * size / 299 - 0.5, 0, size - 1)
     low = np.minimum(center.astype(int), size - 2)
     matrix = np.zeros((299, size))
     matrix[np.arange(299), low], matrix[np.arange(299), low + 1] = 1 - (center - low), center - low
-    expected = np.einsum("ih,hwc,jw->ijc", matrix, image[0] / 127.5 - 1, matrix)
-    np.testing.assert_allclose(inception.preprocess_pytorch(jnp.asarray(image))[0], expected, atol=2e-5)
+    expected = np.einsum("ih,hwc,jw->ijc", matrix, image[0] / 127.5 - 1, matrix, optimize=True)
+    np.testing.assert_allclose(inception.preprocess_pytorch(jnp.asarray(image))[0], expected, atol=1e-4)
