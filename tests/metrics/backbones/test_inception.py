@@ -167,7 +167,7 @@ def test_the_resize_of_clean_fid(size):
 
 @pytest.mark.parametrize("size", [64, 299, 400])
 def test_the_resize_of_pytorch_fid(size):
-    """Weights of the two nearest pixel centers along each axis, in [-1, 1]; JAX rounds positions to float32."""
+    """Weights of the two nearest pixel centers along each axis, in [-1, 1], within float32."""
     image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     center = np.clip((np.arange(299) + 0.5) * size / 299 - 0.5, 0, size - 1)
     low = np.minimum(center.astype(int), size - 2)
