@@ -24,7 +24,9 @@ def check_data(config: schema.Experiment, crops: crop_dataset.CropDataset) -> No
     photos_read = crop_dataset.readable(crops)
     n, classes = len(photos_read), len(crops.class_names)
     if n < LEAST:
-        raise errors.ConfigError(f"the number of readable photos in config.data is {n}; scores need at least {LEAST}")
+        raise errors.ConfigError(
+            f"config.data has too few readable photos, {n}; scores need at least {LEAST}"
+        )
     every = config.data.select.get("hold_out", {}).get("every")
     held_out = 0 if every is None else int(select.is_held_out(photos_read, every).sum())
     if every is not None and held_out < LEAST:

@@ -38,7 +38,7 @@ def test_photos_that_could_be_read_are_known():
 @pytest.mark.parametrize(
     ("crops", "select", "fields", "message"),
     [
-        (crops_of(1), {}, {}, "the number of readable photos in config.data is 1; scores need at least 2"),
+        (crops_of(1), {}, {}, "config.data has too few readable photos, 1; scores need at least 2"),
         (
             crops_of(15),
             {"hold_out": {"every": 10}},
