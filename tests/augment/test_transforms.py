@@ -11,7 +11,8 @@ from PIL import Image
 
 from jaxdog import types
 from jaxdog.augment import transforms
-from tests.ops import test_color, test_resample
+from tests import oracles
+from tests.ops import test_resample
 
 KEY = jax.random.key(3)
 
@@ -128,7 +129,7 @@ def test_dtype_and_other_fields_are_kept():
 
 def torchvision_regions(n: int, h: int, w: int, scale, ratio) -> np.ndarray:
     """(top, left, height, width) as torchvision draws them, [n, 4]."""
-    torch, transforms = test_color.torchvision()
+    torch, transforms = oracles.torchvision_transforms()
     torch.manual_seed(0)
     photo = torch.zeros(1, h, w)
     draw = transforms.RandomResizedCrop.get_params
@@ -322,7 +323,7 @@ def test_zoomed_images_are_cropped_anywhere():
 
 @pytest.mark.oracle
 def test_jitter_in_every_order_equals_torchvision(real_data):
-    torch, reference = test_color.torchvision()
+    torch, reference = oracles.torchvision_transforms()
     order = np.array(list(itertools.permutations(range(4))))  # of operations, by time
     photos = test_resample.dogs(real_data, 1, 32).repeat(len(order), 0)
     factor = np.random.default_rng(0).uniform(0.6, 1.5, (len(order), 4))
