@@ -62,6 +62,21 @@ def dinov2_features(plan: dinov2.Plan, params: dict[str, Any], image: Array) -> 
     return net.apply({"params": params}, dinov2.preprocess(image))  # pyright: ignore[reportReturnType]
 
 
+def _inception(
+    preprocess: Callable[[Array], Array], suffix: str, eps: float | None = None, board: str = ""
+) -> Network:
+    return Network(
+        features=partial(inception_features, preprocess=preprocess),
+        frechet={"mixed_7": f"fid768{suffix}", "pool_3": f"fid2048{suffix}"},
+        layer="pool_3",
+        suffix=suffix,
+        eps=eps,
+        board=board,
+        width=inception.WIDTH,
+        flops=11.1e9,
+    )
+
+
 def _dinov2(plan: dinov2.Plan, suffix: str) -> Network:
     return Network(
         features=partial(dinov2_features, plan),
@@ -76,37 +91,10 @@ def _dinov2(plan: dinov2.Plan, suffix: str) -> Network:
 
 
 NETWORKS = {
-    "inception": Network(
-        features=inception_features,
-        frechet={"mixed_7": "fid768", "pool_3": "fid2048"},
-        layer="pool_3",
-        suffix="",
-        eps=0.1,
-        board="public",
-        width=inception.WIDTH,
-        flops=11.1e9,
-    ),
+    "inception": _inception(inception.preprocess, "", eps=0.1, board="public"),
     # The same network on images that were resized as in pytorch-fid and as in clean-fid.
-    "inception_pytorch": Network(
-        features=partial(inception_features, preprocess=inception.preprocess_pytorch),
-        frechet={"mixed_7": "fid768_pytorch", "pool_3": "fid2048_pytorch"},
-        layer="pool_3",
-        suffix="_pytorch",
-        eps=None,
-        board="",
-        width=inception.WIDTH,
-        flops=11.1e9,
-    ),
-    "inception_clean": Network(
-        features=partial(inception_features, preprocess=inception.preprocess_clean),
-        frechet={"mixed_7": "fid768_clean", "pool_3": "fid2048_clean"},
-        layer="pool_3",
-        suffix="_clean",
-        eps=None,
-        board="",
-        width=inception.WIDTH,
-        flops=11.1e9,
-    ),
+    "inception_pytorch": _inception(inception.preprocess_pytorch, "_pytorch"),
+    "inception_clean": _inception(inception.preprocess_clean, "_clean"),
     "nasnet": Network(
         features=nasnet_features,
         frechet={"final_mean": "fid_nasnet"},
