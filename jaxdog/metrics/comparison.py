@@ -94,15 +94,20 @@ class Comparison(Protocol):
         ...
 
 
+def frechet_layers(real: features.Features, fake: features.Features) -> list[str]:
+    """The network's layers with a Frechet distance of which both sides have features or moments."""
+    known = [{*side.layers, *side.moments} for side in (real, fake)]
+    return [layer for layer in features.frechet_layers(real.spec.network) if all(layer in x for x in known)]
+
+
 def available(needs: str, real: features.Features, fake: features.Features, images: Images) -> bool:
     """Whether two sides have what a metric needs; `needs` is a row of `metric_table.NEEDS`."""
     network = features.NETWORKS[real.spec.network]
-    known = [{*side.layers, *side.moments} for side in (real, fake)]
     held = [network.layer in side.layers for side in (real, fake)]
     conditions: dict[str, bool] = {
-        "moments": bool(set(network.frechet).intersection(*known)),
+        "moments": bool(frechet_layers(real, fake)),
         "features": all(held),
-        "generated features": network.layer in known[0] and held[1],
+        "generated features": network.layer in {*real.layers, *real.moments} and held[1],
         "logits": features.LOGITS in fake.layers,
         "labels": all(held)
         and real.label is not None

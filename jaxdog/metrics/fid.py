@@ -143,12 +143,6 @@ def extrapolate(
 # --- the row of the table of metrics ---------------------------------------------------------------------
 
 
-def layers(compared: comparison.Comparison) -> list[str]:
-    """The network's layers of which both sides have features or moments."""
-    sides = [{*side.layers, *side.moments} for side in (compared.real, compared.fake)]
-    return [layer for layer in compared.network.frechet if all(layer in side for side in sides)]
-
-
 def real_factor(compared: comparison.Comparison, layer: str) -> Factor:
     """The real side's factor, cached."""
 
@@ -178,7 +172,7 @@ def scores(compared: comparison.Comparison) -> comparison.Scores:
     """Row "fid" of the table of metrics: FID of each layer."""
     return {
         compared.metric_name(compared.network.frechet[layer], layer): max(score(compared, layer), 0.0)
-        for layer in layers(compared)
+        for layer in comparison.frechet_layers(compared.real, compared.fake)
     }
 
 

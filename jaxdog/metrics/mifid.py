@@ -83,7 +83,9 @@ def mifid(
 
 def scores(compared: comparison.Comparison) -> comparison.Scores:
     """Row "mifid" of the table of metrics: FID of each layer, MiFID and the memorization distance."""
-    fids = {layer: fid.score(compared, layer) for layer in fid.layers(compared)}
+    fids = {
+        layer: fid.score(compared, layer) for layer in comparison.frechet_layers(compared.real, compared.fake)
+    }
     named: comparison.Scores = {
         compared.metric_name(compared.network.frechet[layer], layer): max(distance, 0.0)
         for layer, distance in fids.items()
