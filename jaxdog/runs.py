@@ -8,7 +8,7 @@ import functools
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -136,27 +136,22 @@ def _evaluator(
 ) -> evaluate.Evaluator:
     """An evaluator with one network against all photos, squashed to the evaluated size."""
     size, resampler = config.submit.resolution, config.eval.resampler
-    weights, batch_size = load_weights(network), config.eval.batch_size
-    extractor = feature_extractor.FeatureExtractor(network, weights, mesh, batch_size)
+    batch_size = config.eval.batch_size
+    extractor = feature_extractor.FeatureExtractor(network, load_weights(network), mesh, batch_size)
     spec = extractor.spec(f"{size}x{size}", resampler, dataset.source)
-    data_key, cache_dir = f"{dataset.source} {crop_recipes.cache_key(reader.squash)}", reader.cache_dir
+    data_key = f"{dataset.source} {crop_recipes.cache_key(reader.squash)}"
+    path = features.cache_path(reader.cache_dir / "features", data_key, spec)
     real = saved_features.load(folder, spec)
     if sharding.all_processes_agree(real is not None):
         assert real is not None
-        real = real._replace(file=features.cache_path(cache_dir / "features", data_key, spec))
+        real = real._replace(file=path)
     else:
-        read_images = partial(_read_for_features, reader, folder, network)
-        real = feature_extractor.real_features(extractor, read_images, spec, data_key, cache_dir / "features")
+        real = feature_extractor.cached(path, partial(_real_features, reader, folder, extractor, spec))
         if jax.process_index() == 0 and load_dataset(folder) is not None:
             saved_features.keep(folder, real)
     held_out = _held_out(config, folder, dataset, reader, real.count)
     eps = config.eval.eps if network == "inception" else None
-    real_images = partial(_stream, reader, config.eval.batch_size)
-    return evaluate.Evaluator(extractor, real, mesh, eps, held_out, real_images)
-
-
-def _stream(reader: photo_reader.PhotoReader, batch_size: int) -> Iterator[np.ndarray]:
-    return crop_dataset.stream(reader.source(), reader.squash, batch_size)
+    return evaluate.Evaluator(extractor, real, mesh, eps, held_out, partial(reader.whole_batches, batch_size))
 
 
 def _load_weights(settings: schema.Eval, cache_dir: pathlib.Path, network: str) -> inception_weights.Weights:
@@ -170,19 +165,24 @@ def other_networks(run: Run) -> tuple[str, ...]:
     return tuple(network for network in run.config.eval.networks if network != "inception")
 
 
-def _read_for_features(
-    reader: photo_reader.PhotoReader, folder: pathlib.Path, network: str
-) -> crop_dataset.CropDataset:
-    """The photos; if they are gone, the error says why they are needed."""
+def _real_features(
+    reader: photo_reader.PhotoReader,
+    folder: pathlib.Path,
+    extractor: feature_extractor.FeatureExtractor,
+    spec: features.FeatureSpec,
+) -> features.Features:
+    """Features of the photos; if they are gone, the error says why they are needed."""
     try:
-        return reader.whole()
+        data = reader.whole()
     except (errors.UserError, OSError) as error:
         if load_dataset(folder) is None:
             raise
         raise errors.MissingFileError(
             "the features of the real photos must be computed, since "
-            f"{saved_features.describe(folder, network)}, but the photos cannot be read: {error}"
+            f"{saved_features.describe(folder, spec.network)}, but the photos cannot be read: {error}"
         ) from error
+    layers = extractor.extract(data.image, "real features")
+    return features.Features(layers, spec, data.label, data.class_names)
 
 
 def _held_out(

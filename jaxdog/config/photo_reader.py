@@ -3,7 +3,10 @@
 import functools
 import logging
 import pathlib
+from collections.abc import Iterator
 from functools import partial
+
+import numpy as np
 
 from jaxdog.config import build, schema
 from jaxdog.data import crop_dataset, crop_recipes, dataset_info, photos, select
@@ -87,6 +90,10 @@ class PhotoReader:
     def whole(self) -> crop_dataset.CropDataset:
         """Whole photos, squashed to the evaluated size."""
         return self._load(self.source(), self.squash)
+
+    def whole_batches(self, batch_size: int) -> Iterator[np.ndarray]:
+        """The images of `whole` in batches [b, s, s, 3], of which few are in memory."""
+        return (batch.image for batch in crop_dataset.stream(self.source(), self.squash, batch_size))
 
     def _source(self) -> photos.Source:
         source, expected = build.source(self.config.data, prepare=self.prepare), self.expected

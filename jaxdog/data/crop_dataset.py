@@ -113,7 +113,7 @@ def _load(
         try:
             return _read(path, source.key, recipe_key)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            log.warning("The crop cache %s is damaged (%s) and will be recreated.", path, error)
+            log.warning("The crop cache %s cannot be used (%s) and will be recreated.", path, error)
     crops = _make(source, recipe, workers)
     try:
         if path is not None:
@@ -143,45 +143,51 @@ class _PhotoCrops(NamedTuple):
     notes: tuple[str, ...] = ()  # what of it is left out
     num_pixels: int = 0
 
+    @property
+    def broken(self) -> str:
+        """The photo and its error, as one line."""
+        return f"{self.name}: {self.error}"
+
 
 def _make(source: photos.Source, recipe: photos.Recipe, workers: int | None) -> CropDataset:
     """Decodes and crops every photo in threads."""
-    n = len(source.photos)
-    if n == 0:
-        raise errors.UserError(f"The source {source.key} has no photos.")
-    crops: list[photos.Crop] = []
-    names, labels, photo_indices, broken, notes, empty = [], [], [], [], [], []
-    num_pixels = 0
-    crop_photo = lambda i: _crop_photo(source, recipe, i)  # noqa: E731
-    with photos.thread_map(crop_photo, range(n), "cropping photos", workers) as results:
-        for i, result in enumerate(results):
-            names.append(result.name)
-            crops += result.crops
-            labels += [result.label] * len(result.crops)
-            photo_indices += [i] * len(result.crops)
-            notes += [f"{result.name}: {note}" for note in result.notes]
-            if result.error:
-                broken.append(f"{result.name}: {result.error}")
-                _check_broken(broken, n, source.key)
-            elif not result.crops:
-                empty.append(result.name)
-            num_pixels += result.num_pixels
-            _check_pixels(num_pixels, source)
+    results = list(_crop_all(source, recipe, "cropping photos", workers))
+    crops = [crop for result in results for crop in result.crops]
+    notes = [f"{result.name}: {note}" for result in results for note in result.notes]
+    empty = [result.name for result in results if not result.crops and not result.error]
     if empty:
         notes.append(f"the recipe makes no crop of {len(empty):,} photos, such as {empty[0]}")
     _check_crops(crops, source)
     return CropDataset(
         np.stack([crop.image for crop in crops]),
-        np.asarray(labels, np.int32),
-        np.asarray(photo_indices, np.int32),
+        np.asarray([result.label for result in results for _ in result.crops], np.int32),
+        np.asarray([i for i, result in enumerate(results) for _ in result.crops], np.int32),
         np.asarray([crop.original_size for crop in crops], np.int32),
         np.asarray([crop.crop_type for crop in crops], np.int32),
-        tuple(names),
+        tuple(result.name for result in results),
         source.class_names,
-        tuple(broken),
+        tuple(result.broken for result in results if result.error),
         np.asarray([crop.box for crop in crops], np.int32),
         tuple(notes),
     )
+
+
+def _crop_all(
+    source: photos.Source, recipe: photos.Recipe, description: str, workers: int | None = None
+) -> Iterator[_PhotoCrops]:
+    """The crops of each photo in order, made in threads; raises UserError if the limits are exceeded."""
+    n, num_pixels = len(source.photos), 0
+    if n == 0:
+        raise errors.UserError(f"The source {source.key} has no photos.")
+    broken: list[str] = []
+    with photos.thread_map(partial(_crop_photo, source, recipe), range(n), description, workers) as results:
+        for result in results:
+            if result.error:
+                broken.append(result.broken)
+                _check_broken(broken, n, source.key)
+            num_pixels += result.num_pixels
+            _check_pixels(num_pixels, source)
+            yield result
 
 
 def _crop_photo(source: photos.Source, recipe: photos.Recipe, i: int) -> _PhotoCrops:
@@ -235,33 +241,49 @@ def _check_crops(crops: list[photos.Crop], source: photos.Source) -> None:
             f"The recipe made no crops of the {len(source.photos)} photos of {source.key}: its filters "
             "(smallest side, aspect) drop every box. Loosen them."
         )
-    sizes = sorted({crop.image.shape[:2] for crop in crops})
+    _check_sizes({crop.image.shape[:2] for crop in crops}, source)
+
+
+def _check_sizes(sizes: set[tuple[int, ...]], source: photos.Source) -> None:
     if len(sizes) > 1:
-        (h, w), (h2, w2) = sizes[0], sizes[-1]
+        (h, w), (h2, w2) = min(sizes), max(sizes)
         raise errors.UserError(
-            f"The images of {source.key} have {len(sizes)} sizes, from {h}x{w} to {h2}x{w2}, but must all "
+            f"The images of {source.key} have different sizes, such as {h}x{w} and {h2}x{w2}, but must all "
             "have the same size."
         )
 
 
-def stream(source: photos.Source, recipe: photos.Recipe, batch_size: int) -> Iterator[np.ndarray]:
-    """The images of the crops that `load` makes, [b, s, s, 3] uint8, of `batch_size` photos at a time.
+class Batch(NamedTuple):
+    """Some images of a stream."""
 
-    Raises the same errors as `load`; broken photos are left out.
+    image: np.ndarray  # uint8 [b, s, s, 3]
+    label: np.ndarray  # int32 [b]
+
+
+def stream(source: photos.Source, recipe: photos.Recipe, batch_size: int) -> Iterator[Batch]:
+    """The images of the crops that `load` makes, in batches; only a few photos are in memory at a time.
+
+    Photos are decoded in threads while a batch is in use. Raises the same errors as `load`, where it comes to
+    them; broken photos are left out and logged.
     """
-    n, num_pixels = len(source.photos), 0
-    broken: list[str] = []
-    for start in range(0, n, batch_size):
-        rows = range(start, min(start + batch_size, n))
-        with photos.thread_map(partial(_crop_photo, source, recipe), rows, "reading photos") as results:
-            read = list(results)
-        broken += [f"{result.name}: {result.error}" for result in read if result.error]
-        _check_broken(broken, n, source.key)
-        num_pixels += sum(result.num_pixels for result in read)
-        _check_pixels(num_pixels, source)
-        if crops := [crop for result in read for crop in result.crops]:
-            _check_crops(crops, source)
-            yield np.stack([crop.image for crop in crops])
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    size = None
+    for result in _crop_all(source, recipe, ""):
+        if result.error:
+            log.warning("Skipped a broken photo, %s", result.broken)
+        for crop in result.crops:
+            size = size or crop.image.shape[:2]
+            _check_sizes({size, crop.image.shape[:2]}, source)
+            images.append(crop.image)
+            labels.append(result.label)
+            if len(images) == batch_size:
+                yield Batch(np.stack(images), np.asarray(labels, np.int32))
+                images, labels = [], []
+    if images:
+        yield Batch(np.stack(images), np.asarray(labels, np.int32))
+    if size is None:
+        _check_crops([], source)
 
 
 # ------------------------------------------------------------------------------------- the cache file
@@ -287,9 +309,11 @@ def _read(path: pathlib.Path, source_key: str, recipe_key: str) -> CropDataset:
     """Reads a cache file; the zip's checksums detect damage."""
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         metadata = json.loads(file["metadata"].tobytes())
-        stored = (metadata["format"], metadata["source"], metadata["recipe"])
-        if stored != (FORMAT, source_key, recipe_key):
-            raise ValueError(f"it has the key {stored}, not {(FORMAT, source_key, recipe_key)}")
+        if metadata["format"] != FORMAT:
+            raise ValueError(f"another version wrote it: its format is {metadata['format']}, not {FORMAT}")
+        stored = (metadata["source"], metadata["recipe"])
+        if stored != (source_key, recipe_key):
+            raise ValueError(f"it has the key {stored}, not {(source_key, recipe_key)}")
         arrays = {name: file[name] for name in ARRAYS}
     texts: dict[str, Any] = {
         name: tuple(metadata[name]) for name in ("names", "class_names", "broken", "notes")

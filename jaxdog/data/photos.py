@@ -4,6 +4,7 @@ A `Source` lists photos with their labels and boxes (`sources.py`, `image_files.
 turns one photo into square crops (`crop_recipes.py`). `crop_dataset.load` applies a recipe to a source.
 """
 
+import collections
 import concurrent.futures
 import contextlib
 import io
@@ -20,6 +21,7 @@ from jaxdog.utils import files
 Box = tuple[int, int, int, int]  # xmin, ymin, xmax, ymax in pixels; xmax and ymax are exclusive
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # Pillow's names
+AHEAD = 32  # results per thread that wait to be read
 MAX_PIXELS = 89_000_000  # of one image; Pillow warns of larger ones
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 HEIC_HINT = (
@@ -192,18 +194,29 @@ def thread_map(
         with photos.thread_map(read, range(n), "reading photos") as results:
             for result in results: ...
 
-    Pillow releases the GIL, so threads decode in parallel. Leaving the block early cancels the remaining
-    calls.
+    Pillow releases the GIL, so threads decode in parallel. At most AHEAD results per thread wait to be read.
+    Leaving the block early cancels the remaining calls.
 
     Args:
       function: called in the threads; its exceptions are raised when its result is read.
       indices: its arguments.
-      description: title of the progress bar.
+      description: title of the progress bar; "": no bar.
       workers: number of threads; None or 0: one per core.
     """
-    pool = concurrent.futures.ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    threads = workers or os.cpu_count() or 1
+    pool = concurrent.futures.ThreadPoolExecutor(threads)
+
+    def results() -> Iterator[Any]:
+        waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+        for i in indices:
+            waiting.append(pool.submit(function, i))
+            if len(waiting) > AHEAD * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
     try:
-        results = pool.map(function, indices)
-        yield iter(tqdm.tqdm(results, description, len(indices), unit="photo", leave=False, disable=None))
+        hidden = None if description else True  # None: hidden where the output is no terminal
+        yield iter(tqdm.tqdm(results(), description, len(indices), unit="photo", leave=False, disable=hidden))
     finally:
         pool.shutdown(cancel_futures=True)

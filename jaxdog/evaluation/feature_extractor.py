@@ -3,7 +3,7 @@
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -11,7 +11,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdog import sharding, types
-from jaxdog.data import crop_dataset
 from jaxdog.evaluation import batching, generation
 from jaxdog.metrics import features
 from jaxdog.metrics.backbones import inception_weights
@@ -51,12 +50,27 @@ class FeatureExtractor:
 
     def extract(self, images: np.ndarray, progress: str = "features") -> dict[str, np.ndarray]:
         """Images [n, h, w, 3] uint8 on the host -> layer -> [n, d] float32."""
-        padded = -(-len(images) // PAD_MULTIPLE) * PAD_MULTIPLE
+        return self.extract_batches([images], len(images), progress)
+
+    def extract_batches(
+        self, batches: Iterable[np.ndarray], n: int, progress: str = "features"
+    ) -> dict[str, np.ndarray]:
+        """Layer -> [n, d] float32, of batches [b, h, w, 3] uint8 that are read when they are needed.
+
+        There may be fewer images than n: then there are fewer features.
+        """
+        padded = -(-n // PAD_MULTIPLE) * PAD_MULTIPLE
         size = min(self._forward_size, sharding.round_up(padded, self.mesh))
-        parts = (
-            self._forward(self._put(images[rows])) for rows in batching.padded_batches(len(images), size)
-        )
-        return batching.collect(self._tell_cost(parts, len(images)), len(images), progress)
+        count = 0
+
+        def parts() -> Iterator[dict[str, jax.Array]]:
+            nonlocal count
+            for batch in batching.rebatch(batches, size):
+                count += len(batch)
+                yield self._forward(self._put(batching.pad(batch, size)))
+
+        layers = batching.collect(self._tell_cost(parts(), n), n, progress)
+        return {name: x[:count] for name, x in layers.items()}
 
     def extract_samples(
         self, system: types.System, state: Any, key: types.Key, label: np.ndarray, batch_size: int = 0
@@ -93,7 +107,8 @@ class FeatureExtractor:
         start = 0.0
         for i, part in enumerate(parts):
             yield part
-            jax.block_until_ready(part)
+            if i < 2:
+                jax.block_until_ready(part)
             if i == 0:
                 start = time.monotonic()
             elif i == 1:
@@ -121,29 +136,12 @@ class FeatureExtractor:
         return sharding.put(np.asarray(images), sharding.batch_sharding(self.mesh))
 
 
-def real_features(
-    extractor: FeatureExtractor,
-    read_images: Callable[[], crop_dataset.CropDataset],
-    spec: features.FeatureSpec,
-    data_key: str,
-    cache_dir: pathlib.Path,
-) -> features.Features:
-    """Features of the real images, from the cache if present.
-
-    Args:
-      extractor: the feature network.
-      read_images: () -> the real images at the generated size; only called if they are not in the cache.
-      spec: the spec of the features.
-      data_key: identifies the images and how they were resized; part of the cache key.
-      cache_dir: folder of the cache.
-    """
-    path = features.cache_path(cache_dir, data_key, spec)
+def cached(path: pathlib.Path, compute: Callable[[], features.Features]) -> features.Features:
+    """The features of the real side, from the file `path` of the cache; computed if it is not there."""
     side = features.load_cached(path)
     if not sharding.all_processes_agree(side is not None):
-        data = read_images()
-        layers = extractor.extract(data.image, "real features")
-        layers.pop(features.LOGITS, None)  # the Inception Score only uses generated images
-        side = features.Features(layers, spec, data.label, data.class_names)
+        side = compute()
+        side.layers.pop(features.LOGITS, None)  # the Inception Score only uses generated images
         features.save_cached(path, side)  # in every process, as hosts may have separate disks
     assert side is not None
     return side._replace(file=path)

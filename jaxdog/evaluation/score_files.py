@@ -1,8 +1,10 @@
 """Scores of any images on disk or in arrays: images -> features -> metrics."""
 
+import contextlib
+import itertools
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxdog import sharding
 from jaxdog.data import crop_dataset, crop_recipes, image_files, photos
-from jaxdog.evaluation import batching, copies, feature_extractor, metric_suite, score_options
+from jaxdog.evaluation import copies, feature_extractor, metric_suite, score_options
 from jaxdog.metrics import comparison, features, leaderboard, metric_table, statistics_files
 from jaxdog.metrics.backbones import networks
 from jaxdog.utils import errors, files, outputs
@@ -48,11 +50,11 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
     _check_outputs(options)
     sides = real_side, fake_side = _open(real), _open(fake)
     options = options._replace(network=options.network or _network(sides))
-    reference, generated, images = _both(real_side, fake_side, options, mesh, cache_dir)
-    size = int(generated.spec.size.split("x")[0]) if fake_side.source is not None else 0
+    reference, generated = _both(real_side, fake_side, options, mesh, cache_dir)
+    size = _side_length(generated) if fake_side.source is not None else options.size
     at_hand = comparison.Images(
-        None if real_side.source is None else partial(_stream, real_side.source, size, options),
-        None if images is None else partial(batching.slices, images, options.batch_size),
+        None if real_side.source is None else partial(_images, real_side.source, size, options),
+        None if fake_side.source is None else partial(_images, fake_side.source, options.size, options),
     )
     metrics = _metrics(options, reference, generated, at_hand)
     for path, side in ((options.save_real, reference), (options.save_fake, generated)):
@@ -67,9 +69,10 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
     warnings += omissions("generated", fake_side.source, generated.count)
     warnings += _statistics_notes(sides, options, metrics, (reference, generated))
     if "copies" in metrics:
-        if images is None or real_side.source is None:
+        if fake_side.source is None or real_side.source is None:
             warnings.append(f"no copies: {metric_table.NEEDS['images']}")
         else:
+            images = np.concatenate(list(_images(fake_side.source, options.size, options)))
             training = _photos_and_boxes(real_side.source, size, options.resampler, cache_dir)
             report = copies.find_copies(images, training.image, training.photo, mesh, generated, reference)
             scores["copies"] = copies.summary(report, training)
@@ -80,6 +83,10 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
     count = _count(fake_side, generated), _count(real_side, reference)
     scores |= {"warnings": warnings, **_origin(reference, generated, *count), "seconds": seconds}
     return scores | leaderboard.standing(scores, reference.class_names, options.eps)
+
+
+def _side_length(side: features.Features) -> int:
+    return int(side.spec.size.split("x")[0])
 
 
 def _count(side: Side, found: features.Features) -> int | str:
@@ -190,18 +197,18 @@ def _statistics_notes(
 
 def _both(
     real: Side, fake: Side, options: Options, mesh: Mesh, cache_dir: pathlib.Path
-) -> tuple[features.Features, features.Features, np.ndarray | None]:
-    """Features or moments of the real and the generated side, and the generated images if they were read."""
+) -> tuple[features.Features, features.Features]:
+    """Features or moments of the real and the generated side."""
     extractor = None
     if (real.source or fake.source) and not _pixels_only(real, fake, options):
         weights = networks.load(options.network, options.weights, cache_dir)
         extractor = feature_extractor.FeatureExtractor(options.network, weights, mesh, options.batch_size)
-    images, generated, reference = None, fake.features, real.features
+    generated, reference = fake.features, real.features
     if fake.source is not None:
-        generated, images = _features(extractor, fake.source, options.size, options, None)
+        generated = _features(extractor, fake.source, options.size, options, None)
     if real.source is not None:
-        size = options.size if generated is None else int(generated.spec.size.split("x")[0])
-        reference, _ = _features(extractor, real.source, size, options, cache_dir if size else None)
+        size = options.size if generated is None else _side_length(generated)
+        reference = _features(extractor, real.source, size, options, cache_dir if size else None)
     if reference is None and real.statistics is not None:
         other = None if generated is None else generated.spec
         reference = statistics_files.side(real.statistics, options.network, other)
@@ -209,7 +216,7 @@ def _both(
     if generated is None and fake.statistics is not None:
         generated = statistics_files.side(fake.statistics, options.network, reference.spec)
     assert generated is not None
-    return reference, generated, images
+    return reference, generated
 
 
 def omissions(side: str, source: photos.Source | None, count: int) -> list[str]:
@@ -238,31 +245,46 @@ def _features(
     size: int,
     options: Options,
     cache_dir: pathlib.Path | None,
-) -> tuple[features.Features, np.ndarray | None]:
-    """Features of one side, and its images [n, h, w, 3] uint8 if they were read.
+) -> features.Features:
+    """Features of one side, whose images are squashed to `size` pixels unless it is 0.
 
-    Images are squashed to `size` pixels unless it is 0. Features are cached unless `cache_dir` is None.
-    Without an extractor there are none, and images that would be cached are not read.
+    They are cached unless `cache_dir` is None. Without an extractor there are none.
     """
-    recipe, resampler = _squash(size, options), options.resampler if size else "none"
-    key = crop_recipes.cache_key(recipe)
-    read = partial(_read, source, recipe, key, bool(size))
-    unknown = statistics_files.UNKNOWN
-    bare = features.FeatureSpec(options.network, unknown, unknown, f"{size}x{size}", resampler, source.key)
-    if cache_dir is not None:
-        if extractor is None:
-            return features.Features({}, bare), None
-        spec = extractor.spec(f"{size}x{size}", resampler, source.key)
-        data_key = f"{source.key} {key}"
-        return feature_extractor.real_features(extractor, read, spec, data_key, cache_dir / "features"), None
-    data = read()
-    _, height, width, _ = data.image.shape
+    compute = partial(_compute, extractor, source, size, options)
+    if cache_dir is None or extractor is None:
+        return compute()
+    spec = extractor.spec(f"{size}x{size}", options.resampler, source.key)
+    data_key = f"{source.key} {crop_recipes.cache_key(_squash(size, options))}"
+    return feature_extractor.cached(features.cache_path(cache_dir / "features", data_key, spec), compute)
+
+
+def _compute(
+    extractor: feature_extractor.FeatureExtractor | None, source: photos.Source, size: int, options: Options
+) -> features.Features:
+    """Features of one side; its images are in memory a batch at a time."""
+    with contextlib.closing(_images(source, size, options)) as images:
+        first = next(images)
+        _, h, w, _ = first.shape
+        if h != w:
+            raise errors.UserError(
+                f"the images of {source.key} are {h} x {w} (height x width), but real photos are squashed to "
+                "squares: set a size (--size)"
+            )
+        _check_values(source.key, itertools.chain([first], images))
+    resampler, unknown = options.resampler if size else "none", statistics_files.UNKNOWN
     if extractor is None:
-        spec = bare._replace(size=f"{height}x{width}")
-        return features.Features({}, spec, data.label, data.class_names), data.image
-    spec = extractor.spec(f"{height}x{width}", resampler, source.key)
-    layers = extractor.extract(data.image)
-    return features.Features(layers, spec, data.label, data.class_names), data.image
+        spec = features.FeatureSpec(options.network, unknown, unknown, f"{h}x{w}", resampler, source.key)
+        return features.Features({}, spec, None, source.class_names)
+    labels: list[np.ndarray] = []
+
+    def images_of(batches: Iterator[crop_dataset.Batch]) -> Iterator[np.ndarray]:
+        for image, label in batches:
+            labels.append(label)
+            yield image
+
+    layers = extractor.extract_batches(images_of(_batches(source, size, options)), len(source.photos))
+    spec = extractor.spec(f"{h}x{w}", resampler, source.key)
+    return features.Features(layers, spec, np.concatenate(labels), source.class_names)
 
 
 def _squash(size: int, options: Options) -> photos.Recipe:
@@ -272,31 +294,26 @@ def _squash(size: int, options: Options) -> photos.Recipe:
     )
 
 
-def _stream(source: photos.Source, size: int, options: Options) -> Iterator[np.ndarray]:
-    """The images of a side, squashed to `size` pixels, in batches [b, size, size, 3] uint8."""
-    return crop_dataset.stream(source, _squash(size or options.size, options), options.batch_size)
-
-
-def _read(source: photos.Source, recipe: photos.Recipe, key: str, has_size: bool) -> crop_dataset.CropDataset:
+def _batches(source: photos.Source, size: int, options: Options) -> Generator[crop_dataset.Batch]:
+    """The images of a side, squashed to `size` pixels unless it is 0, and their classes."""
     try:
-        data = crop_dataset.load(source, recipe, key, None)
+        yield from crop_dataset.stream(source, _squash(size, options), options.batch_size)
     except ValueError as error:
-        hint = "" if has_size else " Set a size (--size) to squash all images to."
+        hint = "" if size else " Set a size (--size) to squash all images to."
         raise errors.UserError(f"{error}{hint}") from error
-    h, w = data.image.shape[1:3]
-    if h != w:
-        raise errors.UserError(
-            f"the images of {source.key} are {h} x {w} (height x width), but real photos are squashed to "
-            "squares: set a size (--size)"
-        )
-    _check_values(source.key, data.image)
-    return data
 
 
-def _check_values(name: str, image: np.ndarray) -> None:
+def _images(source: photos.Source, size: int, options: Options) -> Generator[np.ndarray]:
+    """Their images, [b, h, w, 3] uint8."""
+    with contextlib.closing(_batches(source, size, options)) as batches:
+        for batch in batches:
+            yield batch.image
+
+
+def _check_values(name: str, batches: Iterable[np.ndarray]) -> None:
     """Raises UserError for floats cast to uint8: those in [0, 1] are 0 and 1, those in [-1, 1] also 255."""
     present: set[int] = set()
-    for x in image:
+    for x in itertools.chain.from_iterable(batches):
         present |= set(np.unique(x).tolist())
         if present - {0, 1, 255}:
             return

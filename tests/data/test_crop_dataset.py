@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from jaxdog.data import crop_dataset, crop_recipes, crop_recipes_2019, multicrop, photos, toy
+from jaxdog.data import crop_dataset, crop_recipes, crop_recipes_2019, multicrop, photos, sources, toy
 from jaxdog.utils import files
 from tests.data.drawn_photos import noise
 
@@ -63,10 +63,36 @@ def test_crops_are_in_the_order_of_photos_and_boxes(tmp_path):
 def test_a_stream_has_the_same_images_in_batches():
     made = crop_dataset.load(listed(7, broken=(3,)), corner, "corner", None)
     batches = list(crop_dataset.stream(listed(7, broken=(3,)), corner, 3))
-    assert [len(batch) for batch in batches] == [4, 3, 1]
-    np.testing.assert_array_equal(np.concatenate(batches), made.image)
+    assert [len(batch.image) for batch in batches] == [3, 3, 2]
+    np.testing.assert_array_equal(np.concatenate([batch.image for batch in batches]), made.image)
+    np.testing.assert_array_equal(np.concatenate([batch.label for batch in batches]), made.label)
     with pytest.raises(ValueError, match="At least 4 of the 7 photos of listed are broken"):
         list(crop_dataset.stream(listed(7, broken=(0, 2, 4, 6)), corner, 3))
+
+
+def test_a_stream_reads_few_photos_ahead(monkeypatch):
+    """Whatever the source's size: the rest is read when it is asked for."""
+    monkeypatch.setattr(photos, "AHEAD", 2)
+    monkeypatch.setattr(photos.os, "cpu_count", lambda: 3)
+    seen: list[int] = []
+
+    def photo(i: int) -> photos.Photo:
+        seen.append(i)
+        return listed(40).photos[i]
+
+    source = listed(40)._replace(photos=sources.Lazy(40, photo))
+    stream = crop_dataset.stream(source, corner, 4)
+    for batch in range(1, 4):
+        next(stream)
+        assert 4 * batch // 2 <= len(seen) <= 4 * batch + 2 * 3 + 1
+    stream.close()
+    assert len(seen) < 40
+
+
+def test_a_stream_of_two_sizes_is_refused_where_it_comes_to_them():
+    stream = crop_dataset.stream(listed(7), lambda image, boxes: [photos.Crop(image[len(boxes) :])], 1)
+    with pytest.raises(ValueError, match="have different sizes, such as"):
+        list(stream)
 
 
 def test_the_second_load_only_reads_the_cache(tmp_path):
@@ -74,6 +100,14 @@ def test_the_second_load_only_reads_the_cache(tmp_path):
     blind = photos.Source("listed", ("a", "b", "c"), [])
     assert same(made, crop_dataset.load(blind, corner, "corner", tmp_path))
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
+
+
+def test_a_cache_of_another_version_is_made_again(tmp_path, monkeypatch, caplog):
+    with monkeypatch.context() as old:
+        old.setattr(crop_dataset, "FORMAT", crop_dataset.FORMAT - 1)
+        made = crop_dataset.load(listed(3), corner, "corner", tmp_path)
+    assert same(made, crop_dataset.load(listed(3), corner, "corner", tmp_path))
+    assert "another version wrote it" in caplog.text and "damaged" not in caplog.text
 
 
 def test_another_source_or_recipe_has_another_cache(tmp_path):

@@ -101,12 +101,12 @@ def test_score_reads_the_same_from_both(mostly_good):
     for name in ("few", "few.zip"):
         side = score_files._open(folder / name)
         assert side.source is not None
-        data = score_files._read(side.source, squash, "squash", True)
-        assert len(data.image) == len(good)
-        assert score_files.omissions("real", side.source, len(data.image)) == [
+        data = np.concatenate(list(score_files._images(side.source, 8, score_files.Options())))
+        assert len(data) == len(good)
+        assert score_files.omissions("real", side.source, len(data)) == [
             f"real images left out as broken: {len(bad)} of {len(good) + len(bad)} (see the log)"
         ]
         some = score_inputs.open_images(folder / name, 10, "real")
         assert isinstance(some, photos.Source) and len(some.photos) == 10
-        found.append((data.image.tobytes(), [photo.name for photo in some.photos]))
+        found.append((data.tobytes(), [photo.name for photo in some.photos]))
     assert found[0] == found[1]

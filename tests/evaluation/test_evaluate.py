@@ -10,7 +10,6 @@ import pytest
 from jax.sharding import Mesh
 
 from jaxdog import sharding, types
-from jaxdog.data import crop_dataset
 from jaxdog.evaluation import evaluate, feature_extractor, generation
 from jaxdog.metrics import features, fid
 from jaxdog.metrics.backbones import inception_weights
@@ -48,13 +47,13 @@ def make(
 ) -> evaluate.Evaluator:
     extractor = feature_extractor.FeatureExtractor("inception", network, mesh, batch_size)
     label = np.arange(len(images), dtype=np.int32) % 3
-    whole = crop_dataset.CropDataset(
-        images, label, label, np.full((len(label), 2), 64), label, (), ("a", "b", "c"), ()
-    )
     spec = extractor.spec("16x16", "lanczos", "noise")
-    return evaluate.Evaluator(
-        extractor, feature_extractor.real_features(extractor, lambda: whole, spec, "noise", cache), mesh
-    )
+
+    def compute() -> features.Features:
+        return features.Features(extractor.extract(images), spec, label, ("a", "b", "c"))
+
+    path = features.cache_path(cache, "noise", spec)
+    return evaluate.Evaluator(extractor, feature_extractor.cached(path, compute), mesh)
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,7 @@ def test_fd_dinov2_of_a_file_of_weights(place, tmp_path, monkeypatch):
 
 
 def test_mistakes_are_one_paragraph(place, tmp_path):
-    with pytest.raises(ValueError, match=r"from 20x30 to 25x30.*Set a size .*\(--size\)"):
+    with pytest.raises(ValueError, match=r"such as 20x30 and 21x30.*Set a size .*\(--size\)"):
         score_files.score(place / "real", place / "real", score_files.Options(weights="random"))
     np.save(tmp_path / "wide.npy", np.zeros((3, 8, 9, 3), np.uint8))
     with pytest.raises(ValueError, match="are 8 x 9 .height x width."):
@@ -181,7 +181,7 @@ def test_metrics_of_images_need_no_network(place, monkeypatch):
 
 def test_masks_and_bright_images_are_images():
     for values in ([0, 255], [255], [0, 1, 2]):
-        score_files._check_values("x", np.resize(np.array(values, np.uint8), (4, 8, 8, 3)))
+        score_files._check_values("x", [np.resize(np.array(values, np.uint8), (4, 8, 8, 3))])
 
 
 def test_one_image_is_not_many_gray_ones(place, tmp_path):
