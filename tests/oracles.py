@@ -5,7 +5,10 @@ import types
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
+
+from jaxdog.metrics.backbones import inception_weights
 
 
 def _torch_with_operators() -> Any:
@@ -46,3 +49,21 @@ def transformers() -> tuple[Any, types.ModuleType]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch, pytest.importorskip("transformers", reason="transformers is an oracle (make oracles)")
+
+
+def inception_state(params: Any) -> dict[str, Any]:
+    """Inception's weights by the names of pytorch-fid and torch-fidelity; batch norms are identities.
+
+    The classifier is zero.
+    """
+    torch = pytest.importorskip("torch", reason="torch is an oracle (make oracles)")
+    scale = np.sqrt(1 + inception_weights.BATCH_NORM_EPSILON)
+    state = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
+    for unit, prefix in inception_weights.torch_names().items():
+        kernel, bias = (torch.from_numpy(np.array(params[unit][leaf])) for leaf in ("kernel", "bias"))
+        state[f"{prefix}.conv.weight"] = kernel.permute(3, 2, 0, 1).contiguous()
+        state[f"{prefix}.bn.weight"] = torch.full_like(bias, scale)
+        state[f"{prefix}.bn.bias"] = bias
+        state[f"{prefix}.bn.running_mean"] = torch.zeros_like(bias)
+        state[f"{prefix}.bn.running_var"] = torch.ones_like(bias)
+    return state

@@ -116,16 +116,7 @@ def peer_of_images(images: np.ndarray, weights: str, batch: int) -> list[float]:
 
     torch, extractor = oracles.torch_fidelity("feature_extractor_inceptionv3")
     _, metric = oracles.torch_fidelity("metric_fid")
-    params = inception_weights.load(weights).params
-    scale = np.sqrt(1 + inception_weights.BATCH_NORM_EPSILON)
-    state = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
-    for unit, prefix in inception_weights.torch_names().items():
-        kernel, bias = (torch.from_numpy(np.array(params[unit][leaf])) for leaf in ("kernel", "bias"))
-        state[f"{prefix}.conv.weight"] = kernel.permute(3, 2, 0, 1).contiguous()
-        state[f"{prefix}.bn.weight"] = torch.full_like(bias, scale)
-        state[f"{prefix}.bn.bias"] = bias
-        state[f"{prefix}.bn.running_mean"] = torch.zeros_like(bias)
-        state[f"{prefix}.bn.running_var"] = torch.ones_like(bias)
+    state = oracles.inception_state(inception_weights.load(weights).params)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "weights.pth")
         torch.save(state, path)

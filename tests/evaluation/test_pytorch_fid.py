@@ -33,22 +33,12 @@ def photos(archive: pathlib.Path, count: int) -> list[np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("d, name", [(768, "fid768_pytorch"), (2048, "fid2048_pytorch_approx")])
 def test_the_score_is_that_of_pytorch_fid(d, name, real_data, tmp_path, monkeypatch):
-    torch, _ = oracles.torch_fidelity("utils")  # makes torchvision importable, too
+    oracles.torch_fidelity("utils")  # makes torchvision importable, too
     pytest.importorskip("pytorch_fid", reason="pytorch-fid is an oracle (make oracles)")
     from pytorch_fid import fid_score
     from pytorch_fid import inception as network
 
-    params = inception_weights.load(real_data / "inception").params
-    state = {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
-    for unit, prefix in inception_weights.torch_names().items():
-        kernel, bias = (torch.from_numpy(np.array(params[unit][leaf])) for leaf in ("kernel", "bias"))
-        state[f"{prefix}.conv.weight"] = kernel.permute(3, 2, 0, 1).contiguous()
-        state[f"{prefix}.bn.weight"] = torch.full_like(
-            bias, np.sqrt(1 + inception_weights.BATCH_NORM_EPSILON)
-        )
-        state[f"{prefix}.bn.bias"] = bias
-        state[f"{prefix}.bn.running_mean"] = torch.zeros_like(bias)
-        state[f"{prefix}.bn.running_var"] = torch.ones_like(bias)
+    state = oracles.inception_state(inception_weights.load(real_data / "inception").params)
     monkeypatch.setattr(network, "load_state_dict_from_url", lambda *_, **__: state)
     images = photos(real_data / "stanford_dogs" / "images.tar", 2 * COUNT)
     folders = [tmp_path / "real", tmp_path / "fake"]
