@@ -3,7 +3,7 @@
 import argparse
 import json
 import logging
-from typing import Any
+from typing import Any, get_args
 
 from jaxdog.cli import options
 from jaxdog.evaluation import score_options
@@ -24,7 +24,7 @@ def _add_arguments(parser: options.Parser) -> None:
     group = parser.add_argument_group("how images are scored")  # one option for each field of Options
     group.add_argument(
         "--network",
-        choices=score_options.NETWORKS,
+        choices=get_args(metric_table.Network),
         help="inception: the public leaderboard's (default); inception_pytorch, inception_clean: images "
         "resized as in pytorch-fid or clean-fid, default for their statistics; nasnet: the private "
         "leaderboard's; dinov2: that of FD-DINOv2 (ViT-L/14), dinov2_base and dinov2_small: smaller ones",

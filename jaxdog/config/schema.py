@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 else:
     Metric = Literal[tuple(metric_table.METRICS)]  # any of them
 DEFAULT_FINAL_METRICS: tuple[Metric, ...] = ("mifid", "isc", "kid", "prdc", "per_class", "copies")
-Network = Literal[
-    "inception", "inception_pytorch", "inception_clean", "nasnet", "dinov2", "dinov2_base", "dinov2_small"
-]
+Network = metric_table.Network
 Table = Mapping[str, Any]  # a nested section; `config/registry.py` lists its choices
 
 

@@ -6,10 +6,6 @@ from typing import Any, NamedTuple
 from jaxdog.metrics import metric_table
 from jaxdog.utils import errors
 
-NETWORKS = (
-    *("inception", "inception_pytorch", "inception_clean", "nasnet"),
-    *("dinov2", "dinov2_base", "dinov2_small"),
-)  # as in features.NETWORKS
 FORMATS = ("jaxdog", "pytorch-fid")  # of saved features
 RESAMPLERS = ("box", "bilinear", "bicubic", "lanczos", "area", "tf1-bilinear")  # as in cropping.RESAMPLERS
 
@@ -17,7 +13,7 @@ RESAMPLERS = ("box", "bilinear", "bicubic", "lanczos", "area", "tf1-bilinear")  
 class Options(NamedTuple):
     """How images are scored."""
 
-    network: str = ""  # one of NETWORKS; "": inception, or that of a file of statistics
+    network: str = ""  # a row of features.NETWORKS; "": inception, or that of a file of statistics
     weights: str = "published"  # "published" | "random" | a file or folder
     size: int = 0  # pixels; both sides are squashed to size x size; 0: the size of the generated images
     resampler: str = "lanczos"  # squashes the images; one of RESAMPLERS

@@ -1,8 +1,12 @@
-"""The table of metrics. It imports neither JAX nor the metrics, for a fast command line."""
+"""The table of metrics, and the names of networks. It imports no JAX, for a fast command line."""
 
 import importlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+Network = Literal[  # the rows of features.NETWORKS
+    "inception", "inception_pytorch", "inception_clean", "nasnet", "dinov2", "dinov2_base", "dinov2_small"
+]
 
 
 class Metric(NamedTuple):

@@ -10,8 +10,8 @@ import ml_collections
 import pytest
 
 from configs import toy
-from jaxdog.config import build, library, registry, schema
-from jaxdog.metrics import features
+from jaxdog.config import build, library, registry
+from jaxdog.metrics import features, metric_table
 from jaxdog.utils import errors
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -145,7 +145,7 @@ def test_networks_hold_inception_and_each_once(networks: tuple[str, ...]) -> Non
 
 
 def test_the_names_of_networks_are_those_of_their_table() -> None:
-    assert get_args(schema.Network) == tuple(features.NETWORKS)
+    assert get_args(metric_table.Network) == tuple(features.NETWORKS)
 
 
 def test_an_int_is_good_where_a_float_is_asked() -> None:
