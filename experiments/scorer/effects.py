@@ -1,18 +1,19 @@
 """How much each cause of differing FIDs matters, on real dogs.
 
-    python experiments/scorer/effects.py WEIGHTS [--fake images.zip] [--n 2000] [--out OUT]
+    python experiments/scorer/effects.py WEIGHTS [--fake images.zip] [--n 1000] [--out OUT]
 
 Two disjoint sets of N photos, squashed to 64x64, or N photos and N images of a zip. One thing changes at a
 time: the resize before Inception, the file format, the number of images, the real side, the weights, the
 precision, or the formula. Rows that have the same images share their features, so that a difference is that
-thing's alone.
+thing's alone. Features are kept in a folder, so that an interrupted run goes on. Without --fake, the table is
+also written into docs/metrics.md.
 """
 
 import argparse
 import dataclasses
 import io
-import json
 import pathlib
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,7 +28,14 @@ import scipy.linalg
 from jaxdog.data import crop_dataset, crop_recipes, image_files, sources
 from jaxdog.metrics import fid
 from jaxdog.metrics.backbones import inception, inception_weights, networks
+from jaxdog.utils import files
 
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))
+
+from experiments import trial  # noqa: E402
+
+PAGE = HERE.parent.parent / "docs" / "metrics.md"
 SIZE, BATCH = 64, 8
 LAYERS = {"mixed_7": "fid768", "pool_3": "fid2048"}
 Images = np.ndarray  # [n, 64, 64, 3], uint8, or float32 in 0..255
@@ -39,11 +47,16 @@ class Network:
     """Inception as one program runs it."""
 
     params: Any
+    cache: pathlib.Path  # folder of features
     prepare: Prepare = inception.preprocess
     cast: Callable[[jax.Array], jax.Array] = lambda x: x  # of weights and of the input of each convolution
 
     def features(self, images: Images, name: str) -> dict[str, np.ndarray]:
-        """Layer -> [n, d] of all images."""
+        """Layer -> [n, d] of all images, read from the folder if they are there."""
+        path = self.cache / f"{name}.npz"
+        if path.exists():
+            with np.load(path) as stored:
+                return dict(stored)
         params = jax.tree.map(self.cast, self.params)
 
         def cast_input(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -61,7 +74,14 @@ class Network:
         batches = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
         parts = [jax.device_get(forward(self.prepare(batch))) for batch in batches]
         print(name, len(images), flush=True)
-        return {layer: np.concatenate([part[layer] for part in parts]) for layer in LAYERS}
+        found = {layer: np.concatenate([part[layer] for part in parts]) for layer in LAYERS}
+        with files.atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **found)
+        return found
+
+    def both(self, real: Images, fake: Images, name: str) -> tuple[dict[str, np.ndarray], ...]:
+        """The features of both sides."""
+        return self.features(real, f"{name}, real"), self.features(fake, f"{name}, fake")
 
 
 # Inputs -----------------------------------------------------------------------------------------------------
@@ -139,14 +159,39 @@ def in_parts(real: dict[str, np.ndarray], fake: dict[str, np.ndarray], count: in
     return {name: float(np.mean([row[name] for row in found])) for name in LAYERS.values()}
 
 
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Both scores of each row, and by how much they differ from the first row's, as Markdown."""
+    base, *_ = rows.values()
+    lines = []
+    for name, row in rows.items():
+        changes = [100.0 * (row[key] / base[key] - 1.0) for key in row]
+        pairs = zip(row.values(), changes, strict=True)
+        cells = [cell for value, change in pairs for cell in (f"{value:.4f}", f"{change:+.2f} %")]
+        lines.append([name, *cells])
+    return trial.markdown(["what differs", "fid768", "", "fid2048_approx", ""], lines)
+
+
 def main() -> None:
     """Computes all rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("weights")
+    parser = trial.command_line(__doc__)
+    parser.add_argument("weights", metavar="WEIGHTS")
     parser.add_argument("--fake", help="images.zip of a trained model, in place of other photos")
-    parser.add_argument("--n", type=int, default=2000)
-    parser.add_argument("--out", type=pathlib.Path, default="experiments/scorer/effects.json")
+    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument(
+        "--features", type=pathlib.Path, default="runs/effects", help="where features are kept"
+    )
+    parser.add_argument("--out", type=pathlib.Path, default=HERE / "effects.json")
     args = parser.parse_args()
+    rows = compute(args)
+    fake = "a generator's samples" if args.fake else "other photos"
+    trial.write(args.out, {"n": args.n, "fake": fake, "rows": rows})
+    print(table(rows))
+    if not args.fake:
+        trial.replace_block(PAGE, "effects", table(rows))
+
+
+def compute(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The scores of each row."""
     n, source = args.n, sources.tfds()
     order = np.random.RandomState(2).permutation(len(source.photos))[: 2 * n]
     photos = [source.photos[int(i)].read() for i in order]
@@ -159,12 +204,14 @@ def main() -> None:
     if args.fake:
         fake = crop_dataset.load(image_files.source(args.fake), crop_recipes.as_is, "", None).image[:n]
     weights = networks.load("inception", args.weights, pathlib.Path.home())
-    base = Network(weights.params)
-    a, b = base.features(real, "real"), base.features(fake, "fake")
+    folder = args.features / f"{n}{'-samples' if args.fake else ''}"
+    folder.mkdir(parents=True, exist_ok=True)
+    base = Network(weights.params, folder)
+    a, b = base.both(real, fake, "as jaxdog computes it")
     rows: dict[str, dict[str, float]] = {"as jaxdog computes it": score(a, b)}
     for name, prepare in {"bilinear, pixel centers": half_pixel, "bicubic": pillow_bicubic}.items():
         other = dataclasses.replace(base, prepare=prepare)
-        there, here = other.features(real, name), other.features(fake, name)
+        there, here = other.both(real, fake, name)
         rows[f"resized to 299: {name}"] = score(there, here)
         rows[f"resized to 299: {name}, generated side only"] = score(a, here)
     for quality in (95, 75):
@@ -182,9 +229,9 @@ def main() -> None:
     rows["real side: squashed by TensorFlow 1's bilinear resize"] = score(tf1, b)
     for name, cast in {"TF32": tf32, "bfloat16": bfloat16}.items():
         other = dataclasses.replace(base, cast=cast)
-        rows[f"products in {name}"] = score(other.features(real, name), other.features(fake, name))
+        rows[f"products in {name}"] = score(*other.both(real, fake, name))
     random = dataclasses.replace(base, params=inception_weights.random().params)
-    rows["random weights"] = score(random.features(real, "random"), random.features(fake, "random"))
+    rows["random weights"] = score(*random.both(real, fake, "random"))
     formulas: dict[str, Callable[..., float]] = {
         "float64, matrix square root": by_sqrtm,
         "covariances divided by n": partial(by_sqrtm, ddof=0),
@@ -194,15 +241,7 @@ def main() -> None:
     for name, formula in formulas.items():
         rows[f"formula: {name}"] = {key: formula(a[layer], b[layer]) for layer, key in LAYERS.items()}
         print(name, flush=True)
-    table = {
-        "n": n,
-        "fake": "a generator" if args.fake else "other photos",
-        "weights": weights.kind,
-        "rows": rows,
-    }
-    args.out.write_text(json.dumps(table, indent=1) + "\n")
-    for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(f"{x:.4f}" for x in row.values()) + " |")
+    return rows
 
 
 if __name__ == "__main__":

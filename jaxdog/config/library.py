@@ -23,6 +23,7 @@ from jaxdog.utils import errors
 Config = ml_collections.ConfigDict
 Overrides = Mapping[str, Any] | Sequence[str]
 SWEEP = "sample.sweep"  # a section that is replaced as a whole
+MAX_ATTENTION = 64  # height of maps with self-attention; BigGAN has it at 64x64 for 128 and 256 px
 
 
 def folder() -> pathlib.Path:
@@ -170,9 +171,10 @@ def check_resolution(resolution: Any) -> None:
 def with_resolution(config: Config, resolution: int) -> Config:
     """The config for images of resolution x resolution pixels.
 
-    Stored crops, and the heights of maps with self-attention, keep their ratio to it. The latents of a
-    hierarchical BigGAN get the next size that it can split. An R3GAN halves its width with each doubling, and
-    a progressive system fewer or more stages. Not every network can have every size.
+    Stored crops, and the heights of maps with self-attention, keep their ratio to it, the latter up to
+    MAX_ATTENTION. The latents of a hierarchical BigGAN get the next size that it can split. An R3GAN halves
+    its width with each doubling, and a progressive system fewer or more stages. Not every network can have
+    every size.
 
     Raises errors.ConfigError for a size that is not positive, or that a progressive system does not reach.
     """
@@ -195,11 +197,24 @@ def with_resolution(config: Config, resolution: int) -> Config:
     for player in ("generator", "discriminator"):
         network = fields[player]
         if heights := network.get("attention", ()):
-            scaled = tuple(max(height * resolution // before, 1) for height in heights)
-            changes[player] = {"attention": scaled}
+            changes[player] = {"attention": _attention(heights, resolution, before)}
         if network.get("name") == "r3gan":
             changes[player] = {"widths": _r3gan_widths(network.widths, resolution, player == "discriminator")}
     return resolve.derive(config, **changes)
+
+
+def _attention(heights: tuple[int, ...], resolution: int, before: int) -> tuple[int, ...]:
+    """The heights of maps with self-attention for another resolution, each of them once.
+
+    Memory grows with the fourth power of the height.
+    """
+    limit, scaled = max(MAX_ATTENTION, *heights), []
+    for height in heights:
+        height = max(height * resolution // before, 1)
+        while height > limit:
+            height //= 2  # the maps of a network halve
+        scaled.append(height)
+    return tuple(dict.fromkeys(scaled))
 
 
 def _stages(fields: Any, resolution: int) -> dict[str, Any]:

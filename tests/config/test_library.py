@@ -213,6 +213,27 @@ def test_another_resolution() -> None:
         library.load("biggan", resolution=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "resolution", "generator", "discriminator"),
+    [
+        ("biggan", 128, (64,), (64,)),
+        ("biggan", 256, (64,), (64,)),  # as the authors have it for 256 px
+        ("sagan", 192, (48,), (48,)),
+        ("csagan", 32, (32,), (16,)),
+        ("csagan", 256, (64,), (64,)),
+        ("flow", 256, (64, 32), ()),
+        ("flow", 512, (64,), ()),
+    ],
+)
+def test_attention_stays_small(
+    name: str, resolution: int, generator: tuple[int, ...], discriminator: tuple[int, ...]
+) -> None:
+    """At 256x256, self-attention of one image would have 4 billion weights, 17 GB."""
+    config = library.load(name, resolution=resolution)
+    heights = [config.get(player, {}).get("attention", ()) for player in ("generator", "discriminator")]
+    assert heights == [generator, discriminator]
+
+
 def test_progressive_systems_get_fewer_or_more_stages() -> None:
     config = library.load("progan", resolution=32)
     assert config.system.resolutions == (4, 8, 16, 32)
