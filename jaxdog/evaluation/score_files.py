@@ -50,6 +50,7 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
     _check_outputs(options)
     sides = real_side, fake_side = _open(real), _open(fake)
     options = options._replace(network=options.network or _network(sides))
+    _check_possible(sides, options)
     reference, generated = _both(real_side, fake_side, options, mesh, cache_dir)
     size = _side_length(generated) if fake_side.source is not None else options.size
     at_hand = comparison.Images(
@@ -118,6 +119,10 @@ def _check_outputs(options: Options) -> None:
             outputs.check(path, name, (suffix,))
     if options.save_as not in score_options.FORMATS:
         raise errors.UserError(f"save_as is {options.save_as!r}; choices: {', '.join(score_options.FORMATS)}")
+    if options.save_as != "jaxdog" and not (options.save_real or options.save_fake):
+        raise errors.UserError(
+            f"save_as is {options.save_as!r}, but no file is to be saved: set save_real or save_fake"
+        )
 
 
 def _save(path: str, side: features.Features, save_as: str) -> None:
@@ -167,14 +172,33 @@ def _metrics(
     }
     missing = [name for name in options.metrics or () if not has[name]]
     if missing:
-        source = (real if real.moments else fake).spec.source
+        only = " and ".join(
+            f"{side.spec.source} has only the mean and the covariance of {', '.join(side.moments)}"
+            for side in (real, fake)
+            if side.moments
+        )
         possible = ", ".join(name for name, possible in has.items() if possible)
         raise errors.UserError(
-            f"{missing[0]} cannot be computed: {metric_table.NEEDS[metric_table.METRICS[missing[0]].needs]}, "
-            f"and {source} has only the mean and the covariance of features. Metrics that can be computed: "
-            f"{possible or 'none'}"
+            f"{missing[0]} cannot be computed: {metric_table.NEEDS[metric_table.METRICS[missing[0]].needs]}; "
+            f"{only}. Metrics that can be computed: {possible or 'none'}"
         )
     return options.metrics or tuple(name for name in metric_table.DEFAULT_OF_MOMENTS if has[name])
+
+
+def _check_possible(sides: Sequence[Side], options: Options) -> None:
+    """Raises UserError, before features are computed, for statistics that cannot be what is asked for."""
+    unknown = statistics_files.UNKNOWN
+    kind = "random" if options.weights == "random" else unknown
+    spec = features.FeatureSpec(options.network, kind, unknown, unknown, unknown, options.weights)
+    nothing = np.empty((0, 0), np.float32)
+    layers = dict.fromkeys((*features.frechet_layers(options.network), features.LOGITS), nothing)
+    full = features.Features(layers, spec, nothing)  # as images will have them at most
+    real, fake = (
+        statistics_files.side(side.statistics, options.network, spec) if side.statistics is not None else full
+        for side in sides
+    )
+    some = None if any(side.source is None for side in sides) else lambda: iter(())
+    _metrics(options, real, fake, comparison.Images(some, some))
 
 
 def _statistics_notes(
@@ -210,13 +234,23 @@ def _both(
         size = options.size if generated is None else _side_length(generated)
         reference = _features(extractor, real.source, size, options, cache_dir if size else None)
     if reference is None and real.statistics is not None:
-        other = None if generated is None else generated.spec
+        other = _assumed(options, cache_dir) if generated is None else generated.spec
         reference = statistics_files.side(real.statistics, options.network, other)
     assert reference is not None
     if generated is None and fake.statistics is not None:
         generated = statistics_files.side(fake.statistics, options.network, reference.spec)
     assert generated is not None
     return reference, generated
+
+
+def _assumed(options: Options, cache_dir: pathlib.Path) -> features.FeatureSpec:
+    """The spec of statistics where no features are at hand: the weights are those of the options."""
+    unknown = statistics_files.UNKNOWN
+    kind, sha256 = "published", unknown
+    if options.weights != "published":
+        weights = networks.load(options.network, options.weights, cache_dir)
+        kind, sha256 = weights.kind, weights.sha256
+    return features.FeatureSpec(options.network, kind, sha256, unknown, unknown, options.weights)
 
 
 def omissions(side: str, source: photos.Source | None, count: int) -> list[str]:

@@ -59,17 +59,18 @@ def factor(features: Array, weight: Array | None = None, block: int = 4096) -> F
     return Factor(mean, r, count)
 
 
-def factor_of_moments(moments: features.Moments) -> Factor:
+def factor_of_moments(moments: features.Moments, source: str) -> Factor:
     """The factor of a mean and a covariance, by its eigenvectors in float64, on the host.
 
     As accurate as the factor of the features if the covariance has float64's precision. Eigenvalues that are
-    negative by rounding, as those of fewer than d images, are 0. Raises UserError for other negative ones.
+    negative by rounding, as those of fewer than d images, are 0. Raises UserError for other negative ones,
+    naming the source.
     """
     values, vectors = np.linalg.eigh(moments.covariance)
     if values[0] < -NEGATIVE * max(values[-1], 0.0):
         raise errors.UserError(
-            f"the covariance has the eigenvalue {values[0]:.3g} beside {values[-1]:.3g}, and none of a "
-            "covariance is negative; the file is damaged, or holds something else"
+            f"the covariance of {source} has the eigenvalue {values[0]:.3g} beside {values[-1]:.3g}, and "
+            "none of a covariance is negative; the file is damaged, or holds something else"
         )
     r = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
     return Factor(*(jnp.asarray(x, jnp.float32) for x in (moments.mean, r, moments.n)))
@@ -148,7 +149,7 @@ def real_factor(compared: comparison.Comparison, layer: str) -> Factor:
 
     def compute() -> dict[str, Array]:
         if layer not in compared.real.layers:
-            return factor_of_moments(compared.real.moments[layer])._asdict()
+            return factor_of_moments(compared.real.moments[layer], compared.real.spec.source)._asdict()
         rows = compared.solver.shard_rows(compared.real.layers[layer])
         return compared.solver.run(factor)(rows.x, rows.weight)._asdict()
 
@@ -160,7 +161,9 @@ def real_factor(compared: comparison.Comparison, layer: str) -> Factor:
 def score(compared: comparison.Comparison, layer: str) -> float:
     """FID of one layer, not clamped."""
     if layer not in compared.fake.layers:
-        fake = compared.solver.replicate(factor_of_moments(compared.fake.moments[layer]))
+        fake = compared.solver.replicate(
+            factor_of_moments(compared.fake.moments[layer], compared.fake.spec.source)
+        )
         return float(compared.solver.run(frechet)(real_factor(compared, layer), fake))
     rows = compared.solver.shard_rows(compared.fake.layers[layer])
     return float(

@@ -45,10 +45,10 @@ DEFAULT = ("mifid", "isc", "kid", "prdc")  # of files and arrays
 DEFAULT_OF_MOMENTS = ("fid", "isc")  # where a side has only mean and covariance of its features
 
 NEEDS = {
-    "moments": "both sides need features of one layer, or their mean and covariance",
+    "moments": "both sides need features of the same layer, or their mean and covariance",
     "features": "both sides need features",
     "generated features": "the generated side needs features",
-    "logits": "these weights have no classifier",
+    "logits": "it needs generated images, and weights with a classifier",
     "labels": "both sides need labels of the same classes",
     "images": "both sides must be images, not features",
     "generated images": "the generated side must be images, not features",

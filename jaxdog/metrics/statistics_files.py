@@ -24,6 +24,8 @@ from jaxdog.utils import errors, files, untrusted
 
 SUFFIXES = (".npz", ".pt", ".pkl")
 UNKNOWN = "unknown"  # in a FeatureSpec
+MOMENTS = ({"mu", "sigma"}, {"m", "s"})  # arrays of mean and covariance
+HALVES = ({"feats"}, {"mu"}, {"sigma"}, {"m"}, {"s"})  # all that a file holds; one of a pair is an error
 ASYMMETRY = 1e-3  # of a covariance, relative to its largest element
 # Program -> the network that resizes images in its way.
 PROGRAMS = {
@@ -58,11 +60,7 @@ def is_statistics_file(path: str | os.PathLike[str]) -> bool:
     if path.suffix not in SUFFIXES or not path.is_file():
         return False
     names = set(untrusted.npz_names(path))
-    return path.suffix != ".npz" or _has_moments(names) or names == {"feats"}
-
-
-def _has_moments(names: set[str]) -> bool:
-    return {"mu", "sigma"} <= names or {"m", "s"} <= names
+    return path.suffix != ".npz" or any(names >= pair for pair in MOMENTS) or names in HALVES
 
 
 def read(path: str | os.PathLike[str]) -> Statistics:
@@ -95,6 +93,8 @@ def _read_npz(path: pathlib.Path) -> Content:
         return "clean-fid", arrays["feats"], None
     if "m" in arrays and "s" in arrays:
         return "the competition", arrays.get("features"), features.Moments(arrays["m"], arrays["s"], 0)
+    if missing := {"mu", "sigma"} - arrays.keys():
+        raise errors.UserError(f"it has no {errors.some(missing)}; its arrays: {errors.some(arrays)}")
     program = "pytorch-fid" if arrays["mu"].dtype == np.float64 else "clean-fid"
     return program, None, features.Moments(arrays["mu"], arrays["sigma"], 0)
 
@@ -189,16 +189,13 @@ def layer_of(statistics: Statistics, network: str) -> str:
     return layer
 
 
-def side(statistics: Statistics, network: str, other: features.FeatureSpec | None) -> features.Features:
+def side(statistics: Statistics, network: str, other: features.FeatureSpec) -> features.Features:
     """One side of a comparison. What the file does not say is assumed to be as on the other side.
 
-    Without another spec, the weights are assumed to be the published ones. Raises UserError if the network
-    has no such layer, or the other side's weights are random.
+    Raises UserError if the network has no such layer, or the other side's weights are random.
     """
     layer = layer_of(statistics, network)
     source = f"{statistics.path.name} ({statistics.program})"
-    if other is None:
-        other = features.FeatureSpec(network, "published", UNKNOWN, UNKNOWN, UNKNOWN, source)
     if other.kind == "random":
         raise errors.UserError(
             f"{statistics.path} has statistics of a trained network, which cannot be compared with features "

@@ -206,7 +206,9 @@ def test_what_cannot_be_scored_is_an_error_or_a_warning(suite):
     without = {name: x for name, x in FAKE.layers.items() if name != features.LOGITS}
     found = suite.scores(FAKE._replace(layers=without, class_names=()), ("isc", "per_class"))
     assert found.scores == {} and found.per_class == {}
-    assert "no classifier" in found.warnings[1] and "labels of the same classes" in found.warnings[2]
+    assert (
+        "weights with a classifier" in found.warnings[1] and "labels of the same classes" in found.warnings[2]
+    )
 
 
 @pytest.mark.parametrize("network, width", [("dinov2", 1024), ("dinov2_small", 384)])

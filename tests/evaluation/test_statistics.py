@@ -8,6 +8,7 @@ import pytest
 import jaxdog
 from jaxdog.evaluation import score_files
 from jaxdog.metrics import features, fid
+from jaxdog.metrics.backbones import inception_weights
 from tests.fuzz import samples
 
 GENERATOR = np.random.default_rng(0)
@@ -73,9 +74,49 @@ def test_the_generated_side_or_both_may_be_statistics(place):
 @pytest.mark.parametrize("metric", ["mifid", "kid", "prdc", "copies", "per_class"])
 def test_what_needs_features_is_an_error(metric, place):
     message = rf"{metric} cannot be computed: .* real.npz .pytorch-fid. has only the mean and the covariance "
-    message += "of features. Metrics that can be computed: fid, isc, fid_infinity"
+    message += "of pool_3. Metrics that can be computed: fid, isc, fid_infinity"
     with pytest.raises(ValueError, match=message):
         jaxdog.score(place / "real.npz", place / "fake.npz", metrics=("fid", metric))
+
+
+def test_the_weights_of_two_files_are_those_that_are_given(place, monkeypatch):
+    """Nothing in the files tells, so that scores of other weights must not have the published names."""
+    both = (place / "real.npz", place / "real.npz")
+    assert "fid2048_pytorch" in jaxdog.score(*both)
+    with pytest.raises(ValueError, match="No Inception weights at .*nowhere"):
+        jaxdog.score(*both, weights=str(place / "nowhere"))
+    with pytest.raises(ValueError, match="cannot be compared with features of random weights"):
+        jaxdog.score(*both, weights="random")
+    fitted = inception_weights.Weights({}, "fitted", "1" * 64, "a test")
+    monkeypatch.setattr(score_files.networks, "load", lambda *_: fitted)
+    found = jaxdog.score(*both, weights="fitted.npz")
+    assert "fid2048_pytorch_approx" in found and "fid2048_pytorch" not in found
+    assert (found["weights_kind"], found["weights_sha256"]) == ("fitted", "1" * 64)
+
+
+@pytest.mark.parametrize("options", [{"metrics": "kid"}, {"metrics": "fid,copies"}, {"weights": "random"}])
+def test_what_cannot_be_is_said_before_features_are_computed(options, place, monkeypatch):
+    monkeypatch.setattr(score_files.networks, "load", lambda *_: pytest.fail("it goes on"))
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match="cannot be com(puted: both sides|pared with)"):
+        jaxdog.score(place / "real.npz", images, **options)
+
+
+def test_layers_that_differ_are_named(place):
+    message = "of the same layer, .* real_small.npz .* covariance of mixed_7 and real.npz .* of pool_3"
+    with pytest.raises(ValueError, match=message):
+        jaxdog.score(place / "real_small.npz", place / "real.npz", network="inception", metrics="fid")
+
+
+def test_half_a_file_of_statistics_is_named(place):
+    np.savez(place / "half.npz", mu=np.zeros(16))
+    with pytest.raises(ValueError, match="half.npz cannot be read as statistics.* it has no sigma"):
+        jaxdog.score(place / "half.npz", place / "fake.npz")
+
+
+def test_a_format_without_a_file_is_an_error(place):
+    with pytest.raises(ValueError, match="save_as is 'pytorch-fid', but no file is to be saved"):
+        jaxdog.score(place / "real.npz", place / "fake.npz", save_as="pytorch-fid")
 
 
 def test_features_in_a_file_give_the_other_metrics(place):

@@ -151,7 +151,7 @@ def test_moments_are_as_accurate_as_features(seed, case):
     for sides in ((True, True), (True, False), (False, True)):
         ours = fid.frechet(
             *(
-                fid.factor_of_moments(moments(x)) if known else fid.factor(jnp.asarray(x))
+                fid.factor_of_moments(moments(x), "x") if known else fid.factor(jnp.asarray(x))
                 for x, known in zip((real, fake), sides, strict=True)
             )
         )
@@ -162,14 +162,14 @@ def test_equal_moments_have_no_distance():
     """Rounding makes some eigenvalues negative, as there are fewer images than features."""
     made = moments(features(0, 30, 96))
     assert np.linalg.eigvalsh(made.covariance)[0] < 0
-    one = fid.factor_of_moments(made)
+    one = fid.factor_of_moments(made, "x")
     assert abs(float(fid.frechet(one, one))) < 2e-5 and float(one.n) == 0
 
 
 def test_covariances_have_no_negative_eigenvalues():
     covariance = np.diag([1.0, 0.5, -0.01])
     with pytest.raises(ValueError, match="has the eigenvalue -0.01 beside 1, and none"):
-        fid.factor_of_moments(feature_sets.Moments(np.zeros(3), covariance, 0))
+        fid.factor_of_moments(feature_sets.Moments(np.zeros(3), covariance, 0), "x.npz")
 
 
 @pytest.mark.oracle
@@ -182,5 +182,5 @@ def test_moments_against_pytorch_fid():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scipy's, of an argument that it will drop
             expected = score.calculate_frechet_distance(*(x for side in both for x in side[:2]))
-        ours = fid.frechet(*(fid.factor_of_moments(side) for side in both))
+        ours = fid.frechet(*(fid.factor_of_moments(side, "x") for side in both))
         np.testing.assert_allclose(float(ours), expected, rtol=1e-4)

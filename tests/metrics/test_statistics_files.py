@@ -183,7 +183,7 @@ def test_the_width_says_which_layer():
     with pytest.raises(
         ValueError, match="2048 features, and the network nasnet has 4032 .final_mean.*inception: "
     ):
-        statistics_files.side(wide(2048), "nasnet", None)
+        statistics_files.side(wide(2048), "nasnet", SPEC)
 
 
 def test_random_weights_do_not_fit_statistics():
