@@ -98,7 +98,7 @@ def score(real: Any, fake: Any, n: int | None = None, **options: Any) -> dict[st
     Either side is one of
 
     - a path: a folder of images (or of one folder per class), a .zip, an .npy or .npz array, a file of
-      features (`save_real`), or "tfds" for Stanford Dogs;
+      features (`save_real`) or of another program's statistics, or "tfds" for Stanford Dogs;
     - an array of NumPy or JAX, [n, h, w, 3] or [n, 3, h, w]: uint8, or floats in [-1, 1]. Floats that do not
       reach below -0.5 are refused, as they may be in [0, 1];
     - a list of PIL images or of arrays [h, w, 3]; real ones may differ in size;
