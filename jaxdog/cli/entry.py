@@ -46,7 +46,8 @@ def run_score() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs one command. Errors of the user or of the disk end in a paragraph; others keep their traceback."""
+    """Runs one command. Errors of the user, of the disk or for lack of memory end in a paragraph, without a
+    traceback."""
     try:
         if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"):
             command, overrides, words = flags.OLD, *options.split_overrides(flags.two_hyphens(argv))
@@ -72,6 +73,11 @@ def main(argv: Sequence[str]) -> None:
         if error.errno not in errors.ADVICE:
             raise
         print(f"\njaxdog: {errors.explain(error)}.", file=sys.stderr)
+        sys.exit(1)
+    except RuntimeError as error:  # of which JAX's errors are
+        if not (text := errors.out_of_memory(error)):
+            raise
+        print(f"\njaxdog: {text}.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("\njaxdog: interrupted", file=sys.stderr)

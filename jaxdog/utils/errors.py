@@ -63,3 +63,16 @@ def explain(error: OSError) -> str:
     where = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
     reason = f"{error.strerror or error}{where}"
     return f"{reason}. {ADVICE[code]}" if code in ADVICE else reason
+
+
+def out_of_memory(error: RuntimeError) -> str:
+    """An error of XLA for lack of memory in words, without a last period; "" for another error."""
+    reason = str(error).splitlines()[0] if str(error) else ""
+    if "RESOURCE_EXHAUSTED" not in reason:
+        return ""
+    return (
+        f"the device has too little memory ({reason.removeprefix('RESOURCE_EXHAUSTED: ').rstrip('.')}). Training: set a "
+        "smaller config.system.batch_size with config.system.grad_accumulation_steps, or "
+        "config.parallel.remat=True; jaxdog find-batch-size CONFIG lists the sizes that fit. Sampling and "
+        "scoring: --batch-size or config.eval.batch_size. Checkpoints are as they were"
+    )

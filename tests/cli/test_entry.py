@@ -131,6 +131,11 @@ def test_mistakes_are_one_paragraph(
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 31525501544 bytes.\nMore"),
+            1,
+            r"too little memory \(Out of memory allocating 31525501544 bytes\). Training: set a smaller",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device. Free some space"),
         (
             OSError(errno.ELOOP, "Too many levels", "a/b"),
