@@ -70,9 +70,10 @@ def out_of_memory(error: RuntimeError) -> str:
     reason = str(error).splitlines()[0] if str(error) else ""
     if "RESOURCE_EXHAUSTED" not in reason:
         return ""
+    reason = reason.removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
     return (
-        f"the device has too little memory ({reason.removeprefix('RESOURCE_EXHAUSTED: ').rstrip('.')}). Training: set a "
-        "smaller config.system.batch_size with config.system.grad_accumulation_steps, or "
+        f"the device has too little memory ({reason}). Training: set a smaller config.system.batch_size with "
+        "config.system.grad_accumulation_steps, or "
         "config.parallel.remat=True; jaxdog find-batch-size CONFIG lists the sizes that fit. Sampling and "
         "scoring: --batch-size or config.eval.batch_size. Checkpoints are as they were"
     )
