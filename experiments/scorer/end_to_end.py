@@ -39,6 +39,8 @@ def prepare(archive: str, n: int, folder: pathlib.Path) -> None:
     import numpy as np
     import PIL.Image
 
+    from jaxdog.data import crop_recipes
+
     if (folder / "done").exists():
         return
     with tarfile.open(archive) as tar:
@@ -53,13 +55,9 @@ def prepare(archive: str, n: int, folder: pathlib.Path) -> None:
             file = tar.extractfile(member)
             assert file is not None
             photo = PIL.Image.open(io.BytesIO(file.read())).convert("RGB")
-            w, h = photo.size
-            left, top, side = (w - min(w, h)) // 2, (h - min(w, h)) // 2, min(w, h)
-            square = photo.resize(
-                (SIZE, SIZE), PIL.Image.Resampling.LANCZOS, (left, top, left + side, top + side)
-            )
+            crop, *_ = crop_recipes.short_side_center(np.asarray(photo), size=SIZE)
             name = pathlib.PurePosixPath(member.name).name
-            square.save(folder / sides[member.offset] / name, quality=95)
+            PIL.Image.fromarray(crop.image).save(folder / sides[member.offset] / name, quality=95)
     (folder / "done").touch()
 
 
