@@ -25,15 +25,14 @@ import numpy as np
 import PIL.Image
 import scipy.linalg
 
-from jaxdog.data import crop_dataset, crop_recipes, image_files, sources
-from jaxdog.metrics import fid
-from jaxdog.metrics.backbones import inception, inception_weights, networks
-from jaxdog.utils import files
-
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 from experiments import trial  # noqa: E402
+from jaxdog.data import crop_dataset, crop_recipes, image_files, sources  # noqa: E402
+from jaxdog.metrics import features, fid  # noqa: E402
+from jaxdog.metrics.backbones import inception, inception_weights, networks  # noqa: E402
+from jaxdog.utils import files  # noqa: E402
 
 PAGE = HERE.parent.parent / "docs" / "metrics.md"
 SIZE, BATCH = 64, 8
@@ -159,7 +158,7 @@ def in_parts(real: dict[str, np.ndarray], fake: dict[str, np.ndarray], count: in
     return {name: float(np.mean([row[name] for row in found])) for name in LAYERS.values()}
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
+def table(rows: dict[str, dict[str, float]], kind: str) -> str:
     """Both scores of each row, and by how much they differ from the first row's, as Markdown."""
     base, *_ = rows.values()
     lines = []
@@ -168,7 +167,8 @@ def table(rows: dict[str, dict[str, float]]) -> str:
         pairs = zip(row.values(), changes, strict=True)
         cells = [cell for value, change in pairs for cell in (f"{value:.4f}", f"{change:+.2f} %")]
         lines.append([name, *cells])
-    return trial.markdown(["what differs", "fid768", "", "fid2048_approx", ""], lines)
+    names = [features.metric_name(name, kind, layer) for layer, name in LAYERS.items()]
+    return trial.markdown(["what differs", names[0], "", names[1], ""], lines)
 
 
 def main() -> None:
@@ -182,15 +182,17 @@ def main() -> None:
     )
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "effects.json")
     args = parser.parse_args()
-    rows = compute(args)
+    weights = networks.load("inception", args.weights, pathlib.Path.home())
+    rows = compute(args, weights.params)
     fake = "a generator's samples" if args.fake else "other photos"
-    trial.write(args.out, {"n": args.n, "fake": fake, "rows": rows})
-    print(table(rows))
+    trial.write(args.out, {"n": args.n, "fake": fake, "weights": weights.kind, "rows": rows})
+    text = table(rows, weights.kind)
+    print(text)
     if not args.fake:
-        trial.replace_block(PAGE, "effects", table(rows))
+        trial.replace_block(PAGE, "effects", text)
 
 
-def compute(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+def compute(args: argparse.Namespace, params: Any) -> dict[str, dict[str, float]]:
     """The scores of each row."""
     n, source = args.n, sources.tfds()
     order = np.random.RandomState(2).permutation(len(source.photos))[: 2 * n]
@@ -203,10 +205,9 @@ def compute(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     fake = crops(crop_recipes.squash, photos[n:])
     if args.fake:
         fake = crop_dataset.load(image_files.source(args.fake), crop_recipes.as_is, "", None).image[:n]
-    weights = networks.load("inception", args.weights, pathlib.Path.home())
     folder = args.features / f"{n}{'-samples' if args.fake else ''}"
     folder.mkdir(parents=True, exist_ok=True)
-    base = Network(weights.params, folder)
+    base = Network(params, folder)
     a, b = base.both(real, fake, "as jaxdog computes it")
     rows: dict[str, dict[str, float]] = {"as jaxdog computes it": score(a, b)}
     for name, prepare in {"bilinear, pixel centers": half_pixel, "bicubic": pillow_bicubic}.items():
