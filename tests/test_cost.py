@@ -58,6 +58,7 @@ def test_operations_of_compiled_steps_grow_with_the_batch_and_the_state_does_not
     assert large.state_bytes == small.state_bytes and large.parameters == small.parameters
 
 
+@pytest.mark.long
 def test_operations_grow_with_the_batch_and_the_state_does_not(config: schema.Experiment) -> None:
     sizes = [dataclasses.replace(config.system, batch_size=size) for size in (4, 16)]
     phases = [build.phases(config._replace(system=system), 3)[-1] for system in sizes]

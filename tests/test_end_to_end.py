@@ -14,6 +14,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from jaxdog.cli import entry
 from jaxdog.training import writers
 from tests.subprocesses import ROOT, environment
 
@@ -296,7 +297,19 @@ def test_dry_run_prints_sizes_and_stops(tmp_path: pathlib.Path, cache: pathlib.P
     ],
 )
 def test_mistakes_end_in_one_paragraph(
-    tmp_path: pathlib.Path, cache: pathlib.Path, flags: list[str], message: str
+    tmp_path: pathlib.Path,
+    cache: pathlib.Path,
+    flags: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    text = run(*command(tmp_path / "run", cache, *flags), code=1)
-    assert message in text and "Traceback" not in text, text[-3000:]
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as stop:
+        entry.main(command(tmp_path / "run", cache, *flags)[3:])
+    assert stop.value.code == 1 and message in capsys.readouterr().err
+
+
+def test_a_mistake_ends_the_process_without_a_traceback(tmp_path: pathlib.Path, cache: pathlib.Path) -> None:
+    text = run(*command(tmp_path / "run", cache, "--config.train.stepz=3"), code=1)
+    assert "did you mean steps?" in text and "Traceback" not in text, text[-3000:]

@@ -40,6 +40,7 @@ def test_copies_are_found_with_their_photos(training, copied):
         assert row["mirrored"] and row["similarity"] > 0.9
 
 
+@pytest.mark.long
 def test_pairs_show_the_image_next_to_its_source(copied):
     pair = copied.pairs[0].astype(float)
     assert copied.pairs.shape[1:] == (2, SIZE, SIZE, 3)

@@ -14,7 +14,7 @@ from jaxdog.render import decoding
 from jaxdog.training import train_step
 from tests.config import test_build
 
-QUICK = ("dragan", "vae", "vqvae2", "memorizer", "progan", "stylegan2")  # traced in every run of the tests
+QUICK = ("vae", "vqvae2", "memorizer", "progan")  # traced in every run of the tests
 
 
 def nothing(*_: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from jaxdog.models import biggan_deep, layers, norms, spectral_norm
 from jaxdog.ops import resample2x
-from tests.models import test_biggan
+from tests.models import networks, test_biggan
 
 KEY = jax.random.key(0)
 LATENT, EMBED, CLASSES = 12, 8, 7
@@ -25,23 +25,6 @@ def generator(**fields) -> biggan_deep.Generator:
 def discriminator(**fields) -> biggan_deep.Discriminator:
     given = dict(channels=4, classes=CLASSES, attention=(32,))
     return biggan_deep.Discriminator(**{**given, **fields})
-
-
-def drawn(net, *arguments):
-    """Random variables of a network, with singular values near 1; its own init takes long to compile."""
-    shapes = jax.eval_shape(lambda key: net.init(key, *arguments, True), KEY)
-    rng = np.random.default_rng(0)
-
-    def leaf(path, x):
-        name, noise = path[-1].key, rng.normal(size=x.shape).astype(np.float32)
-        if name in ("u", "v"):
-            return jnp.asarray(noise / np.linalg.norm(noise))
-        if name in ("mean", "var"):  # as they start
-            return jnp.full(x.shape, float(name == "var"))
-        fan = np.sqrt(np.prod(x.shape[:-1])) if name == "kernel" else 1.0
-        return jnp.asarray(noise / fan + (name == "gain") * 1.0)
-
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
 def inputs(b: int = 3, size: int = 64) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -91,7 +74,9 @@ def test_parameter_counts():
     assert f"{found_g:,}" in doc and f"{found_d:,}" in doc
 
 
-@pytest.mark.parametrize("size", biggan_deep.SHAPES)
+@pytest.mark.parametrize(
+    "size", [pytest.param(n, marks=() if n == 32 else pytest.mark.long) for n in biggan_deep.SHAPES]
+)
 def test_every_size_fits_together(size):
     z, _, label = inputs(2)
     g, d = (make(size=size, attention=(16,)) for make in (generator, discriminator))
@@ -119,7 +104,7 @@ def test_generator_and_its_gradients_are_those_of_torch(twin):
     _, _, label = inputs()
     z = jax.random.normal(jax.random.key(2), (len(label), LATENT))  # key 1 puts a ReLU within rounding of 0
     net = generator(rgb_width=8)  # of which 3 are shown
-    variables = drawn(net, z, label)
+    variables = networks.drawn(net, z, label)
     g = twin.Generator(2, LATENT, EMBED, CLASSES, 8, rgb_width=8)
     test_biggan.copy_generator(g, variables)
     target = jax.random.normal(jax.random.key(4), (3, 64, 64, 3))
@@ -154,7 +139,7 @@ def test_discriminator_and_its_gradients_are_those_of_torch(twin):
 
     _, image, label = inputs()
     net = discriminator()
-    variables = drawn(net, image, label)
+    variables = networks.drawn(net, image, label)
     d = twin.Discriminator(4, CLASSES, 8)
     test_biggan.copy_into(d, variables["params"], variables["spectral"], {})
 
@@ -184,9 +169,9 @@ def test_discriminator_and_its_gradients_are_those_of_torch(twin):
 
 def silent(block, *arguments):
     """A block whose last convolution is 0: what its shortcut lets through."""
-    variables = block.init(KEY, *arguments, True)
+    variables = networks.init(block, *arguments, True)
     variables["params"]["conv4"] = jax.tree.map(jnp.zeros_like, variables["params"]["conv4"])
-    return block.apply(variables, *arguments, True), variables
+    return networks.apply(block, variables, *arguments, True), variables
 
 
 @pytest.mark.long
@@ -216,7 +201,7 @@ def test_latent_and_label_reach_the_first_layer_and_every_norm():
     gains = [shape for name, shape in shapes.items() if name.endswith("gain/kernel")]
     assert len(gains) == 3 * 2 * 4 and {shape[0] for shape in gains} == {LATENT + EMBED}
     assert shapes["linear/kernel"][0] == LATENT + EMBED
-    variables = drawn(net, z, label)
+    variables = networks.drawn(net, z, label)
     draw = jax.jit(lambda z, label: net.apply(variables, z, label, False))
     image = draw(z, label)
     assert float(jnp.abs(draw(-z, label) - image).max()) > 1e-3
@@ -228,7 +213,7 @@ def test_bfloat16_is_finite_near_and_leaves_parameters_alone():
     z, image, label = inputs(2, 32)
     for kind, argument in ((generator, z), (discriminator, image)):
         sharp, blunt = (kind(size=32, attention=(16,), dtype=t) for t in (jnp.float32, jnp.bfloat16))
-        variables = drawn(blunt, argument, label)
+        variables = networks.drawn(blunt, argument, label)
         assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
 
         def applied(net, variables=variables, x=argument):

@@ -13,6 +13,7 @@ import pytest
 from jaxdog.config import build, registry
 from jaxdog.models import biggan, norms, spectral_norm
 from tests.config import test_build
+from tests.models import networks
 
 KEY = jax.random.key(0)
 LATENT, CLASSES = 20, 7
@@ -55,28 +56,6 @@ def inputs(b: int, size: int = 64) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 def shapes(net: Any, *arguments: Any) -> Any:
     return jax.eval_shape(lambda key: net.init(key, *arguments, True), KEY)
-
-
-def drawn(net: Any, *arguments: Any) -> Any:
-    """Random variables: the nets' own starts take long to compile, and have gains of 0 and biases of 0."""
-
-    def begin(key: Any) -> Any:
-        return net.init(key, *arguments, False)
-
-    rng = np.random.default_rng(0)
-
-    def leaf(path: Any, x: Any) -> jax.Array:
-        name, noise = path[-1].key, rng.normal(size=x.shape).astype(np.float32)
-        if name in ("u", "v"):
-            return jnp.asarray(noise / np.linalg.norm(noise))
-        if name in ("mean", "var"):
-            return jnp.full(x.shape, float(name == "var"))
-        if name == "sign":
-            return jnp.sign(jnp.asarray(noise))
-        fan = math.sqrt(math.prod(x.shape[:-1])) if name == "kernel" else 10.0
-        return jnp.asarray(noise / fan + float(name.endswith("gain")))
-
-    return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(begin, KEY))
 
 
 # Sizes ------------------------------------------------------------------------------------------------------
@@ -142,7 +121,7 @@ def check_generator(net: Any, twin: Any, b: int, **named: Any) -> None:
     from tests.twins import transfer
 
     z, _, label = inputs(b)
-    variables = drawn(net, z, label)
+    variables = networks.drawn(net, z, label)
     transfer.load(twin, variables)
     target = jax.random.normal(jax.random.key(4), (b, net.size, net.size, 3))
 
@@ -191,7 +170,7 @@ def check_discriminator(net: Any, twin: Any, b: int, **named: Any) -> None:
     from tests.twins import transfer
 
     _, image, label = inputs(b, net.size)
-    variables = drawn(net, image, label)
+    variables = networks.drawn(net, image, label)
     transfer.load(twin, variables)
 
     @jax.jit
@@ -276,7 +255,7 @@ def test_classes_beyond_the_width_have_no_effect_at_initialization():
     """4 numbers of z, 7 breeds: those from the third on are beyond the 6 channels of the last norm."""
     z, _, label = inputs(2)
     net = generator(**{**LEAKY_G, "attention": ()})
-    params = jax.jit(lambda key: net.init(key, z, label, True))(KEY)["params"]
+    params = networks.init(net, z, label, True)["params"]
     last = params["block64"]["norm2"]["gain_and_bias"]
     assert last["kernel"].shape == (LATENT // 5 + CLASSES, 12)
     assert not last["kernel"][6:].any() and last["kernel"][:6].any(1).all()
@@ -292,7 +271,7 @@ def test_classes_beyond_the_width_have_no_effect_at_initialization():
 @pytest.mark.long
 def test_style_starts_with_gains_around_1_and_biases_around_0():
     z, _, label = inputs(2)
-    variables = jax.jit(lambda key: generator(**STYLE_G).init(key, z, label, True))(KEY)
+    variables = networks.init(generator(**STYLE_G), z, label, True)
     style = variables["params"]["block16"]["norm1"]["style"]
     np.testing.assert_array_equal(style["bias"], np.repeat([1.0, 0.0], 12))
     assert style["kernel"].shape == (LATENT, 24) and "style" in variables["spectral"]["block16"]["norm1"]
@@ -304,7 +283,7 @@ def test_spread_is_of_groups_and_of_smaller_batches_as_a_whole():
     small = {**RALS_D, "size": 32, "attention": ()}
     net, whole = discriminator(**small), discriminator(**{**small, "mbstd_centered": False})
     _, image, _ = inputs(8, 32)
-    variables = drawn(net, image, jnp.zeros(8, jnp.int32))
+    variables = networks.drawn(net, image, jnp.zeros(8, jnp.int32))
 
     @partial(jax.jit, static_argnums=0)
     def judge(net, x):

@@ -12,13 +12,13 @@ import pytest
 from jaxdog.config import build, registry
 from jaxdog.models import csagan
 from tests.config import test_build
+from tests.models import networks
 from tests.models.test_biggan_entries import (
     CLASSES,
     KEY,
     LATENT,
     check_discriminator,
     check_generator,
-    drawn,
     inputs,
     shapes,
 )
@@ -68,7 +68,7 @@ def test_discriminator_and_its_gradients_are_those_of_torch(twin: Any) -> None:
     import torch
 
     net, (_, image, label) = discriminator(), inputs(6, 32)
-    variables, rngs = drawn(net, image, label), {"dropout": jax.random.key(8)}
+    variables, rngs = networks.drawn(net, image, label), {"dropout": jax.random.key(8)}
     _, seen = net.apply(
         variables, image, label, True, rngs=rngs, capture_intermediates=True, mutable=["intermediates"]
     )
@@ -112,7 +112,7 @@ def test_weights_are_initialized_as_in_torch_and_class_embeddings_as_normals(twi
     transfer = pytest.importorskip("tests.twins.transfer")
     z, image, label = inputs(2, 32)
     net, judge = generator(dropout=()), discriminator(dropout=())
-    params = jax.jit(lambda key: net.init(key, z, label, False))(KEY)["params"]
+    params = networks.init(net, z, label, False)["params"]
     other = twin.ConvGenerator(G_WIDTHS, LATENT, CLASSES)
     norms = [x for x in params if "norm" in x]
     assert len(norms) == 4 and not any(params[x]["gain_and_bias"]["kernel"].any() for x in norms)
@@ -121,7 +121,7 @@ def test_weights_are_initialized_as_in_torch_and_class_embeddings_as_normals(twi
     for name in norms:
         params.pop(name)
     assert transfer.starts_as_torch(params, other) == 3 + 7 + 2
-    variables = jax.jit(lambda key: judge.init(key, image, label, False))(KEY)
+    variables = networks.init(judge, image, label, False)
     other = twin.ConvDiscriminator(D_WIDTHS, 32)
     assert transfer.starts_as_torch(variables["params"], other) == 3 + 7 + 1
     planes = np.asarray(variables[csagan.PLANES]["sign"])
@@ -143,12 +143,12 @@ def test_dropped_channels_depend_only_on_the_image_and_the_layer() -> None:
 def test_nothing_is_dropped_outside_training() -> None:
     z, image, label = inputs(3, 32)
     net, plain = generator(), generator(dropout=())
-    variables = drawn(plain, z, label)
+    variables = networks.drawn(plain, z, label)
     chex.assert_trees_all_equal(
         net.apply(variables, z, label, False), plain.apply(variables, z, label, False)
     )
     judge, sober = discriminator(), discriminator(dropout=())
-    variables = drawn(sober, image, label)
+    variables = networks.drawn(sober, image, label)
     chex.assert_trees_all_equal(
         judge.apply(variables, image, label, False), sober.apply(variables, image, label, False)
     )

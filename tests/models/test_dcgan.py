@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxdog.models import dcgan, norms, spectral_norm
+from tests.models import networks
 
 torch = pytest.importorskip("torch", reason="torch is the oracle (make oracles)")
 twins = pytest.importorskip("tests.twins.transfer")
@@ -115,7 +116,7 @@ D_ENTRIES = entries(spectral=SPECTRAL_D, plain=PLAIN_D, classifier=AC_D, turns=T
 def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], entry: str) -> None:
     z, target, label = inputs()
     net, twin = generator(**fields), dcgans.Generator(entry, G_WIDTHS, LATENT, CLASSES)
-    variables = net.init(KEY, z, label, True)
+    variables = networks.init(net, z, label, True)
     layers_of_torch = {name: x for name, x in variables["params"].items() if name != "embed"}
     spectral, more = entry == "spectral", 2 * (entry == "turns")
     assert twins.starts_as_torch(layers_of_torch, twin) == len(G_WIDTHS) + 1 + (not spectral) + more
@@ -141,7 +142,9 @@ def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], 
     for name, u in vectors.items():
         np.testing.assert_allclose(new["spectral"][name]["u"], u, atol=1e-5)
 
-    image = net.apply({**variables, **new}, z, label, False)  # running statistics, vectors as stored
+    image = networks.apply(
+        net, {**variables, **new}, z, label, False
+    )  # running statistics, vectors as stored
     expected = twin.eval()(*arguments)
     np.testing.assert_allclose(image, twins.last(expected), rtol=1e-4, atol=1e-4)
 
@@ -150,7 +153,7 @@ def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], 
 def test_discriminator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], entry: str) -> None:
     _, image, label = inputs()
     net, twin = discriminator(**fields), dcgans.Discriminator(entry, D_WIDTHS, 32, CLASSES)
-    variables = net.init(KEY, image, label, True)
+    variables = networks.init(net, image, label, True)
     last = 1 + (entry == "classifier") + 3 * (entry == "turns")  # two more before it, and its bias
     assert twins.starts_as_torch(variables["params"], twin) == len(D_WIDTHS) + last
     variables = stirred(variables)
@@ -188,12 +191,12 @@ def test_discriminator_and_its_gradients_are_those_of_torch(fields: dict[str, An
 def test_labels_and_keys_have_no_effect() -> None:
     z, image, label = inputs()
     g, d = generator(), discriminator()
-    variables = g.init(KEY, z, label, True)
+    variables = networks.init(g, z, label, True)
     keys = jax.random.split(KEY, B)
     chex.assert_trees_all_equal(
         g.apply(variables, z, label, False), g.apply(variables, z, label + 1, False, keys)
     )
-    variables = d.init(KEY, image, label, True)
+    variables = networks.init(d, image, label, True)
     one, other = (d.apply(variables, image, x, False) for x in (label, label + 1))
     chex.assert_trees_all_equal(one, other)
     assert one.class_logits is None and one.logit.shape == (B,)
@@ -202,7 +205,7 @@ def test_labels_and_keys_have_no_effect() -> None:
 def test_a_conditional_generator_concatenates_the_class_embedding_and_z() -> None:
     z, _, label = inputs()
     net = generator(**AC_G)
-    variables = jax.jit(lambda key: net.init(key, z, label, True))(KEY)
+    variables = networks.init(net, z, label, True)
     assert variables["params"]["conv0"]["kernel"].shape[2] == LATENT + 2
     draw = jax.jit(lambda variables, label: net.apply(variables, z, label, False))
     images = [draw(variables, x) for x in (label, (label + 1) % CLASSES)]
@@ -218,7 +221,7 @@ def test_weights_may_start_as_the_paper_has_them() -> None:
     z, image, label = inputs()
     wide: dict[str, Any] = dict(widths=(24, 24, 24), initializer="normal")
     for net, argument in ((generator(**wide), z), (discriminator(**wide), image)):
-        params = jax.jit(lambda key, net=net, x=argument: net.init(key, x, label, True))(KEY)["params"]
+        params = networks.init(net, argument, label, True)["params"]
         kernels = jnp.concatenate([x["kernel"].ravel() for x in params.values() if "kernel" in x])
         assert abs(float(kernels.std()) - 0.02) < 5e-4 and abs(float(kernels.mean())) < 5e-4
         assert 0.06 < float(jnp.abs(kernels).max()) < 0.12  # no bound
@@ -229,7 +232,7 @@ def test_dropped_features_are_drawn_in_training_only() -> None:
     """Half of the features after each activation are 0, the others double; which ones, the key says."""
     _, image, label = inputs()
     net, plain = discriminator(dropout=0.5), discriminator()
-    variables = jax.jit(lambda key: plain.init(key, image, label, True))(KEY)
+    variables = networks.init(plain, image, label, True)
 
     @jax.jit
     def judged(key: jax.Array) -> Any:
@@ -252,9 +255,9 @@ def test_dropped_features_are_drawn_in_training_only() -> None:
 def test_bfloat16_is_near_and_gives_float32() -> None:
     z, image, label = inputs()
     for kind, fields, argument in ((generator, SPECTRAL_G, z), (discriminator, SPECTRAL_D, image)):
-        variables = kind(**fields).init(KEY, argument, label, True)
+        variables = networks.init(kind(**fields), argument, label, True)
         exact, rough = (
-            jax.tree.leaves(kind(**fields, dtype=dtype).apply(variables, argument, label, True))[0]
+            jax.tree.leaves(networks.apply(kind(**fields, dtype=dtype), variables, argument, label, True))[0]
             for dtype in (jnp.float32, jnp.bfloat16)
         )
         assert rough.dtype == jnp.float32

@@ -9,6 +9,7 @@ import pytest
 
 from jaxdog.models import layers, progan
 from jaxdog.systems import progressive
+from tests.models import networks
 
 KEY = jax.random.key(0)
 LATENT, CLASSES, CHANNELS = 5, 4, 6
@@ -87,7 +88,7 @@ def test_generator_and_its_gradients_are_those_of_torch(size: int, alpha: float 
 
     z, target, label = inputs(size)
     net = generator(size, alpha)
-    params = stirred(net.init(KEY, z, label, True)["params"])
+    params = stirred(networks.init(net, z, label, True)["params"])
 
     @jax.jit
     def ours(params: Any) -> Any:
@@ -115,7 +116,7 @@ def test_discriminator_and_its_gradients_are_those_of_torch(size: int, alpha: fl
 
     _, image, label = inputs(size)
     net = discriminator(size, alpha)
-    params = stirred(net.init(KEY, image, label, True)["params"])
+    params = stirred(networks.init(net, image, label, True)["params"])
     params["score"]["bias"] += 0.0 if size == 4 else -3.0  # scores above 0, and below, where the leak is
 
     @jax.jit
@@ -164,7 +165,7 @@ def test_equalised_kernels_keep_the_variance(
         kernel_init=jax.nn.initializers.normal(1.0),
     )
     equalized_lr, plain = layers.Conv(**fields, equalized_lr=True), layers.Conv(**fields)
-    variables = equalized_lr.init(jax.random.key(1), x, True)
+    variables = networks.init(equalized_lr, x, True, seed=1)
     kernel = variables["params"]["kernel"]
     np.testing.assert_allclose(np.std(kernel), 1.0, atol=0.05)
     y = np.asarray(equalized_lr.apply(variables, x, True))
@@ -190,8 +191,8 @@ def test_class_embeddings_start_within_norm_1() -> None:
 def test_generator_fades_from_the_upscaled_smaller_image_to_its_own() -> None:
     z, _, label = inputs(8)
     low, plain = generator(4), generator(8)
-    params = low.init(KEY, z, label, True)["params"]
-    grown = progressive.merge(params, generator(8, 0.5).init(jax.random.key(9), z, label, True)["params"])
+    params = networks.init(low, z, label, True)["params"]
+    grown = progressive.merge(params, networks.init(generator(8, 0.5), z, label, True, seed=9)["params"])
 
     def picture(alpha: float | None) -> jax.Array:
         kept = {name: x for name, x in grown.items() if alpha is not None or name != "rgb4"}
@@ -200,7 +201,7 @@ def test_generator_fades_from_the_upscaled_smaller_image_to_its_own() -> None:
     before = low.apply({"params": params}, z, label, True)
     np.testing.assert_array_equal(picture(0.0), progressive.upscale(before, 8))
     np.testing.assert_array_equal(picture(1.0), picture(None))
-    assert "rgb4" not in plain.init(KEY, z, label, True)["params"]
+    assert "rgb4" not in networks.init(plain, z, label, True)["params"]
     assert np.abs(picture(0.5) - picture(0.0)).max() > 0.01
 
 
@@ -209,8 +210,8 @@ def test_discriminator_fades_from_the_smaller_one_to_its_own() -> None:
     _, image, label = inputs(8)
     low = discriminator(4)
     small = progressive.downscale(image, 4)
-    params = low.init(KEY, small, label, True)["params"]
-    fresh = discriminator(8, 0.5).init(jax.random.key(9), image, label, True)["params"]
+    params = networks.init(low, small, label, True)["params"]
+    fresh = networks.init(discriminator(8, 0.5), image, label, True, seed=9)["params"]
     grown = progressive.merge(params, fresh)
 
     def logit(alpha: float | None) -> jax.Array:

@@ -9,6 +9,7 @@ import pytest
 from scipy import ndimage
 
 from jaxdog.models import r3gan
+from tests.models import networks
 
 KEY = jax.random.key(0)
 LATENT, CLASSES, B = 6, 3, 4
@@ -133,15 +134,18 @@ def test_size_must_be_what_the_widths_reach(make: Any) -> None:
 def test_labels_have_an_effect_if_they_are_embedded(embed_dim: int) -> None:
     g, d = generator(embed_dim=embed_dim), discriminator(embed_dim=embed_dim)
     z, image, other = latents(), pictures(), (LABEL + 1) % CLASSES
-    of_g, of_d = g.init(KEY, z, LABEL, True), d.init(KEY, image, LABEL, True)
-    same_g = np.array_equal(g.apply(of_g, z, LABEL, True), g.apply(of_g, z, other, True))
-    same_d = np.array_equal(d.apply(of_d, image, LABEL, True).logit, d.apply(of_d, image, other, True).logit)
+    of_g, of_d = networks.init(g, z, LABEL, True), networks.init(d, image, LABEL, True)
+    draw = jax.jit(lambda label: g.apply(of_g, z, label, True))
+    judge: Any = jax.jit(lambda label: d.apply(of_d, image, label, True))
+    same_g = np.array_equal(draw(LABEL), draw(other))
+    same_d = np.array_equal(judge(LABEL).logit, judge(other).logit)
     assert same_g == same_d == (embed_dim == 0)
 
 
 def test_samples_are_clipped_and_training_is_not() -> None:
     net, z = generator(), 9.0 * latents()
-    variables = net.init(KEY, z, LABEL, True)
-    free, drawn = (net.apply(variables, z, LABEL, train) for train in (True, False))
+    variables = networks.init(net, z, LABEL, True)
+    both = jax.jit(lambda variables: [net.apply(variables, z, LABEL, train) for train in (True, False)])
+    free, drawn = both(variables)
     assert np.abs(free).max() > 1.5
     np.testing.assert_array_equal(drawn, jnp.clip(free, -1.0, 1.0))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxdog.models import norms, resnet, spectral_norm
+from tests.models import networks
 
 torch = pytest.importorskip("torch", reason="torch is the oracle (make oracles)")
 twins = pytest.importorskip("tests.twins.transfer")
@@ -50,10 +51,6 @@ def inputs() -> tuple[jax.Array, jax.Array, jax.Array]:
     z = jax.random.normal(jax.random.key(1), (B, LATENT))
     image = jax.random.uniform(jax.random.key(2), (B, SIZE, SIZE, 3), minval=-1.0)
     return z, image, jnp.arange(B) % CLASSES
-
-
-def start(net: Any, argument: jax.Array, label: jax.Array) -> Any:
-    return jax.jit(lambda key: net.init(key, argument, label, True))(KEY)
 
 
 def stirred(variables: Any) -> Any:
@@ -124,7 +121,7 @@ def test_weights_start_as_glorot_and_bengio_have_them() -> None:
         (discriminator(**wide), image, 0.0),
         (discriminator(**wide, **WGAN_D), image, 0.0),
     ):
-        params = start(net, argument, label)["params"]
+        params = networks.init(net, argument, label, True)["params"]
         checked = 0
         for path, x in jax.tree_util.tree_leaves_with_path(params):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -241,7 +238,7 @@ D_PAPERS = [pytest.param(WGAN_D, False, id="wgan_gp"), pytest.param(SNGAN_D, Tru
 def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], sngan: bool) -> None:
     z, target, label = inputs()
     net, twin = generator(**fields), TorchGenerator(sngan)
-    variables = stirred(start(net, z, label))
+    variables = stirred(networks.init(net, z, label, True))
     twins.load(twin, variables)
 
     @jax.jit
@@ -267,7 +264,7 @@ def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], 
 def test_discriminator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], sngan: bool) -> None:
     _, image, label = inputs()
     net, twin = discriminator(**fields), TorchDiscriminator(sngan)
-    variables = stirred(start(net, image, label))
+    variables = stirred(networks.init(net, image, label, True))
     twins.load(twin, variables)
 
     @jax.jit
@@ -301,7 +298,7 @@ def test_a_logit_depends_only_on_its_own_image() -> None:
     """What a penalty on each image's gradient needs: the layer norm looks at no other images."""
     _, image, label = inputs()
     net = discriminator(**WGAN_D)
-    variables = stirred(start(net, image, label))
+    variables = stirred(networks.init(net, image, label, True))
     judged = jax.jit(partial(net.apply, train=True))
     whole = judged(variables, image, label).logit
     mixed = judged(variables, image.at[:2].multiply(-0.5), label).logit
@@ -318,7 +315,7 @@ def test_labels_have_an_effect_in_one_pair_of_networks_only() -> None:
         (discriminator(**WGAN_D), image, False),
         (discriminator(**SNGAN_D), image, True),
     ):
-        variables = stirred(start(net, argument, label))
+        variables = stirred(networks.init(net, argument, label, True))
         run = jax.jit(partial(net.apply, train=False))
         one, other = (jax.tree.leaves(run(variables, argument, x))[0] for x in (label, (label + 1) % CLASSES))
         assert (float(jnp.abs(one - other).max()) > 1e-3) == counts
@@ -329,7 +326,7 @@ def test_labels_have_an_effect_in_one_pair_of_networks_only() -> None:
 def test_bfloat16_is_near_and_gives_float32() -> None:
     z, image, label = inputs()
     for kind, fields, argument in ((generator, SNGAN_G, z), (discriminator, WGAN_D, image)):
-        variables = start(kind(**fields), argument, label)
+        variables = networks.init(kind(**fields), argument, label, True)
         exact, rough = (
             jax.tree.leaves(jax.jit(partial(net.apply, train=True))(variables, argument, label))[0]
             for net in (kind(**fields, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))

@@ -11,13 +11,12 @@ import pytest
 from jaxdog.config import build, registry
 from jaxdog.models import norms, sagan
 from tests.config import test_build
+from tests.models import networks
 from tests.models.test_biggan_entries import (
     CLASSES,
-    KEY,
     LATENT,
     check_discriminator,
     check_generator,
-    drawn,
     inputs,
     shapes,
 )
@@ -105,9 +104,9 @@ def test_weights_are_initialized_as_glorot_and_classes_equally() -> None:
     """Uniform within sqrt(6 / (fan_in + fan_out)); every gain is 1 and every bias 0."""
     z, image, label = inputs(2, 32)
     net = generator(widths=(32, 32, 32, 32), norm_base_affine=True)
-    params = jax.jit(lambda key: net.init(key, z, label, True))(KEY)["params"]
+    params = networks.init(net, z, label, True)["params"]
     judge = discriminator(widths=(32, 32, 32, 32), attention=(16,))
-    params |= jax.jit(lambda key: judge.init(key, image, label, True))(KEY)["params"]
+    params |= networks.init(judge, image, label, True)["params"]
     fans = {
         "linear": (32, 1),
         "rgb": (9 * 32, 9 * 3),
@@ -128,7 +127,7 @@ def test_weights_are_initialized_as_glorot_and_classes_equally() -> None:
 def test_a_latent_of_length_1_is_a_direction() -> None:
     z, _, label = inputs(3)
     net, plain = generator(normalize_latent=True, attention=()), generator(attention=())
-    variables = drawn(net, z, label)
+    variables = networks.drawn(net, z, label)
 
     @jax.jit
     def images(z: jax.Array) -> Any:
@@ -143,7 +142,7 @@ def test_a_latent_of_length_1_is_a_direction() -> None:
 
 def test_norms_use_the_given_momentum() -> None:
     z, _, label = inputs(4)
-    variables = drawn(generator(attention=()), z, label)
+    variables = networks.drawn(generator(attention=()), z, label)
 
     def moved(momentum: float) -> Any:
         net = generator(attention=(), momentum=momentum)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdog.models import layers, norms, spectral_norm, style_dcgan
+from tests.models import networks
 
 torch = pytest.importorskip("torch", reason="torch is the oracle (make oracles)")
 twins = pytest.importorskip("tests.twins.transfer")
@@ -166,8 +167,7 @@ def noise_maps() -> list[jax.Array]:
 def test_generator_and_its_gradients_are_those_of_torch() -> None:
     z, target = latents(), pictures()
     net, twin = generator(), Generator()
-    variables = net.init(KEY, z, LABEL, True, KEYS)
-    variables = noisy(variables)
+    variables = noisy(networks.init(net, z, LABEL, True, KEYS))
     twins.load(twin, variables)
 
     @jax.jit
@@ -196,7 +196,7 @@ def test_generator_and_its_gradients_are_those_of_torch() -> None:
 def test_discriminator_and_its_gradients_are_those_of_torch() -> None:
     image = pictures()
     net, twin = discriminator(), Discriminator()
-    variables = net.init(KEY, image, LABEL, True)
+    variables = networks.init(net, image, LABEL, True)
     assert twins.starts_as_torch(variables["params"], twin) == 2 * len(D_WIDTHS)
     twins.load(twin, variables)
 
@@ -225,7 +225,7 @@ def test_discriminator_and_its_gradients_are_those_of_torch() -> None:
 
 
 def test_the_trunk_starts_as_torch_and_the_modulation_by_kaiming() -> None:
-    params = generator().init(KEY, latents(), LABEL, True, KEYS)["params"]
+    params = networks.init(generator(), latents(), LABEL, True, KEYS)["params"]
     trunk = {name: tree for name, tree in params.items() if not name.startswith("modulated")}
     assert twins.starts_as_torch(trunk, Generator()) == 2 * len(G_WIDTHS) + 1
     for place in PLACES:
@@ -250,12 +250,12 @@ def test_the_gain_is_used_as_it_is() -> None:
 
 def test_an_image_depends_on_its_own_key() -> None:
     net = generator()
-    variables = noisy(net.init(KEY, latents(), LABEL, True, KEYS))
-    base = net.apply(variables, latents(), LABEL, False, KEYS)
-    other = net.apply(variables, latents(), LABEL, False, KEYS.at[1].set(jax.random.key(99)))
+    variables = noisy(networks.init(net, latents(), LABEL, True, KEYS))
+    draw = jax.jit(lambda z, label, keys: net.apply(variables, z, label, False, keys))
+    base, other = (draw(latents(), LABEL, keys) for keys in (KEYS, KEYS.at[1].set(jax.random.key(99))))
     moved = np.abs(np.asarray(other - base)).max((1, 2, 3))
     assert moved[1] > 1e-2 and not moved[[0, 2, 3]].any()
-    alone = net.apply(variables, latents()[2:3], LABEL[2:3], False, KEYS[2:3])
+    alone = draw(latents()[2:3], LABEL[2:3], KEYS[2:3])
     np.testing.assert_allclose(alone[0], base[2], atol=1e-5)
 
 

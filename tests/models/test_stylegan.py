@@ -14,6 +14,7 @@ from jaxdog.models import layers, resolutions, stylegan
 from jaxdog.ops import conv, resample2x
 from jaxdog.systems import progressive
 from tests.config import test_build
+from tests.models import networks
 
 KEY = jax.random.key(0)
 LATENT, CLASSES, STYLE, B = 5, 3, 6, 8
@@ -62,10 +63,6 @@ def started(net: Any, *arguments: Any) -> Any:
         return jnp.asarray(scale * rng.normal(size=x.shape), jnp.float32)
 
     return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(lambda key: net.init(key, *arguments), KEY))
-
-
-def call(net: Any, variables: Any, *arguments: Any, **named: Any) -> Any:
-    return jax.jit(lambda variables: net.apply(variables, *arguments, **named))(variables)
 
 
 # Sizes ------------------------------------------------------------------------------------------------------
@@ -235,7 +232,7 @@ def test_adain_gives_each_channel_the_mean_and_deviation_of_its_style() -> None:
     variables = started(layer, x, w, True)
     style = variables["params"]["style"]
     line = np.asarray(w) @ np.asarray(style["kernel"]) / np.sqrt(STYLE) + np.asarray(style["bias"])
-    y = np.asarray(call(layer, variables, x, w, True))
+    y = np.asarray(networks.apply(layer, variables, x, w, True))
     np.testing.assert_allclose(y.std((1, 2)), np.abs(1 + line[:, :4]), atol=1e-4)
     np.testing.assert_allclose(y.mean((1, 2)), line[:, 4:], atol=1e-4)
 
@@ -243,7 +240,7 @@ def test_adain_gives_each_channel_the_mean_and_deviation_of_its_style() -> None:
 def kernel_of(layer: Any, variables: Any, c: int, w: jax.Array) -> np.ndarray:
     """The kernel [3, 3, c, features] that a layer uses under w [k], seen by points in each channel."""
     points = jnp.zeros((c, 5, 5, c)).at[jnp.arange(c), 2, 2, jnp.arange(c)].set(1.0)
-    y = call(layer, variables, points, jnp.broadcast_to(w, (c, *w.shape)), True)
+    y = networks.apply(layer, variables, points, jnp.broadcast_to(w, (c, *w.shape)), True)
     assert not np.asarray(y).sum((0, 3))[[0, 4]].any()
     return np.asarray(y)[:, 3:0:-1, 3:0:-1].transpose(1, 2, 0, 3)
 
@@ -307,9 +304,9 @@ def test_generator_fades_from_the_upscaled_smaller_image_to_its_own() -> None:
     def whole() -> jax.Array:
         kept = {name: x for name, x in grown["params"]["synthesis"].items() if name != "rgb4"}
         params = {**grown["params"], "synthesis": kept}
-        return call(generator(), {**grown, "params": params}, z, LABEL, True, KEYS)
+        return networks.apply(generator(), {**grown, "params": params}, z, LABEL, True, KEYS)
 
-    before = call(low, variables, z, LABEL, True, KEYS)
+    before = networks.apply(low, variables, z, LABEL, True, KEYS)
     np.testing.assert_allclose(faded(0.0), progressive.upscale(before, 8), atol=1e-4)
     np.testing.assert_allclose(faded(1.0), whole(), atol=1e-4)
     np.testing.assert_allclose(faded(0.25), 0.25 * faded(1.0) + 0.75 * faded(0.0), atol=1e-4)
@@ -329,10 +326,10 @@ def test_discriminator_fades_from_the_smaller_one_to_its_own() -> None:
     def faded(alpha: jax.Array) -> jax.Array:
         return discriminator(alpha=alpha).apply({"params": grown}, image, LABEL, True).logit
 
-    expected = call(low, {"params": params}, small, LABEL, True).logit
+    expected = networks.apply(low, {"params": params}, small, LABEL, True).logit
     np.testing.assert_allclose(faded(0.0), expected, rtol=1e-5, atol=1e-5)
     kept = {name: x for name, x in grown.items() if name != "rgb4"}
-    whole = call(discriminator(), {"params": kept}, image, LABEL, True).logit
+    whole = networks.apply(discriminator(), {"params": kept}, image, LABEL, True).logit
     np.testing.assert_allclose(faded(1.0), whole, rtol=1e-5, atol=1e-5)
     assert np.abs(faded(0.5) - faded(0.0)).max() > 1e-3
 
@@ -369,7 +366,7 @@ def test_bfloat16_is_near_and_gives_float32() -> None:
     for net, arguments in [*rows, (discriminator(residual=True), (pictures(), LABEL, True))]:
         variables = started(net, *arguments)
         exact, rough = (
-            jax.tree.leaves(call(net.clone(dtype=dtype), variables, *arguments))[0]
+            jax.tree.leaves(networks.apply(net.clone(dtype=dtype), variables, *arguments))[0]
             for dtype in (jnp.float32, jnp.bfloat16)
         )
         assert rough.dtype == jnp.float32

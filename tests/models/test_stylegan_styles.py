@@ -12,6 +12,7 @@ from jaxdog.losses import regularizers
 from jaxdog.models import stylegan
 from jaxdog.optim import ema
 from jaxdog.systems import gan, gan_forward
+from tests.models import networks
 from tests.models.test_stylegan import (
     CLASSES,
     KEY,
@@ -20,7 +21,6 @@ from tests.models.test_stylegan import (
     LATENT,
     STYLE,
     B,
-    call,
     discriminator,
     generator,
     latents,
@@ -47,7 +47,7 @@ def test_style_mixing_switches_latents_at_a_random_layer_per_image() -> None:
     label = jnp.zeros(n, jnp.int32)
     net = unmapped(style_mixing_prob=0.9)
     variables = {stylegan.AVERAGES: {"w": jnp.zeros(STYLE)}, "params": {}}
-    w = np.asarray(call(net, variables, z, label, True, keys, method="map_latents"))
+    w = np.asarray(networks.apply(net, variables, z, label, True, keys, method="map_latents"))
     assert w.shape == (n, 6, STYLE)
     own = np.abs(w - unit(z)[:, None]).max(2) < 1e-5
     assert own[:, 0].all()
@@ -69,13 +69,15 @@ def test_style_mixing_uses_each_images_own_key_and_only_happens_in_training() ->
     z = latents(STYLE)
     net = unmapped(style_mixing_prob=1.0, truncation_psi=1.0)
     variables = {stylegan.AVERAGES: {"w": jnp.zeros(STYLE)}, "params": {}}
-    w = np.asarray(call(net, variables, z, LABEL, True, KEYS, method="map_latents"))
-    alone = call(net, variables, z[3:4], LABEL[3:4], True, KEYS[3:4], method="map_latents")
+    w = np.asarray(networks.apply(net, variables, z, LABEL, True, KEYS, method="map_latents"))
+    alone = networks.apply(net, variables, z[3:4], LABEL[3:4], True, KEYS[3:4], method="map_latents")
     np.testing.assert_allclose(alone[0], w[3], atol=1e-6)
     assert (np.abs(w[:, -1] - w[:, 0]).max(1) > 1e-2).all()
-    still = call(net, variables, z, LABEL, False, KEYS, method="map_latents")
+    still = networks.apply(net, variables, z, LABEL, False, KEYS, method="map_latents")
     np.testing.assert_allclose(still, np.repeat(unit(z)[:, None], 6, 1), atol=1e-6)
-    none = call(unmapped(style_mixing_prob=0.0), variables, z, LABEL, True, KEYS, method="map_latents")
+    none = networks.apply(
+        unmapped(style_mixing_prob=0.0), variables, z, LABEL, True, KEYS, method="map_latents"
+    )
     np.testing.assert_allclose(none, still, atol=1e-6)
 
 
@@ -83,7 +85,7 @@ def test_both_styles_affect_a_mixed_image() -> None:
     """Coarse layers see the first latent, fine ones the second."""
     net = generator(style_mixing_prob=1.0)
     variables = started(net, latents(), LABEL, False, KEYS)
-    w = call(net, variables, latents(), LABEL, True, KEYS, method="map_latents")
+    w = networks.apply(net, variables, latents(), LABEL, True, KEYS, method="map_latents")
 
     def pull(w: jax.Array) -> jax.Array:
         return jax.grad(lambda w: jnp.square(net.apply(variables, w, True, KEYS, method="synthesize")).sum())(
@@ -120,7 +122,9 @@ def test_psi_interpolates_from_the_mean_image_to_the_image_itself() -> None:
 def test_psi_works_up_to_a_height() -> None:
     net, z = unmapped(truncation_psi=0.7, truncation_cutoff=8), latents(STYLE)
     mean = jnp.arange(STYLE) / STYLE
-    w = call(net, {stylegan.AVERAGES: {"w": mean}, "params": {}}, z, LABEL, False, KEYS, method="map_latents")
+    w = networks.apply(
+        net, {stylegan.AVERAGES: {"w": mean}, "params": {}}, z, LABEL, False, KEYS, method="map_latents"
+    )
     pulled = 0.3 * np.asarray(mean) + 0.7 * unit(z)
     np.testing.assert_allclose(w[:, :4], np.repeat(pulled[:, None], 4, 1), atol=1e-6)
     np.testing.assert_allclose(w[:, 4:], np.repeat(unit(z)[:, None], 2, 1), atol=1e-6)
@@ -154,7 +158,9 @@ def test_the_mean_goes_with_the_generators_state_and_into_its_average() -> None:
     g_key = jax.random.split(jax.random.fold_in(KEY, 0))[1]
     noise = jax.random.split(jax.random.split(g_key, 5)[1], 1)[0]
     z = jax.random.normal(jax.random.split(noise, 3)[0], (B, LATENT))
-    w = call(g, {"params": state.g.params, **state.g.model_state}, z, LABEL, True, KEYS, method="map_latents")
+    w = networks.apply(
+        g, {"params": state.g.params, **state.g.model_state}, z, LABEL, True, KEYS, method="map_latents"
+    )
     np.testing.assert_allclose(mean, 0.1 * np.asarray(w)[:, 0].mean(0), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(after.ema.model_state[stylegan.AVERAGES]["w"], mean)
 

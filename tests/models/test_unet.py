@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdog.models import unet
+from tests.models import networks
 
 KEY = jax.random.key(0)
 SMALL = dict(size=8, classes=3, channels=4, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=4)
@@ -29,7 +30,7 @@ def perturbed(params: Any) -> Any:
 def test_the_output_is_zero_at_first_and_depends_on_all_inputs_later() -> None:
     net = unet.UNet(**SMALL)
     image, time, label = inputs()
-    variables = net.init(KEY, image, time, label, train=False)
+    variables = networks.init(net, image, time, label, train=False)
     apply = jax.jit(lambda params, *x: net.apply({"params": params}, *x, train=False))
     out = apply(variables["params"], image, time, label)
     assert out.shape == image.shape and out.dtype == jnp.float32 and not out.any()
@@ -43,10 +44,11 @@ def test_the_output_is_zero_at_first_and_depends_on_all_inputs_later() -> None:
 
 def test_bfloat16_is_close_and_its_output_is_float32() -> None:
     image, time, label = inputs()
-    net = unet.UNet(**SMALL)
-    params = perturbed(net.init(KEY, image, time, label, train=False)["params"])
-    single = net.apply({"params": params}, image, time, label, train=False)
-    half = unet.UNet(**SMALL, dtype=jnp.bfloat16).apply({"params": params}, image, time, label, train=False)
+    net, rough = unet.UNet(**SMALL), unet.UNet(**SMALL, dtype=jnp.bfloat16)
+    params = perturbed(networks.init(net, image, time, label, train=False)["params"])
+    single, half = (
+        networks.apply(each, {"params": params}, image, time, label, train=False) for each in (net, rough)
+    )
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, single, atol=0.1 * float(jnp.abs(single).max()))
 

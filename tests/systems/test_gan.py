@@ -105,7 +105,7 @@ def batch(b: int, seed: int = 0) -> types.Batch:
 
 
 def init(system: types.System, b: int = 8) -> gan_spec.State:
-    return system.init(jax.random.key(1), batch(b))
+    return jax.jit(system.init)(jax.random.key(1), batch(b))
 
 
 def perturbed(state: gan_spec.State) -> gan_spec.State:
