@@ -7,6 +7,7 @@ import os
 import pathlib
 import secrets
 import shutil
+import stat
 import time
 import zipfile
 import zlib
@@ -57,12 +58,15 @@ def atomic_path(path: str | os.PathLike, durable: bool = True) -> Iterator[pathl
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path.parent)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mode = temporary.stat().st_mode
     except OSError as error:
         raise _write_error(path, error) from error
     try:
         yield temporary
         if durable:
             sync(temporary)
+        if temporary.stat().st_mode != mode:  # a library has replaced the file
+            temporary.chmod(stat.S_IMODE(mode))
         try:
             os.replace(temporary, path)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Ends by signals: SIGTERM and Ctrl-C end a training soon, and without loss.
+"""Ends by signals: SIGTERM, Ctrl-C and the others of SIGNALS end a training soon, and without loss.
 
 Within `deferred` they are only noted: the training looks between two steps, and `check`, which evaluations
 call between two batches, raises Interrupted. A thread of the command line, `watch`, ends the process where
@@ -19,6 +19,10 @@ log = logging.getLogger("jaxdog")
 GRACE = 8.0  # seconds until a process ends that has nothing to lose, but does not look
 HURRY = 1.0  # seconds until it ends after a second Ctrl-C
 POLL = 0.1  # seconds
+# What asks a process to end: `kill`, Ctrl-C, a terminal that closes, Ctrl-Break of Windows, and what batch
+# systems send some time before a limit is reached (Slurm's --signal=USR1@60) or exceeded (SIGXCPU).
+NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK", "SIGUSR1", "SIGXCPU")
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 class Interrupted(Exception):
@@ -40,11 +44,12 @@ _current: Stop | None = None  # that of `deferred`: signal handlers belong to th
 
 @contextlib.contextmanager
 def deferred(in_batches: bool) -> Iterator[Stop]:
-    """SIGTERM or Ctrl-C only sets `asked`; a second Ctrl-C raises KeyboardInterrupt.
+    """A signal of SIGNALS only sets `asked`; a second Ctrl-C raises KeyboardInterrupt.
 
     in_batches: whether `check` may raise; not in one of several processes, which work together.
 
-    In other threads than the main one, which cannot handle signals, `asked` is never set.
+    Signals that the process ignores, as SIGHUP under nohup, remain ignored. In other threads than the main
+    one, which cannot handle signals, `asked` is never set.
     """
     global _current
     stop = Stop(in_batches)
@@ -58,7 +63,8 @@ def deferred(in_batches: bool) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    heeded = [n for n in SIGNALS if signal.getsignal(n) not in (signal.SIG_IGN, None)]  # None: not Python's
+    before = {number: signal.signal(number, handle) for number in heeded}
     _current = stop
     try:
         yield stop
@@ -96,7 +102,7 @@ def _watch(read: int) -> None:
         if pressed > 1:
             time.sleep(HURRY)
             os._exit(128 + signal.SIGINT)
-        if _current is not None:
+        if _current is not None and number[0] in SIGNALS:
             end = threading.Thread(target=_end, args=(_current, number[0]), daemon=True)
             end.start()
 

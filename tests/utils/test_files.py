@@ -27,12 +27,17 @@ def test_a_file_appears_when_the_block_ends(tmp_path):
 
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
 def test_those_read_a_file_whom_the_umask_allows(tmp_path, umask):
+    """Also if a library replaces the temporary file by its own, as safetensors does."""
     before = os.umask(umask)
     try:
         files.write_text(tmp_path / "x", "")
+        with files.atomic_path(tmp_path / "y") as temporary:
+            (tmp_path / "private").touch(0o600)
+            (tmp_path / "private").replace(temporary)
     finally:
         os.umask(before)
-    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o666 & ~umask
+    for name in ("x", "y"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):

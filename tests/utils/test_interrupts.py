@@ -40,7 +40,7 @@ def run(saved: float, *signals: int) -> tuple[int, float]:
     return process.returncode, time.monotonic() - start
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_busy_process_ends_once_its_state_is_saved(number: int) -> None:
     code, seconds = run(1.5, number)
     assert code == 128 + number and 1.0 < seconds < 10.0
@@ -67,6 +67,27 @@ def test_work_between_batches_is_given_up_until_the_training_has_seen_the_signal
         assert stop.asked.is_set()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU"])
+def test_every_signal_that_announces_an_end_is_noted(name: str) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with interrupts.deferred(in_batches=True) as stop:
+        os.kill(os.getpid(), number)
+        assert stop.asked.is_set()
+    assert signal.getsignal(number) is before
+
+
+def test_what_the_process_ignores_is_ignored_in_training_too() -> None:
+    """As nohup makes it: the terminal may close."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupts.deferred(in_batches=True) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_other_threads_leave_the_handlers_alone() -> None:
