@@ -67,10 +67,12 @@ class MetricSuite:
         if fake.layers and fake.count < 2:
             raise errors.UserError(f"{fake.spec.source} has {fake.count} images; metrics need at least 2")
         compared = Comparison(self.real, fake, images, self.eps, self.solver)
-        if 0 < fake.count < FULL_RANK_SAMPLES:
+        counts = {"generated": fake.count, "real": real.count}
+        few = [f"{n:,} {side} images" for side, n in counts.items() if 0 < n < FULL_RANK_SAMPLES]
+        if few:
             compared.warn(
                 f"FID is biased upwards for fewer than about {FULL_RANK_SAMPLES:,} images; there are "
-                f"{fake.count} generated images"
+                f"{' and '.join(few)}"
             )
         scores, per_class = {}, {}
         for name, metric in metric_table.METRICS.items():
