@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 
 # XLA ends the process when one of the fake devices is a minute late for a collective, which happens on a busy
@@ -19,11 +20,18 @@ os.environ["XLA_FLAGS"] = (
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
+# Matrices in tests are small. Threads of OpenBLAS would wait for each other at the cost of other tests.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# Modules are compiled once, not by each of the processes that tests start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Programs that commands compile are cached inside the clone.
 os.environ.setdefault("XDG_CACHE_HOME", str(pathlib.Path(__file__).resolve().parent.parent / ".cache"))
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 gc.set_threshold(100_000, 50, 50)  # tracing makes many long-lived objects
 jax.config.update("jax_num_cpu_devices", 4)

@@ -1,6 +1,7 @@
 """Rules of the code that a machine can check: who imports whom, who may compile, how long things are."""
 
 import ast
+import functools
 import graphlib
 import pathlib
 import subprocess
@@ -74,6 +75,7 @@ TREES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path
 PROGRAMS = FILES + sorted((ROOT / "configs").glob("*.py")) + sorted((ROOT / "experiments").rglob("*.py"))
 
 
+@functools.cache
 def imports(tree: ast.AST) -> list[tuple[str, str]]:
     """All imports in a file, nested ones too, as (module, name); name is "" for `import module`."""
     found = []

@@ -61,12 +61,11 @@ def check_resolutions(
         config.submit.resolution,
     )
 
-    def augmented() -> types.Array:
-        data = batches.make_data(jnp.zeros((1, stored, stored, 3), jnp.uint8), jnp.zeros(1, jnp.int32))
-        batch = batches.batch(data, jax.random.key(0), 0, 2)
+    def augmented(image: types.Array) -> types.Array:
+        batch = batches.to_batch(batches.make_data(image, jnp.zeros(2, jnp.int32)))
         return transforms.apply_augments(augments, jax.random.key(0), batch).image
 
-    shape = jax.eval_shape(augmented).shape[1:3]
+    shape = jax.eval_shape(augmented, jax.ShapeDtypeStruct((2, stored, stored, 3), jnp.uint8)).shape[1:3]
     if shape != (seen, seen):
         raise errors.ConfigError(
             f"crops of config.data.stored_resolution = {stored} come out of config.augment at "

@@ -93,8 +93,8 @@ def permute(i: Array, n: int, key: Key, epoch: Array | int = 0) -> Array:
     a = math.isqrt(n - 1) + 1
     c = -(-n // a)
     epoch = jnp.broadcast_to(jnp.asarray(epoch).astype(jnp.uint32), i.shape)
-    words = jax.random.bits(key, (ROUNDS,), jnp.uint32)
-    subkeys = jnp.stack([_hash(words[r] ^ _hash(epoch + np.uint32(r))) for r in range(ROUNDS)])  # [rounds, b]
+    words, rounds = jax.random.bits(key, (ROUNDS, 1), jnp.uint32), jnp.arange(ROUNDS, dtype=jnp.uint32)
+    subkeys = _hash(words ^ _hash(epoch[None] + rounds[:, None]))  # [rounds, b]
 
     def walk(x: Array) -> Array:
         return jnp.where(x < np.uint32(n), x, _feistel(x, a, c, subkeys))

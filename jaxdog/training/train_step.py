@@ -155,12 +155,11 @@ def phase_at(phases: Sequence[types.Phase], step: int) -> int:
 def init_shapes(phase: types.Phase, shape: tuple[int, ...]) -> Any:
     """Shapes and dtypes of the arrays of a phase's state, for stored images of `shape` (h, w, c)."""
 
-    def init() -> Any:
-        data = batches.make_data(jnp.zeros((1, *shape), jnp.uint8), jnp.zeros(1, jnp.int32))
-        batch = batches.batch(data, jax.random.key(0), 0, phase.batch_size)
+    def init(image: types.Array) -> Any:
+        batch = batches.to_batch(batches.make_data(image, jnp.zeros(phase.batch_size, jnp.int32)))
         return phase.system.init(jax.random.key(0), batch)
 
-    return jax.eval_shape(init)
+    return jax.eval_shape(init, jax.ShapeDtypeStruct((phase.batch_size, *shape), jnp.uint8))
 
 
 def restore(

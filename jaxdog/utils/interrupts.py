@@ -22,6 +22,7 @@ POLL = 0.1  # seconds
 # What asks a process to end: `kill`, Ctrl-C, a terminal that closes, Ctrl-Break of Windows, and what batch
 # systems send some time before a limit is reached (Slurm's --signal=USR1@60) or exceeded (SIGXCPU).
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK", "SIGUSR1", "SIGXCPU")
+ALWAYS = (signal.SIGTERM, signal.SIGINT)
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
@@ -48,8 +49,8 @@ def deferred(in_batches: bool) -> Iterator[Stop]:
 
     in_batches: whether `check` may raise; not in one of several processes, which work together.
 
-    Signals that the process ignores, as SIGHUP under nohup, remain ignored. In other threads than the main
-    one, which cannot handle signals, `asked` is never set.
+    SIGHUP remains ignored under nohup, and so does any other signal that the process ignores, except SIGTERM
+    and SIGINT. In other threads than the main one, which cannot handle signals, `asked` is never set.
     """
     global _current
     stop = Stop(in_batches)
@@ -63,7 +64,8 @@ def deferred(in_batches: bool) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    heeded = [n for n in SIGNALS if signal.getsignal(n) not in (signal.SIG_IGN, None)]  # None: not Python's
+    ignored = (signal.SIG_IGN, None)  # None: a handler that is not Python's
+    heeded = [n for n in SIGNALS if n in ALWAYS or signal.getsignal(n) not in ignored]
     before = {number: signal.signal(number, handle) for number in heeded}
     _current = stop
     try:

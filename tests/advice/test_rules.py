@@ -18,12 +18,10 @@ DEVICES = (CPU, GPU._replace(memory_gb=4.0), GPU._replace(memory_gb=8.0), GPU)
     ("photos", "device", "resolution"),
     [
         (1, CPU, None),
-        (300, CPU, 32),
-        (300, DEVICES[1], 256),
+        *(pytest.param(*row, marks=pytest.mark.long) for row in ((300, CPU, 32), (300, DEVICES[1], 256))),
         (5_000, DEVICES[2], 96),
         (50_000, GPU, 128),
-        (50_000, CPU, 256),
-        (50_000, GPU, 512),
+        *(pytest.param(50_000, *row, marks=pytest.mark.long) for row in ((CPU, 256), (GPU, 512))),
     ],
 )
 def test_every_choice_is_a_valid_config(

@@ -35,7 +35,7 @@ def drawn(net: nn.Module, *arguments: Any) -> Any:
         if name == "sign":
             return jnp.sign(jnp.asarray(noise))
         fan = math.sqrt(math.prod(x.shape[:-1])) if name == "kernel" else 10.0
-        return jnp.asarray(noise / fan + float(name.endswith("gain")))
+        return jnp.asarray(noise / fan + float(name.endswith(("gain", "scale"))))
 
     shapes = jax.eval_shape(lambda key: net.init(key, *arguments, False), jax.random.key(0))
     return jax.tree_util.tree_map_with_path(leaf, shapes)

@@ -34,7 +34,7 @@ def test_the_output_is_zero_at_first_and_depends_on_all_inputs_later() -> None:
     apply = jax.jit(lambda params, *x: net.apply({"params": params}, *x, train=False))
     out = apply(variables["params"], image, time, label)
     assert out.shape == image.shape and out.dtype == jnp.float32 and not out.any()
-    params = perturbed(variables["params"])
+    params = networks.drawn(net, image, time, label)["params"]
     base = apply(params, image, time, label)
     for changed in ((image + 0.1, time, label), (image, time + 0.05, label), (image, time, label + 2)):
         assert not np.allclose(apply(params, *changed), base, atol=1e-4)
@@ -45,7 +45,7 @@ def test_the_output_is_zero_at_first_and_depends_on_all_inputs_later() -> None:
 def test_bfloat16_is_close_and_its_output_is_float32() -> None:
     image, time, label = inputs()
     net, rough = unet.UNet(**SMALL), unet.UNet(**SMALL, dtype=jnp.bfloat16)
-    params = perturbed(networks.init(net, image, time, label, train=False)["params"])
+    params = networks.drawn(net, image, time, label)["params"]
     single, half = (
         networks.apply(each, {"params": params}, image, time, label, train=False) for each in (net, rough)
     )

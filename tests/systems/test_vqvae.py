@@ -203,6 +203,7 @@ def test_samples_without_a_prior_follow_the_usage_of_codes(first: Any) -> None:
     np.testing.assert_allclose(drawn, expected, atol=1e-5)
 
 
+@pytest.mark.long
 def test_reconstructions_are_clipped_outputs_of_the_autoencoder(first: Any) -> None:
     given, state, *_ = first
     image, reconstruction = jax.jit(vqvae_system.autoencoder(given).reconstruct)(state, batch(), KEY)  # pyright: ignore

@@ -72,11 +72,14 @@ def test_work_between_batches_is_given_up_until_the_training_has_seen_the_signal
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGXCPU"])
 def test_every_signal_that_announces_an_end_is_noted(name: str) -> None:
     number = getattr(signal, name)
-    before = signal.getsignal(number)
-    with interrupts.deferred(in_batches=True) as stop:
-        os.kill(os.getpid(), number)
-        assert stop.asked.is_set()
-    assert signal.getsignal(number) is before
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with interrupts.deferred(in_batches=True) as stop:
+            os.kill(os.getpid(), number)
+            assert stop.asked.is_set()
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_what_the_process_ignores_is_ignored_in_training_too() -> None:

@@ -49,9 +49,9 @@ HOSTILE = {
     "declared text": (UNICODE + b"\xff\xff\xff\xff.", "truncated, or larger than"),
     "a frame": (b"\x95" + b"\xff" * 8 + b".", "no state dict|damaged|truncated"),
     "a key that takes ages to hash": (b"}" + DOUBLED + b"K\x01s.", "a tuple as a key"),
-    "a deep key": (b"})" + b"\x85" * 500_000 + b"K\x01s.", "a tuple as a key"),
-    "a deep value": (b")" + b"\x85" * 500_000 + b".", ""),
-    "many dictionaries": (b"}" * 900_000 + b"!.", "instruction b'!'"),
+    "a deep key": (b"})" + b"\x85" * 200_000 + b"K\x01s.", "a tuple as a key"),
+    "a deep value": (b")" + b"\x85" * 200_000 + b".", ""),
+    "many dictionaries": (b"}" * 300_000 + b"!.", "instruction b'!'"),
     "copies of copies": (
         b"ccollections\nOrderedDict\nq\x00](" + PAIRS + b"eq\x01" + b"h\x00h\x01\x85R" * 1000 + b".",
         "copies more than it holds",
@@ -79,7 +79,7 @@ def test_hostile_pickles_are_refused(case):
 def test_a_bomb_in_a_zip_is_refused_before_it_is_unpacked(tmp_path, little_memory):
     members = samples.pth_members()
     path = tmp_path / "bomb.pth"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, data in members.items():
             if name != "weights/data/0":
                 archive.writestr(name, data)
