@@ -1,6 +1,6 @@
 # Everything works in a fresh clone with Python >= 3.11 and make: the targets make their environments themselves.
 #   make demo      a toy run from photos to a checked zip, its score and its report (minutes on two cores)
-#   make test      the tests, but for long ones and comparisons with other frameworks (8 minutes on two cores)
+#   make test      the tests, but for long ones and comparisons with other frameworks (9 minutes on two cores)
 #   make test-all  all tests but the slow ones; comparisons run in an environment of their own, with torch
 #   make slow      minutes-long checks on real data
 #   make lint      format, lint and types, as in CI
