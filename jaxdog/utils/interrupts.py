@@ -22,6 +22,7 @@ POLL = 0.1  # seconds
 # What asks a process to end: `kill`, Ctrl-C, a terminal that closes, Ctrl-Break of Windows, and what batch
 # systems send some time before a limit is reached (Slurm's --signal=USR1@60) or exceeded (SIGXCPU).
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK", "SIGUSR1", "SIGXCPU")
+# Heeded even where the process ignores them, as a shell has it for what it starts in the background.
 ALWAYS = (signal.SIGTERM, signal.SIGINT)
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 

@@ -22,6 +22,18 @@ def apply(net: nn.Module, variables: Any, *arguments: Any, **named: Any) -> Any:
     return jax.jit(lambda variables: net.apply(variables, *arguments, **named))(variables)
 
 
+def stirred(tree: Any, by: float, seed: int = 3) -> Any:
+    """Every number off its start: each array plus `by` times a normal one."""
+
+    @jax.jit
+    def move(leaves: list[jax.Array]) -> list[jax.Array]:
+        keys = jax.random.split(jax.random.key(seed), len(leaves))
+        return [x + by * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
+
+    leaves, structure = jax.tree.flatten(tree)
+    return structure.unflatten(move(leaves))
+
+
 def drawn(net: nn.Module, *arguments: Any) -> Any:
     """Random variables: the nets' own starts take long to compile, and have gains of 0 and biases of 0."""
     rng = np.random.default_rng(0)

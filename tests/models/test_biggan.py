@@ -320,6 +320,7 @@ def test_bfloat16_is_finite_near_and_leaves_parameters_alone():
     for kind, argument in ((generator, z), (discriminator, image)):
         sharp, blunt = (kind(size=32, attention=(16,), dtype=t) for t in (jnp.float32, jnp.bfloat16))
         variables = networks.init(blunt, argument, label, True)
+        variables["params"] = networks.stirred(variables["params"], 0.1)
         chex.assert_trees_all_equal_dtypes(
             variables, jax.tree.map(lambda x: x.astype(jnp.float32), variables)
         )

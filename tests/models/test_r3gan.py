@@ -39,22 +39,13 @@ def pictures() -> jax.Array:
     return jax.random.uniform(jax.random.key(2), (B, 16, 16, 3), minval=-1.0)
 
 
-def stirred(variables: Any) -> Any:
-    """Every number off its start."""
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(3), len(leaves))
-    return tree.unflatten(
-        [x + 0.2 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    )
-
-
 @pytest.mark.oracle
 @pytest.mark.parametrize("group", [0, 2])
 def test_a_block_equals_torch(group: int) -> None:
     torch = pytest.importorskip("torch", reason="torch is the oracle (make oracles)")
     block = r3gan.Block(2.0, group, 4, jnp.float32)
     x = jax.random.normal(KEY, (2, 5, 5, 4))
-    variables = stirred(block.init(KEY, x))
+    variables = networks.stirred(block.init(KEY, x), 0.2)
     params: Any = jax.tree.map(lambda x: torch.tensor(np.asarray(x)), variables["params"])
 
     def conv(x: Any, name: str, groups: int = 1) -> Any:

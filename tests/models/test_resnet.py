@@ -53,14 +53,6 @@ def inputs() -> tuple[jax.Array, jax.Array, jax.Array]:
     return z, image, jnp.arange(B) % CLASSES
 
 
-def stirred(variables: Any) -> Any:
-    """Every number off its start, so that gains, biases and breeds count."""
-    leaves, tree = jax.tree.flatten(variables["params"])
-    keys = jax.random.split(jax.random.key(3), len(leaves))
-    moved = [x + 0.2 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    return {**variables, "params": jax.tree.unflatten(tree, moved)}
-
-
 # Sizes and starts -------------------------------------------------------------------------------------------
 
 
@@ -238,7 +230,8 @@ D_PAPERS = [pytest.param(WGAN_D, False, id="wgan_gp"), pytest.param(SNGAN_D, Tru
 def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], sngan: bool) -> None:
     z, target, label = inputs()
     net, twin = generator(**fields), TorchGenerator(sngan)
-    variables = stirred(networks.init(net, z, label, True))
+    variables = networks.init(net, z, label, True)
+    variables["params"] = networks.stirred(variables["params"], 0.2)
     twins.load(twin, variables)
 
     @jax.jit
@@ -264,7 +257,8 @@ def test_generator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], 
 def test_discriminator_and_its_gradients_are_those_of_torch(fields: dict[str, Any], sngan: bool) -> None:
     _, image, label = inputs()
     net, twin = discriminator(**fields), TorchDiscriminator(sngan)
-    variables = stirred(networks.init(net, image, label, True))
+    variables = networks.init(net, image, label, True)
+    variables["params"] = networks.stirred(variables["params"], 0.2)
     twins.load(twin, variables)
 
     @jax.jit
@@ -298,7 +292,8 @@ def test_a_logit_depends_only_on_its_own_image() -> None:
     """What a penalty on each image's gradient needs: the layer norm looks at no other images."""
     _, image, label = inputs()
     net = discriminator(**WGAN_D)
-    variables = stirred(networks.init(net, image, label, True))
+    variables = networks.init(net, image, label, True)
+    variables["params"] = networks.stirred(variables["params"], 0.2)
     judged = jax.jit(partial(net.apply, train=True))
     whole = judged(variables, image, label).logit
     mixed = judged(variables, image.at[:2].multiply(-0.5), label).logit
@@ -315,7 +310,8 @@ def test_labels_have_an_effect_in_one_pair_of_networks_only() -> None:
         (discriminator(**WGAN_D), image, False),
         (discriminator(**SNGAN_D), image, True),
     ):
-        variables = stirred(networks.init(net, argument, label, True))
+        variables = networks.init(net, argument, label, True)
+        variables["params"] = networks.stirred(variables["params"], 0.2)
         run = jax.jit(partial(net.apply, train=False))
         one, other = (jax.tree.leaves(run(variables, argument, x))[0] for x in (label, (label + 1) % CLASSES))
         assert (float(jnp.abs(one - other).max()) > 1e-3) == counts

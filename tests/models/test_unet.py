@@ -18,15 +18,6 @@ def inputs(b: int = 2, size: int = 8) -> tuple[jax.Array, jax.Array, jax.Array]:
     return jax.random.normal(KEY, (b, size, size, 3)), jnp.linspace(0.1, 0.9, b), jnp.arange(b)
 
 
-def perturbed(params: Any) -> Any:
-    """Parameters of which none is zero."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(KEY, len(leaves))
-    return jax.tree.unflatten(
-        tree, [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    )
-
-
 def test_the_output_is_zero_at_first_and_depends_on_all_inputs_later() -> None:
     net = unet.UNet(**SMALL)
     image, time, label = inputs()
@@ -65,7 +56,7 @@ def test_time_features_are_cosines_and_sines() -> None:
 def test_attention_is_the_softmax_of_scaled_products() -> None:
     layer = unet.Attention(head_channels=2)
     x = jax.random.normal(KEY, (1, 2, 2, 4))
-    params = jax.device_get(perturbed(layer.init(KEY, x, train=False)["params"]))
+    params = jax.device_get(networks.stirred(layer.init(KEY, x, train=False)["params"], 0.1, seed=0))
     normed = np.asarray(unet.group_norm(4, "norm").apply({"params": params["norm"]}, x)).reshape(4, 4)
     dense = {
         name: normed @ params[name]["kernel"] + params[name]["bias"] for name in ("query", "key", "value")

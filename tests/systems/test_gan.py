@@ -17,6 +17,7 @@ from jaxdog.losses import adversarial, class_loss
 from jaxdog.models import layers, norms, spectral_norm
 from jaxdog.optim import ema, optimizers
 from jaxdog.systems import gan, gan_forward, gan_spec, gan_steps, sampling
+from tests.models import networks
 
 Z, CLASSES = 4, 3
 
@@ -112,10 +113,7 @@ def perturbed(state: gan_spec.State) -> gan_spec.State:
     """Kernels that are not orthogonal: for orthogonal ones, one power iteration suffices."""
 
     def perturb(net: types.PlayerState) -> types.PlayerState:
-        leaves, tree = jax.tree.flatten(net.params)
-        keys = jax.random.split(jax.random.key(4), len(leaves))
-        moved = [x + jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-        return net.replace(params=jax.tree.unflatten(tree, moved))
+        return net.replace(params=networks.stirred(net.params, 1.0, seed=4))
 
     return state.replace(g=perturb(state.g), d=perturb(state.d))
 

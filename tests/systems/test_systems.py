@@ -72,18 +72,14 @@ def every_phase() -> list[Any]:
 
 
 def networks_once(rows: list[Any]) -> Iterator[Any]:
-    """The same rows; those with the system and networks of an earlier config file are marked slow.
-
-    Of the quick ones, the slowest is marked long.
-    """
+    """The same rows; those with the system and networks of an earlier config file are marked slow."""
     first: dict[Any, pathlib.Path] = {}
     for row in rows:
         path = row.values[0][0]
         config = test_build.load(path).get_config("test")
         kind = tuple(config.get(part, {}).get("name") for part in ("system", "generator", "discriminator"))
         repeated = () if first.setdefault(kind, path) == path else (pytest.mark.slow,)
-        longer = (pytest.mark.long,) if path.stem == "acgan" else ()
-        yield pytest.param(*row.values, id=row.id, marks=(*row.marks, *repeated, *longer))
+        yield pytest.param(*row.values, id=row.id, marks=(*row.marks, *repeated))
 
 
 PHASES = every_phase()

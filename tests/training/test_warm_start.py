@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from jaxdog.config import build
-from jaxdog.data import batches
 from jaxdog.systems import gan
-from jaxdog.training import checkpoint, warm_start
+from jaxdog.training import checkpoint, train_step, warm_start
 from jaxdog.utils import errors
 from tests.config import test_build
 from tests.systems import test_gan, test_systems
@@ -92,9 +91,7 @@ def test_an_autoencoder_initializes_a_gan() -> None:
         config = test_systems.load(test_build.ROOT / "configs" / f"{name}.py")
         (phase,) = build.phases(config, 3)
         side = config.data.stored_resolution
-        data = batches.make_data(np.zeros((1, side, side, 3), np.uint8), np.zeros(1, np.int32))
-        batch = batches.batch(data, jax.random.key(0), 0, phase.batch_size)
-        shapes = jax.eval_shape(phase.system.init, jax.random.key(0), batch)
+        shapes = train_step.init_shapes(phase, (side, side, 3))
         states[name] = jax.tree.map(partial(full, value=len(states)), shapes)
     source = {
         name: {"params": net.params, "model_state": net.model_state}

@@ -49,9 +49,9 @@ HOSTILE = {
     "declared text": (UNICODE + b"\xff\xff\xff\xff.", "truncated, or larger than"),
     "a frame": (b"\x95" + b"\xff" * 8 + b".", "no state dict|damaged|truncated"),
     "a key that takes ages to hash": (b"}" + DOUBLED + b"K\x01s.", "a tuple as a key"),
-    "a deep key": (b"})" + b"\x85" * 200_000 + b"K\x01s.", "a tuple as a key"),
-    "a deep value": (b")" + b"\x85" * 200_000 + b".", ""),
-    "many dictionaries": (b"}" * 300_000 + b"!.", "instruction b'!'"),
+    "a deep key": (b"})" + b"\x85" * 500_000 + b"K\x01s.", "a tuple as a key"),
+    "a deep value": (b")" + b"\x85" * 500_000 + b".", ""),
+    "many dictionaries": (b"}" * 900_000 + b"!.", "instruction b'!'"),
     "copies of copies": (
         b"ccollections\nOrderedDict\nq\x00](" + PAIRS + b"eq\x01" + b"h\x00h\x01\x85R" * 1000 + b".",
         "copies more than it holds",
