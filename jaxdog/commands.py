@@ -64,8 +64,8 @@ def run_mode(
       port: port of mode label's page; 0: any free port.
     """
     _set_up_logging()
-    folder = pathlib.Path(workdir or f"runs/{config.name if config is not None else ''}")
-    if mode in ("report", "clean", "label", "sample"):  # others lock the folder
+    folder = pathlib.Path(workdir or f"runs/{config.name if config is not None else ''}").expanduser()
+    if mode in ("report", "clean", "label", "sample"):  # other modes lock the folder first
         outputs.check(folder, "the work folder", folder=True)
     if mode == "report":
         saved.find(folder)
@@ -77,16 +77,17 @@ def run_mode(
     if dry_run:
         if jax.process_index() == 0:
             print(json.dumps(saved.to_json(experiment), indent=2))
-        cost.print_costs(experiment)
+        cost.print_costs(_with_classes(experiment))
     elif mode == "train":
         _train(experiment, cache_dir, folder, ())
     elif mode == "find_batch_size":
-        cost.find_batch_size(experiment)
+        cost.find_batch_size(_with_classes(experiment))
     elif mode == "clean":
         pipeline.run(experiment, settings, folder, cache_dir)
     elif mode == "label":
         _, crops = pipeline.load_crops(experiment, cache_dir)
-        label_page.serve(crops, folder / pipeline.LABELS, experiment.seed, port)
+        with _locked(folder, mode):
+            label_page.serve(crops, folder / pipeline.LABELS, experiment.seed, port)
     else:
         scores = mode != "sample"  # and appends them to those of training
         with _locked(folder, mode) if scores else contextlib.nullcontext():
@@ -112,6 +113,19 @@ def _prepare(config: ml_collections.ConfigDict) -> tuple[schema.Experiment, path
         own = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(own.absolute() / "jaxdog" / "xla"))
     return experiment, pathlib.Path(experiment.data.cache_dir).expanduser()
+
+
+def _with_classes(experiment: schema.Experiment) -> schema.Experiment:
+    """The config with the number of classes of its photos, on which the sizes of networks depend."""
+    if experiment.data.classes:
+        return experiment
+    try:
+        count = len(build.source(experiment.data, prepare=False).class_names)
+    except (errors.UserError, OSError) as error:
+        log.warning("the photos cannot be read (%s): the costs are those for one class", error)
+        return experiment
+    log.info("costs for the %d classes of the photos", count)
+    return experiment._replace(data=experiment.data._replace(classes=count))
 
 
 @contextlib.contextmanager
@@ -297,7 +311,7 @@ def _photos(
     photos = None
     try:
         photos = read()
-    except (errors.UserError, OSError, ImportError, RuntimeError) as error:
+    except (errors.UserError, OSError) as error:
         warning = f"no {name}: the training photos cannot be read ({error})"
         log.warning("%s", warning)
         scores["warnings"] = (*scores["warnings"], warning)

@@ -15,6 +15,7 @@ from jaxdog.config import build, schema
 from jaxdog.data import batches
 from jaxdog.ops import conv_cpu
 from jaxdog.training import train_step
+from jaxdog.utils import errors
 
 MAX_BATCH_SIZE = 65_536  # `find_batch_size` stops here
 NUM_IMAGES = 1000  # in the placeholder for the training set
@@ -129,23 +130,29 @@ def costs_by_batch_size(
 ) -> Iterator[tuple[int, Cost | None]]:
     """(batch size, cost) for doubling batch sizes, up to the first that needs more than `limit` bytes.
 
+    Sizes that the config cannot have are left out; raises the UserError of the last one if none is possible.
     The cost is that of the phase that needs the most memory, without the training set; None if XLA ran out of
     memory.
     """
-    size = mesh.size
+    size, impossible, found = mesh.size, None, False
     while size <= MAX_BATCH_SIZE:
         try:
             costs = [step_cost(config, phase, mesh) for phase in _phases_of(config, size)]
+        except errors.UserError as error:  # such as groups of images that do not divide this batch
+            impossible, size = error, 2 * size
+            continue
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             yield size, None
             return
-        cost = max(costs, key=lambda x: x.total_bytes)
+        cost, found = max(costs, key=lambda x: x.total_bytes), True
         yield size, cost
         if not cost.total_bytes <= limit:  # NaN: unknown
             return
         size *= 2
+    if impossible is not None and not found:
+        raise impossible
 
 
 def _phases_of(config: schema.Experiment, size: int) -> tuple[types.Phase, ...]:
@@ -156,12 +163,18 @@ def _phases_of(config: schema.Experiment, size: int) -> tuple[types.Phase, ...]:
 
 def least_bytes(config: schema.Experiment, mesh: Mesh) -> float:
     """Bytes of the largest state of a phase and of its gradients, on each device, without compiling."""
-    states = []
-    for phase in _phases_of(config, mesh.size):
-        state, _ = _abstract_init(train_step.CompiledPhase(phase, 0, 1, mesh), config.data.stored_resolution)
-        gradients = 4 * sum(_parameters(state).values())
-        states.append(_state_bytes(sharding.abstract_state(state, mesh, config.parallel.fsdp)) + gradients)
-    return max(states)
+    size, side = sharding.round_up(config.system.batch_size, mesh), config.data.stored_resolution
+    while True:
+        try:
+            phases = [train_step.CompiledPhase(phase, 0, 1, mesh) for phase in _phases_of(config, size)]
+            states = [_abstract_init(phase, side)[0] for phase in phases]
+            break
+        except errors.UserError:  # as in `costs_by_batch_size`
+            if (size := 2 * size) > MAX_BATCH_SIZE:
+                raise
+    placed = [sharding.abstract_state(state, mesh, config.parallel.fsdp) for state in states]
+    gradients = [4 * sum(_parameters(state).values()) for state in states]
+    return max(_state_bytes(state) + extra for state, extra in zip(placed, gradients, strict=True))
 
 
 def find_batch_size(config: schema.Experiment) -> int:

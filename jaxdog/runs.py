@@ -45,6 +45,7 @@ class Run(NamedTuple):
     crops: ReadCrops  # the training set, on the host; read by the first call
     training_photos: ReadCrops  # whole photos and crops to boxes, to search for copies
     checkpoints: checkpoint.Checkpoints
+    basis: str = ""  # of scores that select checkpoints, see `evaluate.basis`
 
 
 class SamplingOption(NamedTuple):
@@ -75,8 +76,7 @@ def make(
     if resumes:
         saved.check_same(folder, config)
     load_weights = functools.cache(partial(_load_weights, config.eval, cache_dir))
-    for network in config.eval.networks if scoring else ():
-        load_weights(network)
+    weights = [load_weights(network) for network in (config.eval.networks if scoring else ())]
     known = load_dataset(folder) if resumes or not training else None
     reader = photo_reader.PhotoReader(config, cache_dir, None if training else known, training)
     if known is None or training:
@@ -95,6 +95,7 @@ def make(
         crops=reader.training_set,
         training_photos=reader.whole_and_boxes,
         checkpoints=checkpoints,
+        basis=_basis(config, weights[config.eval.networks.index("inception")]) if scoring else "",
     )
 
 
@@ -104,13 +105,20 @@ def start(run: Run) -> Run:
         saved.write(run.folder, run.config)
         dataset_info.write(run.folder, run.dataset, version.version())
         log.info("config: %s", run.folder / saved.NAME)
-    return run._replace(checkpoints=_checkpoints(run.config, run.folder, read_only=False))
+    return run._replace(checkpoints=_checkpoints(run.config, run.folder, read_only=False, basis=run.basis))
 
 
-def _checkpoints(config: schema.Experiment, folder: pathlib.Path, read_only: bool) -> checkpoint.Checkpoints:
-    settings, metric = config.checkpoint, config.eval.best
-    path = folder / "checkpoints"
-    return checkpoint.Checkpoints(path, settings.keep_last, settings.keep_best, metric, read_only)
+def _checkpoints(
+    config: schema.Experiment, folder: pathlib.Path, read_only: bool, basis: str = ""
+) -> checkpoint.Checkpoints:
+    kept, path = config.checkpoint, folder / "checkpoints"
+    return checkpoint.Checkpoints(path, kept.keep_last, kept.keep_best, config.eval.best, read_only, basis)
+
+
+def _basis(config: schema.Experiment, weights: inception_weights.Weights) -> str:
+    sampling = config.sample._replace(sweep={})._asdict()
+    samples, size = config.eval.samples, config.submit.resolution
+    return evaluate.basis(weights, samples, size, config.eval.resampler, sampling)
 
 
 # ------------------------------------------------------------------ what the folder keeps of the photos
@@ -201,13 +209,13 @@ def _held_out(
         return None
     known = load_dataset(folder)
     if known is not None and known.source == dataset.source and known.held_out is not None:
-        held_out = np.zeros(n, bool)
-        held_out[list(known.held_out)] = True
-        return held_out
+        held_out = np.isin(np.arange(n), known.held_out)
+        if held_out.sum() == len(known.held_out):
+            return held_out
     held_out = select.is_held_out(reader.whole().photo, every)
     if known is not None and jax.process_index() == 0:
-        rows = tuple(np.flatnonzero(held_out).tolist())
-        dataset_info.write(folder, known._replace(held_out=rows), version.version())
+        known = known._replace(held_out=tuple(np.flatnonzero(held_out).tolist()))
+        dataset_info.write(folder, known, version.version())
     return held_out
 
 
@@ -307,19 +315,13 @@ def batch_size(run: Run, sample: schema.Sample) -> int:
 
 
 def record_scores(
-    run: Run,
-    writer: writers.Writer,
-    step: int,
-    scores: dict[str, Any],
-    sample: schema.Sample,
-    final: bool,
+    run: Run, writer: writers.Writer, step: int, scores: dict[str, Any], sample: schema.Sample, final: bool
 ) -> None:
     """Writes a line of scores.jsonl and logs the main metrics, if they were computed."""
     row = {"kimg": train_step.images_at(run.phases, step) / 1000.0, **scores}
     row |= {"sampling": sample._asdict(), "final": final}
     row |= {"cheat": True} if build.cheat(run.config) else {}
-    names = features.metric_names(scores["weights_kind"])
-    names = (*names, *features.other_distances(scores))
+    names = (*features.metric_names(scores["weights_kind"]), *features.other_distances(scores))
     main = ", ".join(f"{name} {scores[name]:.3f}" for name in names if scores.get(name) is not None)
     log.info("step %d, %d samples: %s", step, scores["samples"], main or "no distances requested")
     for warning in scores["warnings"] if final else ():
@@ -332,8 +334,7 @@ def record_scores(
 
 def train_setup(run: Run, data: batches.Data, writer: writers.Writer) -> loop.TrainSetup:
     """The input of the training loop; `data` is from `place_data`."""
-    config = run.config
-    interval = eval_interval(run)
+    config, interval = run.config, eval_interval(run)
     return loop.TrainSetup(
         phases=run.phases,
         settings=config.train,

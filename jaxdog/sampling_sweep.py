@@ -5,6 +5,7 @@ All combinations are scored on the same latents as the evaluations during traini
 from other latents, so that its score is not biased by the selection.
 """
 
+import hashlib
 import itertools
 import json
 import logging
@@ -18,7 +19,7 @@ from jaxdog import runs, types
 from jaxdog.config import build
 from jaxdog.metrics import features
 from jaxdog.training import checkpoint, train_step, writers
-from jaxdog.utils import files
+from jaxdog.utils import errors, files, untrusted
 
 log = logging.getLogger("jaxdog")
 
@@ -66,15 +67,21 @@ def best_option(run: runs.Run, option: runs.SamplingOption, step: int, start: bo
 
 
 def load_best(run: runs.Run, step: int) -> dict[str, Any] | None:
-    """The result of `find_best` for the checkpoint at `step`; None if it has not run with this sweep."""
+    """The result of `find_best` for the checkpoint at `step`; None if it has not run with this sweep.
+
+    Nor is it used for another checkpoint of the same step, or if scores are computed in another way now.
+    """
     path = run.folder / writers.SWEEP
     try:
-        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        same = [row["setting"] for row in table["options"]] == combinations(run.config.sample.sweep)
-        return table["best"] if same and table["step"] == step else None
+        table = untrusted.read_json(path, "It is not used")
+        scored, settings = [row["setting"] for row in table["options"]], combinations(run.config.sample.sweep)
+        same = scored == settings and table["step"] == step
+        same &= table.get("checkpoint", "") in ("", _identity(run, step))
+        same &= not run.basis or table.get("basis", "") in ("", run.basis)
+        return settings[scored.index(table["best"])] if same else None
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (errors.UserError, OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s is damaged and not used (%s: %s)", path, type(error).__name__, error)
         return None
 
@@ -106,9 +113,18 @@ def find_best(run: runs.Run, option: runs.SamplingOption, step: int) -> dict[str
     best = min(rows, key=lambda row: checkpoint.sort_key(row[name]))["setting"]
     log.info("best of %d sampling options for step %d: %s", len(rows), step, _describe(best))
     if jax.process_index() == 0:
-        table = {"step": step, "metric": name, "best": best, "options": rows}
+        made = {"basis": run.basis, "checkpoint": _identity(run, step)}
+        table = {"step": step, "metric": name, **made, "best": best, "options": rows}
         files.write_text(run.folder / writers.SWEEP, json.dumps(writers.to_json(table), indent=1) + "\n")
     return best
+
+
+def _identity(run: runs.Run, step: int) -> str:
+    """A hash of the checkpoint's record, which has digests of its arrays; "" if it cannot be read."""
+    try:
+        return hashlib.sha256((run.checkpoints.path(step) / checkpoint.RECORD).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _describe(setting: Setting) -> str:

@@ -23,9 +23,7 @@ from jaxdog.data import cropping
 from jaxdog.evaluation import score_files, score_inputs
 from jaxdog.training import writers
 from jaxdog.utils import errors
-from tests.subprocesses import environment
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from tests.subprocesses import ROOT, environment
 
 # ------------------------------------------------------------------ import jaxdog
 
@@ -261,7 +259,9 @@ def test_n_takes_the_first_of_an_endless_generator_and_spreads_over_others(tmp_p
         ([IMAGES[0], IMAGES[1, :4, :, :1]], None, r"several sizes, and one is \[4, 8, 1\] uint8"),
         (IMAGES, 7, "n is 7, and there are 6 fake images"),
         (iter(IMAGES), 7, "n is 7, and there are 6 fake images"),
-        (IMAGES, 0, "n is 0, and must be at least 1"),
+        (IMAGES, 4.0, "n is 4.0, and must be an integer"),
+        (IMAGES, True, "n is True, and must be an integer"),
+        (IMAGES, 0, "n is 0, and must be an integer of at least 1"),
     ],
 )
 def test_ambiguous_and_impossible_images_are_refused(images: Any, n: int | None, message: str) -> None:
@@ -275,6 +275,9 @@ def test_ambiguous_and_impossible_images_are_refused(images: Any, n: int | None,
 def test_unknown_options_name_the_known_ones() -> None:
     with pytest.raises(errors.UserError, match="metric is not an option of score; did you mean metrics?"):
         jaxdog.score(IMAGES, IMAGES, metric="mifid")
+    for options in ({"batch_size": 0}, {"batch_size": 1.5}, {"size": -1}, {"size": True}, {"eps": "x"}):
+        with pytest.raises(errors.UserError, match=f"{next(iter(options))} is .*, and must be a"):
+            jaxdog.score(IMAGES, IMAGES, **options)
     with pytest.raises(errors.UserError, match="mifi is not a metric; did you mean mifid"):
         jaxdog.score(IMAGES, IMAGES, metrics="mifi")
 

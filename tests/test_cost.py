@@ -12,12 +12,12 @@ from jax.sharding import Mesh
 from jaxdog import cost, sharding, types
 from jaxdog.config import build, library, schema
 from jaxdog.ops import conv_cpu
-from tests.config import test_build
+from jaxdog.utils import errors
 
 
 @pytest.fixture(scope="module")
 def config() -> schema.Experiment:
-    given = test_build.load(test_build.ROOT / "configs" / "acgan.py").get_config("test")
+    given = library.load("acgan:test")
     return build.check(given)
 
 
@@ -71,6 +71,24 @@ def test_operations_grow_with_the_batch_and_the_state_does_not(config: schema.Ex
     # Parameters, Adam's two moments, and the generator's EMA; batch statistics and counts are small.
     least = 4 * (3 * sum(parameters.values()) + parameters["g"])
     assert least < cost._state_bytes(small) < 1.5 * least
+
+
+def test_sizes_that_a_config_cannot_have_are_left_out(config: schema.Experiment, monkeypatch: Any) -> None:
+    """Groups of images have to divide a batch."""
+
+    def step_cost(config: schema.Experiment, phase: types.Phase, mesh: Mesh) -> cost.Cost:
+        if phase.batch_size % 16:
+            raise errors.UserError(f"16 does not divide {phase.batch_size}")
+        return cost.Cost({"g": 1}, 1.0, 1.0, 1.0 * phase.batch_size)
+
+    monkeypatch.setattr(cost, "step_cost", step_cost)
+    mesh = sharding.make_mesh()
+    assert [size for size, _ in cost.costs_by_batch_size(config, mesh, 40.0)] == [16, 32, 64]
+    monkeypatch.setattr(cost, "MAX_BATCH_SIZE", 8)
+    with pytest.raises(errors.UserError, match="16 does not divide 8"):
+        list(cost.costs_by_batch_size(config, mesh, 40.0))
+    groups = dataclasses.replace(config.system, g_step_groups=2, batch_size=8)
+    assert cost.least_bytes(config._replace(system=groups), mesh) > 0
 
 
 def test_find_batch_size_returns_the_largest_that_fits(

@@ -16,8 +16,8 @@ from jaxdog.advice import rules
 from jaxdog.cli import entry, flags, options
 from jaxdog.config import library
 from jaxdog.utils import errors
+from tests.subprocesses import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",

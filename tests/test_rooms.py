@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from tests.subprocesses import ROOT
 
 # A room imports only rooms above it in this list; within a room there are no circles.
 ROOMS = (

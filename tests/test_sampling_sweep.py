@@ -3,6 +3,7 @@
 import json
 import logging
 import pathlib
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,19 +13,17 @@ import pytest
 
 from jaxdog import runs, sampling_sweep, sharding
 from jaxdog import types as types
-from jaxdog.config import build, schema
+from jaxdog.config import build, library, schema
 from jaxdog.data import dataset_info
 from jaxdog.optim import ema
-from jaxdog.training import writers
+from jaxdog.training import checkpoint, writers
 from jaxdog.utils import errors
-from tests.config import test_build
 
-PATH = next(path for path in test_build.CONFIGS if path.stem == "biggan")
 CLASSES = 3
 
 
 def config(**changes: Any) -> schema.Experiment:
-    given = test_build.load(PATH).get_config("test")
+    given = library.load("biggan:test")
     given.update_from_flattened_dict({"ema.extra_ema_decays": (0.0, 0.9), **changes})
     return build.check(given)
 
@@ -63,8 +62,8 @@ def make_run(folder: pathlib.Path, fake: FakeEvaluator, **changes: Any) -> runs.
     dataset = dataset_info.DatasetInfo(("x", "y", "z"), (2, 1, 1), 4, 4, "source", "recipe", (32, 32, 3))
     phases, evaluator = build.phases(checked, CLASSES), lambda: fake
     nothing: Any = None
-    mesh = sharding.make_mesh()
-    return runs.Run(checked, folder, mesh, dataset, phases, evaluator, nothing, nothing, nothing)  # type: ignore
+    mesh, kept = sharding.make_mesh(), SimpleNamespace(path=lambda step: folder / "checkpoints" / str(step))
+    return runs.Run(checked, folder, mesh, dataset, phases, evaluator, nothing, nothing, kept)  # type: ignore
 
 
 def option_of(run: runs.Run, state: Any) -> runs.SamplingOption:
@@ -97,6 +96,22 @@ def test_the_best_ema_is_sampled_from(tmp_path: pathlib.Path, state: Any, target
     assert sampling_sweep.load_best(other, 40) is None
 
 
+def test_a_sweep_of_other_scores_or_of_another_checkpoint_is_made_again(
+    tmp_path: pathlib.Path, state: Any
+) -> None:
+    run = make_run(tmp_path, FakeEvaluator(0.0), **{"sample.sweep": {"ema_index": (0, 1)}})
+    record = tmp_path / "checkpoints" / "8" / checkpoint.RECORD
+    record.parent.mkdir(parents=True)
+    record.write_text("one")
+    random, published = run._replace(basis="random weights"), run._replace(basis="published weights")
+    best = sampling_sweep.find_best(random, option_of(run, state), step=8)
+    assert best == sampling_sweep.load_best(random, 8) == {"ema_index": 0}
+    assert sampling_sweep.load_best(published, 8) is None
+    assert sampling_sweep.load_best(run, 8) == best  # to sample, without a feature network
+    record.write_text("another")
+    assert sampling_sweep.load_best(random, 8) is sampling_sweep.load_best(run, 8) is None
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), None])
 def test_a_score_that_is_undefined_is_not_the_best(
     tmp_path: pathlib.Path, state: Any, monkeypatch: pytest.MonkeyPatch, bad: float | None
@@ -110,13 +125,24 @@ def test_a_score_that_is_undefined_is_not_the_best(
     assert table["options"][0]["random_fid768"] is None
 
 
-@pytest.mark.parametrize("content", [b"", b'{"step": 8', b"\xff\x00", b"[]", b'{"step": 8, "options": [1]}'])
+ONE = b'{"step": 8, "options": [{"setting": {"ema_index": 0}}], "best": '
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b'{"step": 8', b"\xff\x00", b"[]", b'{"step": 8, "options": [1]}', b"[" * 10**5),
+        *(ONE + b"null}", ONE + b'{"ema_index": 7}}', ONE[:-10] + b"}"),
+    ],
+    ids=["empty", "cut", "bytes", "list", "numbers", "deep", "no best", "unknown best", "without best"],
+)
 def test_a_damaged_sweep_is_not_used(
     tmp_path: pathlib.Path, content: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
     (tmp_path / writers.SWEEP).write_bytes(content)
-    assert sampling_sweep.load_best(make_run(tmp_path, FakeEvaluator(0.0)), 8) is None
+    run = make_run(tmp_path, FakeEvaluator(0.0), **{"sample.sweep": {"ema_index": (0,)}})
+    assert sampling_sweep.load_best(run, 8) is None
     assert "sweep.json is damaged and not used" in caplog.text
 
 

@@ -19,19 +19,16 @@ from jax.sharding import PartitionSpec as P
 
 from experiments.bench import scaling
 from jaxdog import cost, sharding, types
-from jaxdog.config import build, schema
+from jaxdog.config import build, library, schema
 from jaxdog.ops import conv
 from jaxdog.systems import gan, gan_forward
 from jaxdog.training import checkpoint, train_step
 from jaxdog.utils import errors
-from tests.config import test_build
 from tests.systems import test_gan, test_systems
-
-PATH = test_build.ROOT / "configs" / "lsgan_sn.py"  # compiles fast
 
 
 def config(**changes: Any) -> schema.Experiment:
-    given = test_build.load(PATH).get_config("test")
+    given = library.load("lsgan_sn:test")  # compiles fast
     given.update_from_flattened_dict({"data.select": {}, **changes})
     return build.check(given)
 
@@ -88,7 +85,7 @@ def test_fsdp_learns_the_same_with_less_memory(
     for one, two in zip(history, again, strict=True):
         chex.assert_trees_all_close(one, two, rtol=1e-4, atol=1e-5)
     kept = checkpoint.Checkpoints(tmp_path, 1, 1, "fid768")
-    kept.save(2, sharded, {"seconds": 1.0})
+    kept.save(2, sharded, 1.0)
     kept.wait()
     alone = Mesh(np.array(jax.devices()[:1]), ("data",))
     shape = data.image.shape[1:]
@@ -115,15 +112,15 @@ def test_remat_does_not_change_gradients(replicated: tuple[Any, Any, list[Any]])
 def test_remat_keeps_fewer_residuals_in_every_gan() -> None:
     """Bytes of residuals of each network's forward pass, as traced."""
     seen = set()
-    for path in test_build.CONFIGS:
-        checked = build.check(test_build.load(path).get_config("test"))
+    for name in library.names():
+        checked = build.check(library.load(name, "test"))
         networks = checked.generator.get("name"), checked.discriminator.get("name")
         if not isinstance(checked.system, schema.GAN | schema.Progressive) or networks in seen:
             continue
         seen.add(networks)
         kept = {remat: _residuals(checked, remat) for remat in (False, True)}
         for player in kept[False]:
-            assert kept[True][player] < 0.8 * kept[False][player], (path.stem, player, kept)
+            assert kept[True][player] < 0.8 * kept[False][player], (name, player, kept)
 
 
 def _residuals(checked: schema.Experiment, remat: bool) -> dict[str, int]:
@@ -211,7 +208,7 @@ def test_batches_that_devices_do_not_divide_are_refused() -> None:
 
 @pytest.mark.parametrize(("field", "value"), [("sync_batch_norm", False), ("remat", True)])
 def test_gan_only_fields_are_refused_elsewhere(field: str, value: bool) -> None:
-    given = test_build.load(test_build.ROOT / "configs" / "vae.py").get_config("test")
+    given = library.load("vae:test")
     given.parallel[field] = value
     with pytest.raises(
         errors.ConfigError, match=f"config.parallel.{field} is {value}, and is for two-player"

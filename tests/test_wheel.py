@@ -9,9 +9,8 @@ import zipfile
 
 import pytest
 
-from tests.subprocesses import environment
+from tests.subprocesses import ROOT, environment
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = {path.name for path in (ROOT / "configs").glob("*.py")}
 
 
@@ -84,7 +83,7 @@ def test_a_wheel_can_be_built_from_the_source_archive(tmp_path: pathlib.Path) ->
 
 
 def test_configs_are_found_in_an_empty_folder(unpacked: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    code = "import jaxdog; from jaxdog.config import library; print(jaxdog.__file__, library.folder())"
+    code = "import jaxdog; from jaxdog.config import library, places; print(jaxdog.__file__, places.folder())"
     code += "; print(*library.names()); print(library.load('vae_lsgan:test').name)"
     places, names, loaded = run(unpacked, tmp_path, "-c", code).splitlines()
     assert places.split() == [str(unpacked / "jaxdog" / "__init__.py"), str(unpacked / "jaxdog" / "configs")]

@@ -19,6 +19,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "half": lambda data: data[: len(data) // 2],
     "garbage": lambda data: random.Random(len(data)).randbytes(len(data)),
+    "other JSON": lambda data: b'[null, {"step": "12", "version": 1e999}]\n',
 }
 # Calls of the system that change files, by what they do.
 CALLS = {
@@ -157,7 +158,7 @@ def damages(lab: Lab, flips: int) -> Iterator[Trial]:
         shutil.copytree(half, run)
         (run / name).write_bytes(damage((run / name).read_bytes()))
         group = "a file of the newest checkpoint" if "checkpoints" in name else name
-        yield f"{group}: {kind.partition(' ')[0]}", key, lab.resume(run), name
+        yield f"{group}: {kind if kind in DAMAGES else 'bit'}", key, lab.resume(run), name
 
 
 def _flipped(data: bytes, at: int) -> bytes:

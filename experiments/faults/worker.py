@@ -78,8 +78,8 @@ class Checkpoints(checkpoint.Checkpoints):
 
     stay: Stay = staticmethod(lambda place: None)
 
-    def save(self, step: int, state: Any, record: checkpoint.Record) -> None:
-        super().save(step, state, record)
+    def save(self, step: int, state: Any, seconds: float) -> None:
+        super().save(step, state, seconds)
         self.stay("checkpoint")
 
 

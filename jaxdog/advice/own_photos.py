@@ -52,8 +52,7 @@ def _fields(overrides: library.Overrides) -> dict[str, Any]:
     """Overrides as {field: value}, for a command line."""
     if isinstance(overrides, Mapping):
         return dict(overrides)
-    words = (word.lstrip("-").removeprefix("config.").partition("=") for word in overrides)
-    return {field: value for field, equals, value in words if equals}
+    return dict(library.split_word(word) for word in overrides)
 
 
 def examine(data: str, resolution: int | None) -> rules.Situation:

@@ -159,7 +159,8 @@ class AugmentPController(NamedTuple):
     """How the augmentation probability p is computed during training."""
 
     p: Callable[[Array, PyTree], Array]  # (step [] int32, state) -> [] in [0, 1]
-    update: Callable[[PyTree, Array], PyTree]  # (state, logits of real images [b]) -> state
+    # (state, mean sign of D's logits of the real images of an update, their number) -> state
+    update: Callable[[PyTree, Array, int], PyTree]
     init_state: PyTree = ()
 
 
@@ -170,7 +171,7 @@ def fixed(p: float) -> AugmentPController:
       UserError: `p` is outside [0, 1].
     """
     _check_probability("p", p)
-    return AugmentPController(lambda step, state: jnp.full((), p), lambda state, logit: state)
+    return AugmentPController(lambda step, state: jnp.full((), p), lambda state, r_t, images: state)
 
 
 def ramp(first: float, last: float, steps: int) -> AugmentPController:
@@ -187,7 +188,7 @@ def ramp(first: float, last: float, steps: int) -> AugmentPController:
     def p(step: Array, state: PyTree) -> Array:
         return first + (last - first) * jnp.clip(step.astype(jnp.float32) / steps, 0.0, 1.0)
 
-    return AugmentPController(p, lambda state, logit: state)
+    return AugmentPController(p, lambda state, r_t, images: state)
 
 
 def ada(target: float, kimg: float, limit: float) -> AugmentPController:
@@ -203,9 +204,8 @@ def ada(target: float, kimg: float, limit: float) -> AugmentPController:
     """
     _check_probability("limit", limit)
 
-    def update(state: PyTree, logit: Array) -> PyTree:
-        r_t = jnp.mean(jnp.sign(jax.lax.stop_gradient(logit)))
-        p = state + jnp.sign(r_t - target) * logit.shape[0] / (1000.0 * kimg)
+    def update(state: PyTree, r_t: Array, images: int) -> PyTree:
+        p = state + jnp.sign(r_t - target) * images / (1000.0 * kimg)
         return jnp.clip(p, 0.0, limit)
 
     return AugmentPController(lambda step, state: state, update, jnp.zeros(()))

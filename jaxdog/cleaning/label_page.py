@@ -130,7 +130,8 @@ def serve(crops: crop_dataset.CropDataset, path: str | os.PathLike, seed: int, p
         server.serve_forever(poll_interval=0.1)
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that is not Python's cannot be set again
+                signal.signal(number, handler)
         server.server_close()
         session.close()
     log.info("%d of %d crops are labeled", session.question().done, question.total)

@@ -1,7 +1,7 @@
 """Manual labels: a CSV file with one row per answer, written before the next crop is shown.
 
 Rows are only appended, so a crash loses at most the row being written. A row with label "undo" removes the
-crop's label.
+crop's label, if it has one.
 """
 
 import csv
@@ -49,13 +49,12 @@ def read(path: str | os.PathLike) -> Labels:
         except ValueError as error:
             raise errors.UserError(f"{path}, line {line}: {error}") from error
         key = (row["file"], (xmin, ymin, xmax, ymax), index)
-        before = labels.pop(key, None)  # a new label moves to the end of the order
-        if row["label"] == UNDO and before is not None:
+        labels.pop(key, None)  # a new label moves to the end of the order
+        if row["label"] == UNDO:
             continue
         if row["label"] not in LABELS:
             raise errors.UserError(
-                f"{path}, line {line}: the label is {row['label']!r}; choices: {', '.join(LABELS)}, or "
-                f"{UNDO} for a labeled crop"
+                f"{path}, line {line}: the label is {row['label']!r}; choices: {', '.join(LABELS)}, {UNDO}"
             )
         labels[key] = row["label"]
     return Labels(labels, tuple(labels))
@@ -76,12 +75,17 @@ class LabelLog:
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | BINARY)
 
     def append(self, crop: CropKey, label: str) -> None:
-        """Writes a row in one call; it is on disk when this returns."""
+        """Writes a row in one call; it is on disk when this returns. A part of a row is removed again."""
         file, box, index = crop
         row = _csv_line((file, *box, index, label)).encode()
-        if os.write(self._file, row) != len(row):
-            raise OSError(f"only a part of a row could be written to {self.path}: is the disk full?")
-        os.fsync(self._file)
+        length = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, row) != len(row):
+                raise OSError(f"only a part of a row could be written to {self.path}: is the disk full?")
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, length)
+            raise
 
     def close(self) -> None:
         """Closes the file."""

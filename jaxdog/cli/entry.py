@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
             if not name.startswith("-") and name not in BY_NAME:
                 raise errors.UserError(_unknown(name))
             command, parser = BY_NAME.get(name), tree(name)
-        args = parser.parse_args(options.with_hyphens(words) or ["--help"])
+        args = parser.parse_args(options.with_home(options.with_hyphens(words)) or ["--help"])
         assert command is not None  # --help and --version have ended the program
         if overrides and not command.takes_overrides:
             raise errors.UserError(f"jaxdog {command.name} takes no config, so {overrides[0]} has no effect")

@@ -1,6 +1,7 @@
 """`jaxdog sample`, `interpolate`, `project` and `export`: what a trained generator is used for."""
 
 import argparse
+import contextlib
 import pathlib
 import sys
 from typing import Any
@@ -48,7 +49,8 @@ def _add_images(parser: options.Parser, classes: str) -> None:
     parser.add_argument(
         "--truncation",
         type=float,
-        help="less variety, better images, the more the smaller; default: the run's",
+        help="less variety, better images, the more the smaller; 0: no truncation, but the mean image of "
+        "style-based generators; default: the run's",
     )
 
 
@@ -73,7 +75,7 @@ def _sample(args: argparse.Namespace) -> None:
     suffix = pathlib.Path(args.out).suffix
     if suffix not in (".png", ".zip", ""):
         raise errors.UserError(f"--out is {args.out!r}; it must end in .png or .zip, or be a folder")
-    out = outputs.check(args.out, "--out", folder=not suffix)
+    out = outputs.check(args.out, "--out", folder=not suffix, empty=not suffix)
     images = _open(args).sample(
         args.num_samples, classes=_classes(args), seed=args.seed, truncation=args.truncation
     )
@@ -96,9 +98,13 @@ def write_images(out: pathlib.Path, images: Any, columns: int | None = None) -> 
     else:
         digits = max(5, len(str(len(images) - 1)))
         named = [(out / f"{i:0{digits}d}.png", image) for i, image in enumerate(images)]
-    for path, image in named:
-        with files.atomic_path(path, durable=len(named) == 1) as temporary:  # many: a flush each takes long
-            PIL.Image.fromarray(image).save(temporary, "PNG")
+    with contextlib.ExitStack() as undo:  # all files or none
+        for path, image in named:
+            with files.atomic_path(path, durable=len(named) == 1) as temporary:  # a flush each takes long
+                PIL.Image.fromarray(image).save(temporary, "PNG")
+            if len(named) > 1:
+                undo.callback(path.unlink, missing_ok=True)
+        undo.pop_all()
 
 
 # ------------------------------------------------------------------ interpolate
@@ -200,6 +206,9 @@ def _add_export(parser: options.Parser) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     out = outputs.check(args.out, "--out", folder=True)
+    from jaxdog.generators import pretrained
+
+    pretrained.check_folder(out)
     _open(args).save_pretrained(out, dtype=args.dtype)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"{out}: {size:,.1f} MB; jaxdog sample {out}, or jaxdog.Generator.from_pretrained({str(out)!r})")

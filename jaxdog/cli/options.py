@@ -94,6 +94,12 @@ def with_hyphens(words: Sequence[str]) -> list[str]:
     ]
 
 
+def with_home(words: Sequence[str]) -> list[str]:
+    """Words with the home folder in place of a leading ~, also in --out=~/x, which shells leave as it is."""
+    split = [word.partition("=") if word.startswith("--") else ("", "", word) for word in words]
+    return [f"{name}{equals}{os.path.expanduser(value)}" for name, equals, value in split]
+
+
 # ------------------------------------------------------------------ types of values
 
 

@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace) -> None:
         print(score_files.table(scores), flush=True)
         if args.out is not None:
             files.write_text(args.out, json.dumps(writers.to_json(scores), indent=2) + "\n")
-    except (OSError, RuntimeError, ImportError) as error:
+    except (OSError, ImportError) as error:
         raise errors.UserError(str(error)) from error
 
 

@@ -13,13 +13,22 @@ from jaxdog.metrics import fid
 from jaxdog.utils import errors, seeds
 
 Config = ml_collections.ConfigDict
-LEAST = {  # the least values of numbers with which nothing could be trained otherwise
-    **dict.fromkeys(("generator.channels", "discriminator.channels", "system.latent_dim"), 1),
-    **dict.fromkeys(("system.batch_size", "system.num_d_steps", "system.grad_accumulation_steps"), 1),
-    "system.g_step_groups": 1,
-    **dict.fromkeys(("train.steps", "eval.batch_size"), 1),
-    **dict.fromkeys(("eval.samples", "submit.images"), 2),  # the least that has a covariance
-    **dict.fromkeys(("train.max_hours", "train.grid_every", "eval.every_kimg"), 0),
+# The least value of each number, by section.
+LEAST = {
+    "data": {"toy_photos": 1, "classes": 0, "stored_resolution": 0, "workers": 0},
+    "generator": {"channels": 1},
+    "discriminator": {"channels": 1},
+    "system": dict.fromkeys(
+        ("batch_size", "latent_dim", "num_d_steps", "grad_accumulation_steps", "g_step_groups")
+        + ("codebook_size", "code_dim", "solver_steps"),
+        1,
+    ),
+    "ema": {"start": 0},
+    "sample": {"truncation": 0, "exclude_classes": 0, "batch_size": 0, "num_standing_images": 0},
+    "train": {"steps": 1, "grid_images": 1, **dict.fromkeys(("max_hours", "memory_gb", "grid_every"), 0)},
+    "eval": {"every_kimg": 0, "batch_size": 1, "samples": 2, "eps": 0},  # two have a covariance
+    "checkpoint": {"keep_last": 1, "keep_best": 0},  # without a checkpoint, a run could not resume
+    "submit": {"images": 2, "resolution": 0},
 }
 SWEEPABLE = ("truncation", "method", "labels", "batch_stats", "postprocess", "ema_index")
 
@@ -89,12 +98,13 @@ def _records(given: dict[str, Any]) -> schema.Experiment:
 
 
 def _check_least(given: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a number below its row of LEAST."""
-    for name, least in LEAST.items():
-        section, _, field = name.partition(".")
-        value = given[section].get(field, least)
-        if (min(value, default=least) if isinstance(value, tuple) else value) < least:
-            raise errors.ConfigError(f"config.{name} is {value}, and must be at least {least}")
+    """Raises ConfigError for a number that is not at least that of LEAST, such as NaN."""
+    for section, numbers in LEAST.items():
+        for field, least in numbers.items():
+            value = given[section].get(field, least)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(isinstance(x, int | float) and x >= least for x in numbers):
+                raise errors.ConfigError(f"config.{section}.{field} is {value}, and must be at least {least}")
 
 
 def _check_seeds(section: Mapping[str, Any], path: str) -> None:

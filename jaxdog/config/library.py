@@ -18,6 +18,7 @@ from typing import Any
 
 import ml_collections
 
+from jaxdog.config import places
 from jaxdog.utils import errors
 
 Config = ml_collections.ConfigDict
@@ -26,16 +27,9 @@ SWEEP = "sample.sweep"  # a section that is replaced as a whole
 MAX_ATTENTION = 64  # height of maps with self-attention; BigGAN has it at 64x64 for 128 and 256 px
 
 
-def folder() -> pathlib.Path:
-    """The folder of the configs that come with jaxdog: in the package, or beside it in a clone."""
-    package = pathlib.Path(__file__).resolve().parent.parent
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
-
-
 def names() -> tuple[str, ...]:
     """The names of all configs that come with jaxdog, sorted."""
-    return tuple(sorted(path.stem for path in folder().glob("*.py") if not path.stem.startswith("_")))
+    return tuple(sorted(path.stem for path in places.folder().glob("*.py") if not path.stem.startswith("_")))
 
 
 def find(name_or_path: str | os.PathLike) -> pathlib.Path:
@@ -66,7 +60,7 @@ def find(name_or_path: str | os.PathLike) -> pathlib.Path:
             f"name: {', '.join(names())}"
         )
     if given in names():
-        return folder() / f"{given}.py"
+        return places.folder() / f"{given}.py"
     near = difflib.get_close_matches(given, names(), n=3, cutoff=0.5)
     raise errors.MissingFileError(
         f"no config is called {given!r}; {'similar' if near else 'names'}: {', '.join(near or names())}. "
@@ -161,7 +155,8 @@ def with_data(config: Config, data: str | os.PathLike) -> Config:
 
 def check_resolution(resolution: Any) -> None:
     """Raises errors.ConfigError unless a resolution is a positive integer, or None."""
-    if resolution is not None and (not isinstance(resolution, int) or resolution < 1):
+    integer = hasattr(resolution, "__index__") and not isinstance(resolution, bool)  # also one of NumPy
+    if resolution is not None and (not integer or resolution < 1):
         raise errors.ConfigError(
             f"the resolution is {resolution!r}, and must be a positive integer, such as 64: the side of the "
             "generated images, which are square"
@@ -179,6 +174,7 @@ def with_resolution(config: Config, resolution: int) -> Config:
     Raises errors.ConfigError for a size that is not positive, or that a progressive system does not reach.
     """
     check_resolution(resolution)
+    resolution = int(resolution)
     from jaxdog.config import resolve
     from jaxdog.models import biggan
 
@@ -275,6 +271,7 @@ def override(config: Config, overrides: Overrides) -> Config:
     if isinstance(overrides, str):
         raise errors.ConfigError(f"overrides is {overrides!r}, and must be a list of such words")
     values = overrides if isinstance(overrides, Mapping) else _parsed(config, overrides)
+    values = {name: x.item() if getattr(x, "ndim", 1) == 0 else x for name, x in values.items()}  # of NumPy
     for name in values:
         _check_path(config, name)
     if not values:
@@ -314,19 +311,24 @@ def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parsed(config: Config, words: Sequence[str]) -> dict[str, Any]:
     """{"train.steps": 3} from ["--config.train.steps=3"]; values are read as those that they replace."""
-    found = [
-        re.fullmatch(r"-*(no(?=config\.))?(?:config\.)?([^=]*)(?:=(.*))?", word, re.DOTALL) for word in words
-    ]
-    parts = [match.groups() for match in found if match is not None]
-    for _, name, _ in parts:
+    parts = [split_word(word) for word in words]
+    for name, _ in parts:
         _check_path(config, name)
     values: dict[str, Any] = {}
-    for no, name, text in parts:
+    for name, given in parts:
         old = _current(config, name)
-        if text is None and not isinstance(old, bool):
+        if isinstance(given, bool) and not isinstance(old, bool):
             raise errors.ConfigError(f"config.{name} gets no value; write --config.{name}=VALUE")
-        values[name] = no is None if text is None else _value(text, old)
+        values[name] = given if isinstance(given, bool) else _value(given, old)
     return values
+
+
+def split_word(word: str) -> tuple[str, str | bool]:
+    """Field and value of a word of the command line: "config.x.y=3", "--config.x.y" or "--noconfig.x.y"."""
+    match = re.fullmatch(r"-*(no(?=config\.))?(?:config\.)?([^=]*)(?:=(.*))?", word, re.DOTALL)
+    assert match is not None  # any text does
+    no, name, text = match.groups()
+    return name, no is None if text is None else text
 
 
 def _value(text: str, old: Any) -> Any:

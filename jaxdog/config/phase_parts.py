@@ -28,7 +28,8 @@ def single_decay(config: schema.Experiment) -> float:
 def ema_rule(config: schema.Experiment, decay: float) -> ema.EMARule:
     """The update rule of the generator's EMA."""
     section = config.ema
-    fractions = [("rampup", section.rampup), *(("extra_ema_decays", x) for x in section.extra_ema_decays)]
+    fractions = [("decay", decay), ("rampup", section.rampup)]
+    fractions += [("extra_ema_decays", x) for x in section.extra_ema_decays]
     for name, value in fractions:
         if not 0.0 <= value < 1.0:
             raise errors.ConfigError(f"config.ema.{name} is {value}, and must lie in [0, 1)")

@@ -20,6 +20,8 @@ LEAST = 2  # photos of which scores can be computed
 def check_data(config: schema.Experiment, crops: crop_dataset.CropDataset) -> None:
     """Raises ConfigError, which names the field, if the photos do not suffice for what the config asks.
 
+    Warns of classes that are sampled although there is nothing to learn them from.
+
     Args:
       config: the experiment.
       crops: its training set.
@@ -43,6 +45,18 @@ def check_data(config: schema.Experiment, crops: crop_dataset.CropDataset) -> No
         raise errors.ConfigError(
             f"config.sample.exclude_classes is {exclude}; the photos have classes 0 to {classes - 1}, and "
             "one must be left"
+        )
+    if not len(crops.label):
+        raise errors.ConfigError(
+            f"config.data.select ({', '.join(config.data.select) or 'empty'}) leaves no crop to train on"
+        )
+    empty = sorted(set(range(classes)) - set(crops.label.tolist()) - set(exclude))
+    if empty:
+        log.warning(
+            "%d of %d classes have no crop to train on (%s), and are sampled nevertheless: leave them out by "
+            "--config.sample.exclude_classes='%s'",
+            *(len(empty), classes, errors.some([crops.class_names[i] for i in empty])),
+            tuple(sorted({*exclude, *empty})),
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from jaxdog.config import build
+from jaxdog.config import build, places
 from jaxdog.utils import errors
 
 Config = ml_collections.ConfigDict
@@ -50,8 +50,10 @@ def derive(parent: Config, **changes: Any) -> Config:
 
 
 def load_sibling(file: str, name: str, variant: str = "full") -> Config:
-    """The config `name`.py in the folder of `file`, which is the `__file__` of a config."""
-    return runpy.run_path(str(pathlib.Path(file).with_name(f"{name}.py")))["get_config"](variant)
+    """The config `name`.py in the folder of `file`, the `__file__` of a config; else that of jaxdog."""
+    path = pathlib.Path(file).with_name(f"{name}.py")
+    shipped = places.folder() / path.name
+    return runpy.run_path(str(path if path.is_file() else shipped))["get_config"](variant)
 
 
 def smoke_test(config: Config, variant: str, **changes: Any) -> Config:

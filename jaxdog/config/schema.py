@@ -187,7 +187,7 @@ class Train(NamedTuple):
 
     steps: int  # generator steps of the whole run
     max_hours: float = 0.0  # hours with compilation and evaluations, after which training stops; 0: no limit
-    memory_gb: float = 0.0  # host memory at which the run stops; 0: no limit
+    memory_gb: float = 0.0  # memory of a device, on CPUs of the process, at which a run stops; 0: no limit
     steps_per_execution: int = 10  # steps in one compiled program
     log_every: int = 100  # steps between log lines
     grid_every: int = 2_000  # steps between sample grids

@@ -6,7 +6,6 @@ import logging
 import os
 import pathlib
 import re
-import zipfile
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -111,8 +110,9 @@ def _load(
     path = None if cache_dir is None else cache_path(source.key, recipe_key, cache_dir)
     if path is not None and path.exists():
         try:
-            return _read(path, source.key, recipe_key)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            with files.guard(OSError):
+                return _read(path, source.key, recipe_key)
+        except (OSError, MemoryError) as error:  # a damaged file may declare any size
             log.warning("The crop cache %s cannot be used (%s) and will be recreated.", path, error)
     crops = _make(source, recipe, workers)
     try:
@@ -198,6 +198,11 @@ def _crop_photo(source: photos.Source, recipe: photos.Recipe, i: int) -> _PhotoC
         name, label = photo.name, photo.label
         image = photo.read()
     except OSError as error:
+        if reason := errors.of_the_system(error):
+            raise errors.UserError(
+                f"the photo {name} cannot be read: {reason}. It may be sound: make it readable, or take it "
+                "out of the folder"
+            ) from error
         return _PhotoCrops(name, label, [], str(error) or type(error).__name__)
     h, w, _ = image.shape
     default_box = [*photo.boxes, (0, 0, w, h)][0]

@@ -10,7 +10,7 @@ import json
 import logging
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -96,7 +96,8 @@ def resumed(folder: pathlib.Path, old: DatasetInfo, new: DatasetInfo) -> Dataset
     Raises ConfigError that names what has changed, unless the photos are the same.
     """
     same = old.content == new.content if old.content else old.class_names == new.class_names
-    if not same or old.image_shape != new.image_shape:
+    shape = (len(old.class_names), old.image_shape)  # of the networks; a class may have no image
+    if not same or shape != (len(new.class_names), new.image_shape):
         raise errors.ConfigError(
             f"{folder} was trained on other photos: {changes(old, new)}. Its networks know classes by number "
             "and its batches images by their order, so it continues with the same photos only: restore them. "
@@ -177,15 +178,15 @@ def read(folder: pathlib.Path) -> DatasetInfo | None:
         return None
     try:
         fields = untrusted.read_json(path, "Training writes it again")
-        if fields["format"] != FORMAT:
-            raise errors.UserError(f"its format is {fields['format']}, and only {FORMAT} can be read")
-        values: dict[str, Any] = {name: x for name, x in fields.items() if name in DatasetInfo._fields}
-        values = {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
-        info = DatasetInfo(**values)
-        if not info.class_names or len(info.image_shape) != 3:
-            raise errors.UserError("it has no classes or no image shape")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise errors.UserError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+        if fields.get("format") != FORMAT:
+            raise errors.UserError(f"its format is {fields.get('format')}, and only {FORMAT} can be read")
+        info = untrusted.record(DatasetInfo, fields)
+        numbers = (*info.class_counts, *info.image_shape, *(info.held_out or ()), info.photos, info.crops)
+        lengths = {len(info.class_names), len(info.class_counts), len(info.images or info.class_names)}
+        if not info.class_names or len(info.image_shape) != 3 or min(numbers) < 0 or len(lengths) > 1:
+            raise errors.UserError("its numbers of classes, images or sides contradict each other")
+    except (OSError, errors.UserError) as error:
+        raise errors.UserError(f"{path} cannot be read: {error}") from error
     return info
 
 

@@ -15,6 +15,7 @@ from jaxdog.data import listing, photos, sources
 from jaxdog.utils import archives, errors, files, untrusted
 
 MAX_ARRAY_BYTES = 16 << 30  # of an array in an .npz, which is held in memory
+MAX_CLASSES = 100_000
 # Names of arrays in .npz files, in order of preference.
 IMAGES = ("images", "image", "arr_0", "samples", "x")
 LABELS = ("labels", "label", "arr_1", "y")
@@ -122,6 +123,8 @@ def array(name: str, image: np.ndarray, label: Any = None) -> photos.Source:
         raise errors.UserError(
             f"its labels have shape {label.shape} and type {label.dtype}, and must be [{n}] integers >= 0"
         )
+    if label is not None and label.max() >= MAX_CLASSES:
+        raise errors.UserError(f"its labels reach {label.max():,}; the limit is {MAX_CLASSES:,} classes")
     classes = 1 if label is None else int(label.max()) + 1
 
     def photo(i: int) -> photos.Photo:
@@ -131,7 +134,7 @@ def array(name: str, image: np.ndarray, label: Any = None) -> photos.Source:
     hashed = hashlib.sha256()
     for one in image:  # one by one, as the array may be larger than the memory
         hashed.update(one.tobytes())
-    digest = _digest([shape, hashed.hexdigest()])
+    digest = _digest([shape, hashed.hexdigest(), *([] if label is None else label.tolist())])
     class_names = tuple(str(c) for c in range(classes))
     return photos.Source(f"array-{name}-{digest}", class_names, sources.Lazy(n, photo))
 

@@ -81,24 +81,10 @@ def from_csv(
         )
     subset = crop_dataset.subset(crops, selected)
     if labels == "class":
-        _warn_of_empty_classes(subset)
         return subset
     clusters_left, label = np.unique(cluster[selected], return_inverse=True)
     class_names = tuple(f"cluster {c}" for c in clusters_left)
     return subset._replace(label=label.astype(np.int32), class_names=class_names)
-
-
-def _warn_of_empty_classes(crops: crop_dataset.CropDataset) -> None:
-    """Warns of classes without crops, which would be sampled although they are not learned."""
-    empty = sorted(set(range(len(crops.class_names))) - set(crops.label.tolist()))
-    if empty:
-        log.warning(
-            "No crops are left of %d classes (%s, ...): exclude them from the samples with "
-            "--config.sample.exclude_classes='%s'",
-            len(empty),
-            crops.class_names[empty[0]],
-            tuple(empty),
-        )
 
 
 def hold_out(crops: crop_dataset.CropDataset, every: int) -> crop_dataset.CropDataset:

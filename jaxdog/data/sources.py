@@ -67,10 +67,10 @@ def tfds(
 
     Raises:
       FileNotFoundError: `archives` lacks an archive, or the dataset is missing and `prepare` is False.
-      ModuleNotFoundError: the dataset must be prepared and TensorFlow is not installed.
-      optional.MissingExtraError: TensorFlow Datasets is not installed.
-      RuntimeError: preparing failed, without network or with damaged archives.
-      errors.UserError: the dataset was prepared in a format that only TensorFlow can read.
+      optional.MissingExtraError: TensorFlow Datasets is not installed, or TensorFlow, and the dataset must be
+        prepared.
+      errors.UserError: preparing failed, without network or with damaged archives; or the dataset was
+        prepared in a format that only TensorFlow can read.
     """
     for split in splits:
         if split not in ("train", "test"):
@@ -136,7 +136,7 @@ def _prepare(builder: Any, archives: str | os.PathLike | None) -> None:
                 "the settings to let tfds download them."
             )
     if importlib.util.find_spec("tensorflow") is None:
-        raise ModuleNotFoundError(
+        raise optional.MissingExtraError(
             f"Stanford Dogs is not prepared yet in {builder.data_path}, and preparing it needs TensorFlow, "
             "which is not installed. Run `pip install 'jaxdog[tfds]'` once (training itself never imports "
             "TensorFlow), or set the data folder in which tfds has prepared stanford_dogs as array_record."
@@ -149,7 +149,7 @@ def _prepare(builder: Any, archives: str | os.PathLike | None) -> None:
     try:
         builder.download_and_prepare(download_config=config)
     except Exception as error:  # from tfds, the network or tarfile
-        raise RuntimeError(
+        raise errors.UserError(
             f"Stanford Dogs could not be prepared in {builder.data_path} from "
             f"{archives or 'its download'} ({type(error).__name__}: {error}). Without a network, put the "
             f"three official archives {', '.join(ARCHIVES)} in a folder and set it; if they are there, "

@@ -69,9 +69,9 @@ def read(path: str | os.PathLike) -> Table:
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     for line, row in rows:
         try:
-            values = {name: int(row[name]) for name in ("photo", "crop", "xmin", "ymin", "xmax", "ymax")}
+            values = {name: _int64(row[name]) for name in ("photo", "crop", "xmin", "ymin", "xmax", "ymax")}
             values |= {"area_fraction": float(row["area_fraction"]), "keep": _bit(row["keep"])}
-            values |= {"cluster": int(row["cluster"]) if row["cluster"] else NONE}
+            values |= {"cluster": _int64(row["cluster"]) if row["cluster"] else NONE}
         except ValueError as error:
             raise errors.UserError(f"{path}, line {line}: {error}") from error
         values |= {"file": row["file"], "reasons": row["reasons"]}
@@ -88,6 +88,12 @@ def read(path: str | os.PathLike) -> Table:
         np.asarray(columns["cluster"], int),
         tuple(columns["reasons"]),
     )
+
+
+def _int64(text: str) -> int:
+    if not -(1 << 63) <= int(text) < 1 << 63:
+        raise errors.UserError(f"{text[:40]} is not a 64-bit integer")
+    return int(text)
 
 
 def _bit(text: str) -> bool:

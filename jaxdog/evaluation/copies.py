@@ -76,6 +76,7 @@ def find_copies(
             evidence = copy_test.DistanceEvidence(
                 **{board: values["memorization_distance"]},
                 weights_kind=real.spec.kind,
+                size=real.spec.size,
                 real_distance=values["real_distance"],
             )
     result = copy_test.copy_test(match, baseline, distances, evidence)
@@ -102,8 +103,9 @@ def summary(report: CopyReport, training: crop_dataset.CropDataset) -> dict[str,
 
 def earlier(records: Sequence[dict[str, Any]], same: Mapping[str, Any]) -> dict[str, Any] | None:
     """The newest summary among records of scores that agree with `same`: of the same images; None without."""
-    found = [x["copies"] for x in records if x.get("copies") and all(x.get(k) == v for k, v in same.items())]
-    return found[-1] if found else None
+    found = [x.get("copies") for x in records if all(x.get(k) == v for k, v in same.items())]
+    whole = [copies for copies in found if isinstance(copies, dict) and "verdict" in copies]
+    return whole[-1] if whole else None
 
 
 def pair_grid(report: CopyReport, columns: int = 4) -> np.ndarray:

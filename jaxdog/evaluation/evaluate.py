@@ -3,6 +3,7 @@
 `generation` samples images, `feature_extractor` computes their features, and `metric_suite` the metrics.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from jaxdog import types
 from jaxdog.evaluation import batching, feature_extractor, metric_suite
 from jaxdog.metrics import comparison, features, metric_table
+from jaxdog.metrics.backbones import inception_weights
 
 SHARED = (
     "samples",
@@ -111,6 +113,17 @@ class Evaluator:
     def _generated(self, layers: dict[str, np.ndarray], label: np.ndarray) -> features.Features:
         spec = self.real.spec._replace(resampler="none", source="generated images")
         return features.Features(layers, spec, label, self.real.class_names)
+
+
+def basis(
+    weights: inception_weights.Weights, samples: int, size: int, resampler: str, sampling: Mapping[str, Any]
+) -> str:
+    """How scores during training are computed: only those with equal phrases can be compared."""
+    digest = hashlib.sha256(repr(sorted(sampling.items())).encode()).hexdigest()
+    return (
+        f"{weights.kind} weights {weights.sha256[:12]}, {samples} samples of {size} px with sampling options "
+        f"{digest[:8]}, and photos resized by {resampler}"
+    )
 
 
 def metrics_of(network: str, metrics: Sequence[str]) -> tuple[str, ...]:

@@ -1,10 +1,9 @@
 """Scores of any images on disk or in arrays: images -> features -> metrics."""
 
 import contextlib
-import itertools
 import pathlib
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -47,7 +46,7 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
     cache_dir = pathlib.Path(options.cache_dir).expanduser()
     features.get_network(options.network or "inception")
     metric_suite.check_metrics(options.metrics or ())
-    _check_outputs(options)
+    options = _with_outputs(options)
     sides = real_side, fake_side = _open(real), _open(fake)
     options = options._replace(network=options.network or _network(sides))
     _check_possible(sides, options)
@@ -112,17 +111,20 @@ def _origin(
     }
 
 
-def _check_outputs(options: Options) -> None:
-    """Raises UserError if a file of the options cannot be written."""
+def _with_outputs(options: Options) -> Options:
+    """The options with whole paths; raises UserError for a file that cannot, or would not, be written."""
     for name, suffix in (("save_real", ".npz"), ("save_fake", ".npz"), ("pairs", ".png")):
         if path := getattr(options, name):
-            outputs.check(path, name, (suffix,))
+            options = options._replace(**{name: str(outputs.check(path, name, (suffix,)))})
+    if options.pairs and "copies" not in (options.metrics or ()):
+        raise errors.UserError(f"pairs is {options.pairs!r}, but copies are not among the metrics")
     if options.save_as not in score_options.FORMATS:
         raise errors.UserError(f"save_as is {options.save_as!r}; choices: {', '.join(score_options.FORMATS)}")
     if options.save_as != "jaxdog" and not (options.save_real or options.save_fake):
         raise errors.UserError(
             f"save_as is {options.save_as!r}, but no file is to be saved: set save_real or save_fake"
         )
+    return options
 
 
 def _save(path: str, side: features.Features, save_as: str) -> None:
@@ -297,14 +299,13 @@ def _compute(
 ) -> features.Features:
     """Features of one side; its images are in memory a batch at a time."""
     with contextlib.closing(_images(source, size, options)) as images:
-        first = next(images)
-        _, h, w, _ = first.shape
-        if h != w:
-            raise errors.UserError(
-                f"the images of {source.key} are {h} x {w} (height x width), but real photos are squashed to "
-                "squares: set a size (--size)"
-            )
-        _check_values(source.key, itertools.chain([first], images))
+        _, h, w, _ = next(images).shape
+    if h != w:
+        raise errors.UserError(
+            f"the images of {source.key} are {h} x {w} (height x width), but real photos are squashed to "
+            "squares: set a size (--size)"
+        )
+    _check_values(source)
     resampler, unknown = options.resampler if size else "none", statistics_files.UNKNOWN
     if extractor is None:
         spec = features.FeatureSpec(options.network, unknown, unknown, f"{h}x{w}", resampler, source.key)
@@ -344,17 +345,21 @@ def _images(source: photos.Source, size: int, options: Options) -> Generator[np.
             yield batch.image
 
 
-def _check_values(name: str, batches: Iterable[np.ndarray]) -> None:
-    """Raises UserError for floats cast to uint8: those in [0, 1] are 0 and 1, those in [-1, 1] also 255."""
+def _check_values(source: photos.Source) -> None:
+    """Raises UserError for floats cast to uint8: those in [0, 1] are 0 and 1, those in [-1, 1] also 255.
+
+    Images are as they were before any resize, which would mix these values.
+    """
     present: set[int] = set()
-    for x in itertools.chain.from_iterable(batches):
-        present |= set(np.unique(x).tolist())
+    for photo in source.photos:
+        with contextlib.suppress(OSError):  # broken photos are reported elsewhere
+            present |= set(np.unique(photo.read()).tolist())
         if present - {0, 1, 255}:
             return
     if present <= {0, 1} or present == {0, 1, 255}:
         values = ", ".join(map(str, sorted(present)))
         raise errors.UserError(
-            f"the images of {name} only have the values {values}, as floats in [0, 1] "
+            f"the images of {source.key} only have the values {values}, as floats in [0, 1] "
             "or [-1, 1] that were cast to uint8. Convert them to 0..255 first: np.round(255 * x) from "
             "[0, 1], np.round(127.5 * (x + 1)) from [-1, 1]"
         )

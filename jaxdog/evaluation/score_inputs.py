@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 
 from jaxdog.data import image_files, photos, sources
+from jaxdog.evaluation import score_options
 from jaxdog.metrics import features, statistics_files
 from jaxdog.utils import errors
 
@@ -34,8 +35,8 @@ def open_images(images: Any, n: int | None, side: str) -> pathlib.Path | photos.
 
     Raises errors.UserError if the images are of another type, shape or range, or there are fewer than n.
     """
-    if n is not None and n < 1:
-        raise errors.UserError(f"n is {n}, and must be at least 1")
+    if n is not None:
+        score_options.check_integer("n", n, 1)
     if isinstance(images, str | os.PathLike):
         path = pathlib.Path(images).expanduser()
         return path if n is None else _spread(_source(path, side), n, side)

@@ -1,5 +1,7 @@
 """Options of `score_files` and their choices. This module does not import JAX, for a fast command line."""
 
+import numbers
+import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -35,6 +37,10 @@ def from_keywords(options: Mapping[str, Any]) -> Options:
     for name in options:
         _check_name(name, Options._fields, "an option of score", "options")
     checked = Options(**options)
+    check_integer("batch_size", checked.batch_size, 1)
+    check_integer("size", checked.size, 0)
+    if checked.eps is not None and not (isinstance(checked.eps, numbers.Real) and checked.eps >= 0):
+        raise errors.UserError(f"eps is {checked.eps!r}, and must be a number of at least 0")
     names = checked.metrics
     if names is None:
         return checked
@@ -42,6 +48,16 @@ def from_keywords(options: Mapping[str, Any]) -> Options:
     for name in metrics:
         _check_name(name, tuple(metric_table.METRICS), "a metric", "metrics")
     return checked._replace(metrics=metrics)
+
+
+def check_integer(name: str, value: Any, least: int) -> None:
+    """Raises errors.UserError unless a value is an integer, also one of NumPy, of at least `least`."""
+    try:
+        fits = not isinstance(value, bool) and operator.index(value) >= least
+    except TypeError:
+        fits = False
+    if not fits:
+        raise errors.UserError(f"{name} is {value!r}, and must be an integer of at least {least}")
 
 
 def _check_name(name: str, choices: tuple[str, ...], what: str, kind: str) -> None:

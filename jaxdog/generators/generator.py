@@ -204,7 +204,7 @@ class Generator:
 
         Args:
           seeds: of the keyframes.
-          classes: of the keyframes, as in `sample`.
+          classes: of the keyframes, as in `sample`; None: those of image 0 of each seed.
           frames: number of images.
           loop: the path leads back to the first keyframe, and no frame is repeated.
           truncation: as in `sample`.
@@ -224,7 +224,10 @@ class Generator:
             raise errors.UserError(
                 f"there are {count} classes and {len(seeds)} seeds; give one class, or one for each seed"
             )
-        label = self._labels(len(seeds), classes, seeds[0])
+        if output not in OUTPUTS[:2]:
+            raise errors.UserError(f"output is {output!r}; choices: {', '.join(map(repr, OUTPUTS[:2]))}")
+        own = [self._labels(1, None, seed) for seed in seeds if classes is None]
+        label = np.concatenate(own) if own else self._labels(len(seeds), classes, seeds[0])
         z = np.concatenate([self.latents(1, seed, truncation) for seed in seeds])
         noise = sampling.image_keys(sampler.seed_key(seeds[0]), 1)[0]
         system = self._sampler.truncated(truncation)
@@ -318,10 +321,10 @@ class Generator:
         The folder has no paths of this machine and does not depend on the run.
 
         Args:
-          folder: created if missing; its files of the same names are replaced.
+          folder: created if missing; the files of an earlier export in it are replaced.
           dtype: of the stored arrays; float16 halves the size, and changes images slightly.
 
-        Returns the folder. Raises UserError for memorizers, which are not exported.
+        Returns the folder. Raises UserError for memorizers, and for a folder that has such files already.
         """
         folder = pathlib.Path(folder).expanduser()
         self._save(folder, dtype, folder.name or "generator")
@@ -357,11 +360,13 @@ class Generator:
 
     def _labels(self, n: int, classes: Classes, seed: int) -> np.ndarray:
         """Labels [n] int32 of images 0 to n - 1."""
-        n, key = _positive(n), jax.random.fold_in(sampler.seed_key(seed), train_step.LABELS)
+        n = _positive(n)
         if classes is not None:
             return np.resize(np.asarray(names.indices(classes, self.class_names, self.classes), np.int32), n)
         sample, total = self.config.sample, len(self.class_names)
-        return np.asarray(sampling.labels(n, total, sample.labels, key, sample.exclude_classes), np.int32)
+        with jax.ensure_compile_time_eval():  # also while `decode` is traced
+            key = jax.random.fold_in(sampler.seed_key(seed), train_step.LABELS)
+            return np.asarray(sampling.labels(n, total, sample.labels, key, sample.exclude_classes), np.int32)
 
 
 _to_uint8 = jax.jit(sampling.to_uint8)

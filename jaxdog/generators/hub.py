@@ -5,17 +5,19 @@ import re
 from typing import Any
 
 from jaxdog.generators import pretrained
-from jaxdog.utils import errors, optional
+from jaxdog.utils import errors, optional, untrusted
 
 SCHEME = "hf://"
+LIMITS = {pretrained.CONFIG: untrusted.MAX_JSON, pretrained.WEIGHTS: 4 << 30}  # bytes
 ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 def download(address: str) -> pathlib.Path:
     """The local folder of "hf://user/name" or "hf://user/name@revision", downloaded if it is not cached.
 
-    Only config.json and model.safetensors are downloaded.
-    Raises UserError if the address is malformed or cannot be downloaded, MissingExtraError without the extra.
+    Only config.json and model.safetensors are downloaded, of at most LIMITS bytes.
+    Raises UserError if the address is malformed, cannot be downloaded or is too large, MissingExtraError
+    without the extra.
     """
     parts = ADDRESS.fullmatch(address)
     if parts is None:
@@ -24,14 +26,28 @@ def download(address: str) -> pathlib.Path:
         )
     client = _client(address)
     try:
+        sizes, failed = _sizes(client, parts["repo"], parts["revision"]), None
+    except Exception as error:  # without network, a cached folder is used
+        sizes, failed = {}, error
+    for name, limit in LIMITS.items():
+        if sizes.get(name, 0) > limit:
+            raise errors.UserError(f"{address}: {name} has {sizes[name]:,} bytes; the limit is {limit:,}")
+    try:
         folder = client.snapshot_download(
             parts["repo"],
             revision=parts["revision"],
-            allow_patterns=[pretrained.CONFIG, pretrained.WEIGHTS],
+            allow_patterns=list(LIMITS),
+            local_files_only=failed is not None,
         )
     except Exception as error:  # of huggingface_hub, or of the network
-        raise errors.UserError(f"{address} cannot be downloaded ({_reason(error)})") from error
+        raise errors.UserError(f"{address} cannot be downloaded ({_reason(failed or error)})") from error
     return pathlib.Path(folder)
+
+
+def _sizes(client: Any, repo: str, revision: str | None) -> dict[str, int]:
+    """The size in bytes of each file of a repository."""
+    info = client.HfApi().model_info(repo, revision=revision, files_metadata=True)
+    return {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
 
 def upload(folder: pathlib.Path, repo_id: str, private: bool = False) -> str:

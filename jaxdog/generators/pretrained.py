@@ -30,6 +30,7 @@ from jaxdog.utils import errors, files, untrusted, version
 
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG, CARD, SAMPLES = FILES = ("model.safetensors", "config.json", "README.md", "samples.png")
+METADATA = {"format": "jaxdog"}  # in model.safetensors
 DTYPES = ("float32", "float16")  # of the stored arrays; sampling is in float32
 MAX_HEADER = 16 << 20  # bytes of model.safetensors besides its arrays: their names and shapes
 FIELDS = {  # of config.json: name -> type
@@ -82,6 +83,29 @@ def check(config: schema.Experiment, dtype: str) -> None:
         raise PretrainedError(f"dtype is {dtype!r}; choices: {', '.join(map(repr, DTYPES))}")
 
 
+def check_folder(folder: pathlib.Path) -> None:
+    """Raises PretrainedError if an export would replace files in `folder` that no export has written."""
+    if _is_run(folder):
+        raise PretrainedError(f"{folder} is the folder of a run, whose {CONFIG} must stay: name another one")
+    present = [name for name in FILES if (folder / name).exists()]
+    if present and not _is_export(folder):
+        raise PretrainedError(
+            f"{folder} has {', '.join(present)}, which no export has written, and which would be replaced: "
+            "name a new folder"
+        )
+
+
+def _is_export(folder: pathlib.Path) -> bool:
+    """Whether `save` has written the folder, if only in part: config.json is its last file."""
+    try:
+        if (folder / CONFIG).exists():
+            return "format_version" in untrusted.read_json(folder / CONFIG, "")
+        with safetensors.safe_open(folder / WEIGHTS, "np") as file:
+            return file.metadata() == METADATA
+    except Exception:  # of safetensors, for files that are damaged or missing
+        return False
+
+
 def save(folder: pathlib.Path, model: Pretrained, dtype: str, card: str, samples: np.ndarray) -> None:
     """Writes a generator that `check` accepts.
 
@@ -92,12 +116,13 @@ def save(folder: pathlib.Path, model: Pretrained, dtype: str, card: str, samples
       card: the text of README.md.
       samples: [h, w, 3] uint8.
 
-    Raises PretrainedError if an array is not finite, or float16 cannot hold it.
+    Raises PretrainedError if an array is not finite, or float16 cannot hold it, or by `check_folder`.
     """
+    check_folder(folder)
     arrays = {name: _stored(name, np.asarray(x), dtype) for name, x in model.arrays.items()}
     folder.mkdir(parents=True, exist_ok=True)
     with files.atomic_path(folder / WEIGHTS) as temporary:
-        safetensors.numpy.save_file(arrays, temporary, metadata={"format": "jaxdog"})
+        safetensors.numpy.save_file(arrays, temporary, metadata=METADATA)
         digest = _sha256(temporary)
     with files.atomic_path(folder / SAMPLES) as temporary:
         PIL.Image.fromarray(samples).save(temporary, format="PNG", optimize=True)

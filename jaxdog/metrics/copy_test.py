@@ -26,6 +26,7 @@ MAX_P_VALUE = 1e-4  # a smaller p-value is evidence of copies
 MIN_COPIED_SHARE = 0.01  # lower bound on the null hypothesis's fraction of copies
 # Thresholds on the mean memorization distance. Of the submissions of 2019, 446 of the 498 labeled as cheats
 # are below each, and none of the 497 others.
+SIZE = "64x64"  # of the images in 2019, for which the thresholds are
 CHEAT_DISTANCES = {"public": 0.15, "private": 0.25}
 REAL_DISTANCE_RATIO = 0.9  # the distance must also be below this ratio of that among real photos
 
@@ -49,6 +50,7 @@ class DistanceEvidence(NamedTuple):
     private: float | None = None  # with the private leaderboard's network
     weights_kind: str = "published"  # the network's; the thresholds only hold for published weights
     real_distance: float | None = None  # among real photos (leave-one-out); None: unknown
+    size: str = SIZE  # of the images
 
 
 class CopyTestResult(NamedTuple):
@@ -125,6 +127,8 @@ def _distance_test(given: DistanceEvidence) -> tuple[list[str], list[str]]:
         text = f"the memorization distance {distance:.4f} is below {threshold} ({board} leaderboard)"
         if real is not None and distance >= REAL_DISTANCE_RATIO * real:
             notes.append(f"{text}, but real photos are as close to each other ({real:.4f})")
+        elif given.size != SIZE:
+            notes.append(f"{text}, but this threshold is for images of {SIZE}, and these are {given.size}")
         elif given.weights_kind == "published":
             reasons.append(
                 f"{text}, as for 446 of the 498 submissions of 2019 labeled as cheats and none of the others"

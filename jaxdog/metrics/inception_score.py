@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdog.metrics import comparison, features
 from jaxdog.utils import errors
@@ -28,7 +29,7 @@ class Score(NamedTuple):
 def inception_score(logits: Array, splits: int = SPLITS) -> Score:
     """The score of n images from their logits [n, c]; split i starts at row i * n // splits.
 
-    Images sorted by class must be shuffled first, as each split needs all classes.
+    Images sorted by class must be shuffled first, as each split needs all classes; `scores` does so.
     Raises UserError if there are fewer images than splits.
     """
     n, _ = logits.shape
@@ -50,6 +51,14 @@ def scores(compared: comparison.Comparison) -> comparison.Scores:
     splits = min(SPLITS, compared.fake.count)
     if splits < SPLITS:
         compared.warn(f"the Inception Score uses {splits} splits of one image each instead of {SPLITS}")
-    score = compared.devices.run(inception_score, 1)(compared.fake.layers[features.LOGITS], splits)
+    logits, label = compared.fake.layers[features.LOGITS], compared.fake.label
+    if label is not None and _is_sorted(np.asarray(label)):
+        logits = np.asarray(logits)[np.random.RandomState(0).permutation(len(logits))]
+    score = compared.devices.run(inception_score, 1)(logits, splits)
     names = compared.metric_name("inception_score"), compared.metric_name("inception_score_std")
     return dict(zip(names, map(float, score), strict=True))
+
+
+def _is_sorted(label: np.ndarray) -> bool:
+    """Whether images are sorted by class, as those in one folder per class are."""
+    return len(label) > len(np.unique(label)) > 1 and bool((np.diff(label) >= 0).all())

@@ -20,6 +20,7 @@ FILE = pathlib.Path(__file__).with_name("leaderboard_2019.json")
 BOARDS = ("public", "private")
 IMAGES, SIZE = 10_000, "64x64"  # of a submission
 PHOTOS, CLASSES = (20_579, 20_580), 120  # of the competition, and of Stanford Dogs, which has one photo more
+RESAMPLERS = ("lanczos", "tf1-bilinear")  # one of which resized the photos; it is not known which
 EPS = 0.1  # MiFID's threshold on the public leaderboard
 
 
@@ -122,6 +123,9 @@ def why_not(scores: Mapping[str, Any], class_names: Sequence[str] = (), eps: flo
         return f"its real photos are all {PHOTOS[0]:,} of the competition, and these are {photos}"
     if scores.get("size") != SIZE:
         return f"its images have {SIZE} pixels, and these {scores.get('size')}"
+    if scores.get("resampler", RESAMPLERS[0]) not in RESAMPLERS:
+        these = "not resized" if scores["resampler"] == "none" else f"resized by {scores['resampler']}"
+        return f"its photos were resized by {' or '.join(RESAMPLERS)}, and these were {these}"
     if scores.get("samples") != IMAGES:
         return f"it scored {IMAGES:,} images, and these are {scores.get('samples'):,}"
     if eps not in (None, EPS):

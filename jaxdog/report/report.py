@@ -32,6 +32,8 @@ NAME = "report.html"
 MAX_GRIDS = 6  # maximum number of grids per series, including the first and the last
 NUM_SUBMITTED = 100  # maximum number of images of images.zip to show
 MAX_SHOWN_PIXELS = 2048 * 2048  # of each
+MAX_SHEET_PIXELS = NUM_SUBMITTED * 1024 * 1024  # of all
+MAX_SHOWN_BYTES = 32 << 20  # of the file of each
 
 MEDIA = "media"  # folder of a run with the images of `render.media`
 INTERPOLATION, TIMELAPSE = "interpolation.gif", "timelapse.gif"
@@ -350,8 +352,11 @@ def submission(path: pathlib.Path | None) -> Record | None:
         with archives.open_zip(path) as archive:
             entries = archive.infolist()
             n = min(len(entries), NUM_SUBMITTED)
-            shown = [archives.read(archive, entries[i * len(entries) // n]) for i in range(n)]
-        images = [photos.decode(data, max_pixels=MAX_SHOWN_PIXELS) for data in shown]
+            images: list[np.ndarray] = []
+            for i in range(n):  # one by one, since all the files may not fit into memory
+                entry, pixels = entries[i * len(entries) // n], min(MAX_SHOWN_PIXELS, MAX_SHEET_PIXELS // n)
+                archives.check_size(entry, MAX_SHOWN_BYTES)
+                images.append(photos.decode(archives.read(archive, entry), max_pixels=pixels))
         if len({image.shape for image in images}) > 1:
             raise errors.UserError("its images have several sizes")
         sheet = jpeg_uri(plots.grid(np.stack(images), columns=10)) if images else None

@@ -3,10 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 
+import jinja2
 import PIL.Image
 
 from jaxdog.utils import errors, untrusted
 
+# What code raises on values of other types than it expects.
+OTHER_VALUES = (LookupError, TypeError, AttributeError, ArithmeticError, jinja2.UndefinedError)
 BROKEN_IMAGE = (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError)  # what Pillow raises
 
 
@@ -17,6 +20,6 @@ def named(folders: str) -> Iterator[None]:
         yield
     except errors.UserError:
         raise
-    except (KeyError, TypeError, AttributeError, OverflowError, *BROKEN_IMAGE) as error:
+    except (*OTHER_VALUES, *BROKEN_IMAGE) as error:
         what = f"{type(error).__name__}: {untrusted.one_line(error)}"
         raise errors.UserError(f"{folders} has files that are not those of a run ({what})") from error

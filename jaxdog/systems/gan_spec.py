@@ -97,6 +97,13 @@ def check(spec: GANSpec) -> None:
     for name in ("num_d_steps", "grad_accumulation_steps"):
         if getattr(spec, name) < 1:
             raise errors.UserError(f"system.{name} is {getattr(spec, name)}, and must be at least 1")
+    fresh = spec.g_fresh_reals and spec.loss.needs_real_logits
+    if fresh and spec.reuse_latents and spec.fake_label_source == "real":
+        raise errors.UserError(
+            "system.reuse_latents and system.g_fresh_reals are True, and system.fake_label_source is 'real': "
+            "the G step would have images with the labels of D's real images, and other real images; change "
+            "one of them"
+        )
     transition = spec.class_transition
     if transition == (0.0, 0.0):
         return

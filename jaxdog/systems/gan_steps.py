@@ -168,7 +168,6 @@ def d_loss(
     class_loss, class_scalars = d_class_loss(spec, real_output, batch.label, fake_output, fakes.label)
     loss = real_loss + fake_loss + class_loss + regularizer.loss
 
-    augment_p = spec.augment_p_controller.update(d.regularizer_state["augment_p"], real_logit)
     scalars = {
         "loss/d": loss,
         "loss/d_real": real_loss,
@@ -178,9 +177,8 @@ def d_loss(
         **class_scalars,
         **regularizer.scalars,
     }
-    if spec.diffaugment:
-        scalars["augment_p"] = spec.augment_p_controller.p(step, augment_p)
-    return loss, (model_state, {"regularizers": regularizer.state, "augment_p": augment_p}, scalars)
+    r_t = jnp.mean(jnp.sign(jax.lax.stop_gradient(real_logit)))  # `d_step` updates augment_p by its mean
+    return loss, (model_state, {"regularizers": regularizer.state, "augment_p": r_t}, scalars)
 
 
 def d_step(
@@ -195,7 +193,14 @@ def d_step(
 ) -> tuple[types.PlayerState, types.Scalars]:
     """Update i of D in a training step, on real images [grad_accumulation_steps, b, ...]."""
     loss = partial(d_loss, spec, d, g, generate, step, i)
-    return _update(spec, d, spec.d_optimizer, loss, batch, keys, "d")
+    updated, scalars = _update(spec, d, spec.d_optimizer, loss, batch, keys, "d")
+    images = batch.label.size * (1 if spec.axis is None else jax.lax.psum(1, spec.axis))
+    state, controller = updated.regularizer_state, spec.augment_p_controller
+    augment_p = controller.update(d.regularizer_state["augment_p"], state["augment_p"], images)
+    if spec.diffaugment:
+        scalars["augment_p"] = controller.p(step, augment_p)
+    state = {**state, "augment_p": augment_p}
+    return types.PlayerState(updated.params, updated.model_state, updated.opt_state, state), scalars
 
 
 # ------------------------------------------------------------------ the generator

@@ -8,7 +8,9 @@ jaxdog.train("biggan", data="photos/", callbacks=[Plot(), callbacks.WandB(projec
 """
 
 import functools
+import importlib
 import pathlib
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 from jaxdog.utils import errors, files, optional
 
 EVENTS = ("on_start", "on_log", "on_scores", "on_image", "on_checkpoint", "on_end")
+FLUSH = 10.0  # seconds after which TensorBoard's events are flushed to the disk
 WANDB_ID = "wandb_id.txt"  # in the folder of a run: the id of its W&B run, which resumes with it
 
 
@@ -80,6 +83,9 @@ def check(callbacks: Iterable[object]) -> tuple[object, ...]:
 class TensorBoard(Callback):
     """Writes scalars, scores (under `scores/`) and images as TensorBoard events; every run has one.
 
+    Events are written in this thread. tensorboardX has one for it, which ends on a full disk, and then waits
+    forever for it.
+
     Args:
       folder: the folder of the events.
       purge_step: TensorBoard hides the events of earlier sessions from this step on; None: hides none.
@@ -87,13 +93,31 @@ class TensorBoard(Callback):
 
     def __init__(self, folder: pathlib.Path, purge_step: int | None = None):
         self._folder, self._purge_step = folder, purge_step
+        self._next_flush = time.monotonic() + FLUSH
 
     @functools.cached_property
     def _board(self) -> Any:
         """Created at the first event: the import takes seconds where torch is installed."""
-        from tensorboardX import SummaryWriter
+        from tensorboardX import event_file_writer
 
-        return SummaryWriter(str(self._folder), purge_step=self._purge_step, flush_secs=10)
+        event_pb2 = _protocol()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        fraction = f".{time.time_ns() % 10**9:09d}"  # else sessions of the same second had one file
+        board = event_file_writer.EventsWriter(str(self._folder / "events"), fraction)
+        if self._purge_step is not None:
+            started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            for content in ({"file_version": "brain.Event:2"}, {"session_log": started}):
+                board.write_event(event_pb2.Event(step=self._purge_step, wall_time=time.time(), **content))
+        return board
+
+    def _add(self, step: int, kind: str, *content: Any, **options: Any) -> None:
+        from tensorboardX import summary
+
+        made = getattr(summary, kind)(*content, **options)
+        self._board.write_event(_protocol().Event(step=step, wall_time=time.time(), summary=made))
+        if time.monotonic() >= self._next_flush:
+            self._board.flush()
+            self._next_flush = time.monotonic() + FLUSH
 
     def purge(self, step: int) -> None:
         """Hides the events of earlier sessions from `step` on; before the first event of this one."""
@@ -101,14 +125,14 @@ class TensorBoard(Callback):
 
     def on_log(self, step: int, scalars: Mapping[str, Any]) -> None:
         for name, value in numbers(scalars).items():
-            self._board.add_scalar(name, value, step)
+            self._add(step, "scalar", name, value)
 
     def on_scores(self, step: int, scores: Mapping[str, Any]) -> None:
         for name, value in numbers(scores).items():
-            self._board.add_scalar(f"scores/{name}", value, step)
+            self._add(step, "scalar", f"scores/{name}", value)
 
     def on_image(self, name: str, step: int, image: np.ndarray) -> None:
-        self._board.add_image(name, image, step, dataformats="HWC")
+        self._add(step, "image", name, image, dataformats="HWC")
 
     def on_end(self) -> None:
         if "_board" in vars(self):
@@ -158,6 +182,11 @@ class WandB(Callback):
     def on_end(self) -> None:
         if self.run is not None:
             self.run.finish()
+
+
+def _protocol() -> Any:
+    """The module of TensorBoard's messages, whose names are made when it is imported."""
+    return importlib.import_module("tensorboardX.proto.event_pb2")
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:

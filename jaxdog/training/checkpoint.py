@@ -8,7 +8,8 @@
              functions of the run's seed and the step.
     record   JSON: {"seconds": the training time of the run so far}, with digests of the state's arrays and
              of the record itself, which are checked when it is read
-    metrics  JSON: {metric: score} once this step was evaluated, with a digest; null: not finite
+    metrics  JSON: {metric: score} once this step was evaluated, with a digest; null: not finite. And how it
+             was computed: scores are compared with those that were computed like the newest one
 
 A checkpoint is on the disk, not only in its cache, before its folder gets its name and others are deleted.
 
@@ -16,14 +17,15 @@ On the same devices, a resumed run is bit-identical to an uninterrupted one, exc
 --deterministic and with settings that depend on wall-clock time (wallclock_cosine, train.max_hours).
 """
 
+import contextlib
 import itertools
 import json
 import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
@@ -36,11 +38,10 @@ from jaxdog.utils import errors, files, lock
 
 log = logging.getLogger("jaxdog")
 
-Record = dict[str, Any]
-T = TypeVar("T")
-
 RECORD, METRICS = "record/metadata", "metrics/metrics"  # in the folder of a checkpoint
 ARRAYS = "arrays"  # the entry of a record with the digests of the arrays
+SECONDS = "seconds"  # and that with the training time
+BASIS = "basis"  # the entry of the metrics that says how they were computed
 DAMAGED = ".damaged"  # at the end of the name of a folder that was set aside
 # Warnings of Orbax about what is done here on purpose: arrays of our own type.
 EXPECTED = "Type handler registry type"
@@ -56,28 +57,9 @@ def sort_key(score: float | None) -> float:
     return score if score is not None and math.isfinite(score) else math.inf
 
 
-def restore_first(
-    checkpoints: "Checkpoints", steps: Iterable[int], restore: Callable[[int], T]
-) -> tuple[int, T]:
-    """The first of `steps` whose checkpoint can be read, and what `restore` returns for it.
-
-    Those before it are set aside, with a warning. Raises the first CheckpointError if none can be read.
-    """
-    failed: dict[int, CheckpointError] = {}
-    for step in steps:
-        try:
-            restored = restore(step)
-        except CheckpointError as error:
-            failed[step] = error
-            continue
-        for damaged, error in failed.items():
-            reason = " ".join(str(error.__cause__ or error).split())[:300]
-            log.warning(
-                "The checkpoint of step %d is damaged (%s); that of step %d is used instead. The damaged one "
-                "is now %s, which can be deleted.", damaged, reason, step, checkpoints.set_aside(damaged),
-            )  # fmt: skip
-        return step, restored
-    raise next(iter(failed.values()))
+class _Score(NamedTuple):
+    value: float
+    basis: str  # how it was computed; "": unknown
 
 
 class _Manager(ocp.CheckpointManager):
@@ -92,17 +74,25 @@ class Checkpoints:
 
     Args:
       folder: where they are stored; created if missing.
-      keep_last: number of newest checkpoints to keep.
+      keep_last: number of newest checkpoints to keep, at least 1.
       keep_best: number of checkpoints with the lowest finite `metric` to keep in addition.
       metric: name of the score; lower is better.
       read_only: if True, nothing is written or deleted.
+      basis: how scores are computed: the weights of the feature network, the number of samples. Only scores
+        of the same basis are compared; "": any.
     """
 
     def __init__(
-        self, folder: pathlib.Path, keep_last: int, keep_best: int, metric: str, read_only: bool = False
+        self,
+        folder: pathlib.Path,
+        keep_last: int,
+        keep_best: int,
+        metric: str,
+        read_only: bool = False,
+        basis: str = "",
     ):
         self.folder = folder.absolute()
-        self.metric = metric
+        self.metric, self._basis = metric, basis
         # One process writes each replicated array. Sharing the work would compile one slice per array shape.
         handler = type_handlers.ArrayHandler(use_replica_parallel=False)
         type_handlers.register_type_handler(jax.Array, handler, override=True)
@@ -124,12 +114,19 @@ class Checkpoints:
         """Which checkpoints are kept, as Orbax asks for it: the newest and the best."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*steps[len(steps) - self._keep_last :], *self.ranked()[: self._keep_best]}
+        kept = {*steps[-self._keep_last :]}
+        for basis in {score.basis for score in self._scores.values()}:
+            kept |= {*self._ranked(basis)[: self._keep_best]}
         return [step in kept for step in steps]
 
     def ranked(self) -> list[int]:
-        """The steps of the checkpoints with a finite score, best first."""
-        scored = sorted((score, step) for step, score in self._scores.items() if math.isfinite(score))
+        """The steps of the checkpoints with a finite score of the same basis as the newest, best first."""
+        return self._ranked(self._scores[max(self._scores)].basis) if self._scores else []
+
+    def _ranked(self, basis: str) -> list[int]:
+        """Those with a score of this basis, or of an unknown one."""
+        same = {step: x.value for step, x in self._scores.items() if not basis or x.basis in ("", basis)}
+        scored = sorted((value, step) for step, value in same.items() if math.isfinite(value))
         return [step for _, step in scored if step in self.steps()]
 
     def _sync(self) -> None:
@@ -153,50 +150,70 @@ class Checkpoints:
     def best_score(self) -> float | None:
         """The lowest finite score of the checkpoints that are kept; None if none has one."""
         ranked = self.ranked()
-        return self._scores[ranked[0]] if ranked else None
+        return self._scores[ranked[0]].value if ranked else None
 
     def score(self, step: int) -> float | None:
         """The score of a checkpoint, which may be NaN; None if it was not evaluated."""
-        return self._scores.get(step)
+        score = self._scores.get(step)
+        return None if score is None else score.value
 
     def set_score(self, step: int, score: float) -> None:
         """Adds the score of the checkpoint at `step`; waits until that is on disk. Raises CheckpointError."""
+        before = {x.basis for x in self._scores.values()} - {"", self._basis}
+        if before and self._basis not in {x.basis for x in self._scores.values()}:
+            log.warning(
+                "scores are now of %s; those before were of %s, and are not compared with them to find the "
+                "best checkpoint", self._basis, "; ".join(sorted(before)),
+            )  # fmt: skip
+        problem: errors.UserError | None = None
         self.wait()
-        lock.check()
-        self._scores[step] = float(score)
-        if jax.process_index() == 0:
-            value = float(score) if math.isfinite(score) else None
-            try:
-                files.write_text(self.path(step) / METRICS, digests.seal({self.metric: value}))
-            except OSError as error:
-                raise CheckpointError(self._not_written(step, str(error))) from error
+        try:
+            lock.check()
+            if jax.process_index() == 0:
+                value = float(score) if math.isfinite(score) else None
+                text = digests.seal({self.metric: value, BASIS: self._basis})
+                files.write_text(self.path(step) / METRICS, text)
+        except OSError as error:
+            problem = CheckpointError(self._not_written(step, str(error)))
+        except errors.UserError as error:
+            problem = error
+        self._raise_together(step, problem)
+        self._scores[step] = _Score(float(score), self._basis)
 
-    def _read_score(self, step: int) -> float | None:
+    def _read_score(self, step: int) -> _Score | None:
         path = self.path(step) / METRICS
         try:
             values = digests.unseal(path.read_text(encoding="utf-8"))
             if self.metric not in values:
                 return None
-            return math.nan if values[self.metric] is None else float(values[self.metric])
+            value, basis = values[self.metric], values.get(BASIS, "")
+            return _Score(math.nan if value is None else float(value), str(basis))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
             log.warning("%s is damaged (%s): the checkpoint of step %d has no score", path, error, step)
             return None
 
-    def save(self, step: int, state: Any, record: Record) -> None:
-        """Starts to write `state` at `step`; returns once the arrays are copied to the host.
+    def save(self, step: int, state: Any, seconds: float) -> None:
+        """Starts to write `state` at `step`, and the training time of the run so far, in seconds.
+
+        Returns once the arrays are copied to the host.
 
         Raises CheckpointError if the disk has too little space, or an earlier write failed, and UserError if
         another process has taken the folder over.
         """
-        lock.check()
+        problem: errors.UserError | None = None
+        try:
+            lock.check()  # the first process has it
+        except errors.UserError as error:
+            problem = error
         needed = sum(x.nbytes for x in jax.tree.leaves(state))
         free = shutil.disk_usage(self.folder).free
-        if free < 1.1 * needed:
-            raise CheckpointError(
-                self._not_written(step, f"it needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free")
-            )
+        if problem is None and free < 1.1 * needed:
+            space = f"it needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+            problem = CheckpointError(self._not_written(step, space))
+        self._raise_together(step, problem)
+        record: dict[str, Any] = {SECONDS: seconds}
         if jax.process_index() == 0:  # which writes the record
             record = json.loads(digests.seal({**record, ARRAYS: digests.of_arrays(state)}))
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
@@ -204,6 +221,11 @@ class Checkpoints:
             self._manager.save(step, args=args, force=True)
         except (OSError, ValueError) as error:
             raise CheckpointError(self._not_written(step, str(error))) from error
+
+    def _raise_together(self, step: int | None, problem: errors.UserError | None) -> None:
+        """Raises in all processes if one of them has a problem: the others would wait for it forever."""
+        if not sharding.all_processes_agree(problem is None):
+            raise problem or CheckpointError(self._not_written(step, "another process says why"))
 
     def path(self, step: int) -> pathlib.Path:
         """The folder of the checkpoint at `step`."""
@@ -219,13 +241,22 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until all checkpoints are on disk; raises CheckpointError if one could not be written."""
+        problem: errors.UserError | None = None
+        try:
+            self._wait()
+        except CheckpointError as error:
+            problem = error
+        self._raise_together(None, problem)
+
+    def _wait(self) -> None:
+        """`wait` in this process alone."""
         try:
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:
             raise CheckpointError(self._not_written(None, str(error))) from error
 
-    def restore(self, step: int, shapes: Any, shardings: Any) -> tuple[Any, Record]:
-        """State and record at `step`.
+    def restore(self, step: int, shapes: Any, shardings: Any) -> tuple[Any, float]:
+        """The state at `step`, and the training time until then, in seconds.
 
         Args:
           step: the step of a checkpoint.
@@ -237,14 +268,12 @@ class Checkpoints:
         target = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
         )
-        try:
-            record = self._record(step)
+        with self._reading(step):
+            arrays, seconds = self._record(step)
             args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
             state = self._manager.restore(step, args=args)["state"]
-            digests.check_arrays(record.pop(ARRAYS, {}), state)
-        except Exception as error:  # Orbax and TensorStore raise many types of exceptions
-            raise CheckpointError(self._not_readable(step, error)) from error
-        return state, record
+            digests.check_arrays(arrays, state)
+        return state, seconds
 
     def restore_arrays(
         self, step: int, shapes: Any, shardings: Any, read: Collection[str]
@@ -262,14 +291,12 @@ class Checkpoints:
             shardings,
         )
         args = ocp.args.PyTreeRestore(target, checkpoint_utils.construct_restore_args(target))
-        try:
+        with self._reading(step):
             # The manager's own reader cannot leave arrays out.
             with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
                 state = reader.restore(self.path(step) / "state", args=args)
             arrays = sampling_state.read_arrays(state, read)
-            digests.check_arrays(self._record(step).get(ARRAYS, {}), arrays)
-        except Exception as error:  # Orbax and TensorStore raise many types of exceptions
-            raise CheckpointError(self._not_readable(step, error)) from error
+            digests.check_arrays(self._record(step)[0], arrays)
         return arrays
 
     def load_arrays(self, step: int) -> dict[str, Any]:
@@ -277,16 +304,37 @@ class Checkpoints:
 
         Raises CheckpointError if the checkpoint is damaged.
         """
-        try:
+        with self._reading(step):
             args = ocp.args.Composite(state=ocp.args.StandardRestore())
             state = jax.device_get(self._manager.restore(step, args=args)["state"])
-            digests.check_arrays(self._record(step).get(ARRAYS, {}), state)
-            return state
+            digests.check_arrays(self._record(step)[0], state)
+        return state
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Raises CheckpointError for damage that is met in the block.
+
+        A lack of memory, of permissions or of open files is no damage: the checkpoint is not set aside.
+        """
+        try:
+            yield
         except Exception as error:  # Orbax and TensorStore raise many types of exceptions
+            if isinstance(error, MemoryError) or errors.out_of_memory(error):
+                raise
+            if reason := errors.of_the_system(error):
+                raise errors.UserError(
+                    f"the checkpoint of step {step} in {self.folder} cannot be read now: {reason}. It is not "
+                    "damaged: run the command again when it can be read"
+                ) from error
             raise CheckpointError(self._not_readable(step, error)) from error
 
-    def _record(self, step: int) -> Record:
-        return digests.unseal((self.path(step) / RECORD).read_text(encoding="utf-8"))
+    def _record(self, step: int) -> tuple[dict[str, str], float]:
+        """The digests of the arrays at `step`, and the training time."""
+        record = digests.unseal((self.path(step) / RECORD).read_text(encoding="utf-8"))
+        arrays, seconds = record.get(ARRAYS, {}), record.get(SECONDS)
+        if not isinstance(arrays, dict) or not isinstance(seconds, int | float):
+            raise digests.MismatchError(f"{RECORD} has values of other types than those of a checkpoint")
+        return arrays, float(seconds)
 
     def set_aside(self, step: int) -> pathlib.Path:
         """Renames the folder of a damaged checkpoint, so that it is none; returns the new path."""
@@ -305,7 +353,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for all writes and stops the threads."""
-        self.wait()
+        self._wait()
         self._manager.close()
 
     def _not_written(self, step: int | None, reason: str) -> str:
@@ -320,8 +368,8 @@ class Checkpoints:
     def _not_readable(self, step: int, error: Exception) -> str:
         others = [i for i in self.steps() if i != step]
         advice = (
-            f"Training resumes from step {max(others)}; for other commands to use another checkpoint, delete "
-            f"the folder {self.path(step)}"
+            f"Training resumes from step {max(others)}; for other commands to use another checkpoint, move "
+            f"the folder {self.path(step)} elsewhere"
             if others
             else "There is no other checkpoint in this folder, so a new run needs another --workdir"
         )

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxdog.evaluation import sampling_state
-from jaxdog.utils import errors
+from jaxdog.utils import errors, untrusted
 
 SEAL = "sha256"  # the entry of a JSON object with the digest of all others
 
@@ -46,8 +46,8 @@ def seal(values: Mapping[str, Any]) -> str:
 
 
 def unseal(text: str) -> dict[str, Any]:
-    """The values of a JSON object made by `seal`, or of one without a digest. Raises ValueError."""
-    values = json.loads(text)
+    """The values of a JSON object made by `seal`, or of one without a digest. Raises UserError."""
+    values = untrusted.parse_json(text)
     if not isinstance(values, dict):
         raise MismatchError(f"it is no JSON object: {text[:80]!r}")
     digest = values.pop(SEAL, None)

@@ -26,7 +26,7 @@ from jaxdog import types
 from jaxdog.config import build, schema
 from jaxdog.data import batches, host_loader
 from jaxdog.systems import sampling
-from jaxdog.training import checkpoint, progress, rollback, train_step, writers
+from jaxdog.training import checkpoint, fallback, progress, rollback, train_step, writers
 from jaxdog.utils import errors, interrupts, plots
 
 
@@ -53,8 +53,8 @@ class TrainSetup(NamedTuple):
         """Whether the images stay on the host and are prefetched."""
         return not isinstance(self.data.image, jax.Array)
 
-    def restore(self, step: int) -> tuple[Any, checkpoint.Record]:
-        """State and record of the checkpoint at `step`."""
+    def restore(self, step: int) -> tuple[Any, float]:
+        """State of the checkpoint at `step`, and the training time until then, in seconds."""
         shape = self.data.image.shape[1:]
         return train_step.restore(self.checkpoints, self.phases, step, shape, self.mesh, self.fsdp)
 
@@ -78,6 +78,7 @@ def train(setup: TrainSetup) -> TrainResult:
         session = _Session(setup, stop)
         with session.progress.bar:
             session.finish_evaluation()
+            session.stop_if_out_of_time()
             start = 0
             for phase in setup.phases:
                 if session.step < start + phase.steps and not session.stop_reason:
@@ -144,7 +145,7 @@ class _Session:
                 self.state = setup.warm_start(self.state)
         elif self.step == start and phase.transition is not None:
             self.state = train_step.transition(phase, self.state, setup.mesh, setup.fsdp)
-        data, hooks = self._data(phase, end), self.hooks(phase, functions)
+        data, hooks = self._data(phase, end), self.hooks(phase, functions, end)
         while self.step < end and not self.stop_reason:
             if self.step % setup.settings.log_every == 0:
                 self._hours = _broadcast_from_first_process(self.progress.seconds() / 3600.0)
@@ -159,6 +160,8 @@ class _Session:
             except progress.NotFiniteError as error:
                 if not self._roll_back(phase, str(error)):
                     raise
+                if self.step >= end or self.stop_reason:
+                    self._run_hooks(hooks)
 
     def _data(self, phase: types.Phase, end: int) -> Iterator[batches.Data]:
         """The input of each execution: the whole training set, or the rows of its batches if streamed."""
@@ -171,8 +174,8 @@ class _Session:
 
     # ------------------------------------------------------------------ hooks
 
-    def hooks(self, phase: types.Phase, functions: train_step.CompiledPhase) -> tuple[_Hook, ...]:
-        """The hooks of a phase, in the order in which they run."""
+    def hooks(self, phase: types.Phase, functions: train_step.CompiledPhase, end: int) -> tuple[_Hook, ...]:
+        """The hooks of a phase that ends at step `end`, in the order in which they run."""
         setup = self.setup
         evaluate_every = self._evaluate_every()
 
@@ -182,8 +185,8 @@ class _Session:
             images = np.asarray(functions.sample_grid(self.state, label))
             setup.writer.image("grid", self.step, plots.grid(images, columns=10))
 
-        return (  # the checkpoint first: a signal may end the others, which take minutes
-            _Hook(self._save, (setup.checkpoint_every, evaluate_every), on_stop=True),
+        return (  # the checkpoint first: a signal may end the others, and the next compilation
+            _Hook(self._save, (setup.checkpoint_every, evaluate_every, end), on_stop=True),
             _Hook(write_grid, (setup.settings.grid_every,), on_stop=True),
             _Hook(lambda: self._evaluate(phase), (evaluate_every,), on_stop=False),
         )
@@ -202,7 +205,7 @@ class _Session:
 
     def _save(self) -> None:
         self.report_checkpoint(wait=True)
-        self.setup.checkpoints.save(self.step, self.state, {"seconds": self.progress.seconds()})
+        self.setup.checkpoints.save(self.step, self.state, self.progress.seconds())
         self._unreported = self._saved = self.step
 
     @contextlib.contextmanager
@@ -273,6 +276,15 @@ class _Session:
 
     # ------------------------------------------------------------------ stopping
 
+    def stop_if_out_of_time(self) -> None:
+        """Stops a run that resumes after its last hour before it trains another step."""
+        if self.step and self._is_out_of_time() and not self.stop_reason:
+            self._set_stop_reason("hours")
+
+    def _is_out_of_time(self) -> bool:
+        budget = self.setup.settings.max_hours * 3600.0
+        return _any_process(0.0 < budget <= self.progress.seconds())
+
     def _why_stop(self) -> str:
         """The reason to stop now, or "". Multiple processes agree on it once per log window."""
         settings = self.setup.settings
@@ -282,8 +294,7 @@ class _Session:
             return "callback"
         if _any_process(self._stop.asked.is_set()):
             return "signal"
-        budget = settings.max_hours * 3600.0
-        return "hours" if _any_process(0.0 < budget <= self.progress.seconds()) else ""
+        return "hours" if self._is_out_of_time() else ""
 
     def _set_stop_reason(self, reason: str) -> None:
         self.stop_reason, self._stop.seen = reason, reason == "signal"
@@ -302,10 +313,10 @@ def _resume(setup: TrainSetup) -> tuple[int, Any, float]:
     if latest is None:
         return 0, None, 0.0
     newest_first = reversed(setup.checkpoints.steps())
-    step, (state, record) = checkpoint.restore_first(setup.checkpoints, newest_first, setup.restore)
+    step, (state, seconds) = fallback.restore_first(setup.checkpoints, newest_first, setup.restore)
     if step != latest:
         setup.writer.rewind(step, scored=step)
-    return step, state, record["seconds"]
+    return step, state, seconds
 
 
 def _any_process(flag: bool) -> bool:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import tqdm
 
-from jaxdog import types
+from jaxdog import sharding, types
 from jaxdog.config import schema
 from jaxdog.training import train_step, writers
 from jaxdog.utils import errors, memory
@@ -96,7 +96,9 @@ class Progress:
                 raise NotFiniteError(
                     f"{', '.join(bad)} became NaN or infinite between steps "
                     f"{step - self._settings.steps_per_execution + 1} and {step}; {self._last_checkpoint()}. "
-                    "Lower the learning rates (optimizer.g, optimizer.d), or resume with another seed."
+                    "With --config.train.rollback_ratio=2 the same command continues from that with "
+                    "the best score, at half the learning rates. Lower ones from the start, or another seed "
+                    "(config.optimizer, config.seed), make another run: give it a --workdir of its own."
                 )
             self._window.append(means)
             self.bar.update(self._settings.steps_per_execution)
@@ -133,11 +135,11 @@ class Progress:
         images = len(self._window) * self._settings.steps_per_execution * phase.batch_size
         rate = images / max(self._busy, 1e-9)
         used, limit = peak_memory_gb(), self._settings.memory_gb
-        if 0.0 < limit < used:
+        if limit > 0.0 and not sharding.all_processes_agree(used <= limit):
             raise TrainingError(
                 f"the run has used {used:.2f} GB by step {step}, more than train.memory_gb = {limit}; "
-                f"{self._last_checkpoint()}. Use a smaller batch, narrower networks or smaller stored crops "
-                "(data.stored_resolution)."
+                f"{self._last_checkpoint()}. Raise the limit; or start another run, in a --workdir of its "
+                "own, with a smaller batch, narrower networks or smaller crops (data.stored_resolution)."
             )
         self._writer.log(
             step,
@@ -147,13 +149,19 @@ class Progress:
                 "images_per_second": rate,
                 "seconds_per_kimg": 1000.0 / rate,
                 "memory_gb": used,
-                **{name: float(np.mean([x[name] for x in self._window])) for name in self._window[0]},
+                **_means(self._window),
             },
         )
         self.bar.set_postfix_str(
             f"{rate:.1f} img/s, {1000.0 / rate:.1f} s/kimg, {used:.1f} GB", refresh=False
         )
         self._window, self._busy = [], 0.0
+
+
+def _means(window: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each scalar over the executions that have it; those of another phase may have others."""
+    names = dict.fromkeys(name for means in window for name in means)
+    return {name: float(np.mean([means[name] for means in window if name in means])) for name in names}
 
 
 def peak_memory_gb() -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxdog import types
 from jaxdog.optim import optimizers
-from jaxdog.training import checkpoint, train_step
+from jaxdog.training import checkpoint, fallback, train_step
 
 log = logging.getLogger("jaxdog")
 
@@ -49,7 +49,7 @@ class RollbackGuard:
         of_phase = [i for i in ranked if self._phases[train_step.phase_at(self._phases, i)] is phase]
         if not allowed or not of_phase or of_phase[0] != ranked[0]:
             return None
-        best, restored = checkpoint.restore_first(self._checkpoints, of_phase, self._restore)
+        best, restored = fallback.restore_first(self._checkpoints, of_phase, self._restore)
         self._rollbacks += 1
         log.warning("%s: rolling back to step %d at half the learning rates", reason, best)
         return optimizers.rollback_state(restored, state, 0.5)

@@ -169,8 +169,8 @@ def restore(
     shape: tuple[int, ...],
     mesh: Mesh,
     fsdp: bool = False,
-) -> tuple[Any, checkpoint.Record]:
-    """The state of the checkpoint at `step`, on `mesh`, and its record.
+) -> tuple[Any, float]:
+    """The state of the checkpoint at `step`, on `mesh`, and the training time until then, in seconds.
 
     shape: (h, w, c) of a stored image. The checkpoint may have been written on other devices.
     """

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdog.config import saved
+from jaxdog.config import build, saved
 from jaxdog.training import checkpoint
-from jaxdog.utils import errors, untrusted
+from jaxdog.utils import errors
 
+EXTRA = "extra_emas"  # a tuple of players
 TRANSFERRED = ("params", "model_state")  # fields of a player; its optimizer state starts anew
 
 
@@ -26,13 +27,11 @@ def load(folder: pathlib.Path) -> dict[str, Any]:
     Raises:
       MissingFileError: `folder` holds no run, or no checkpoint.
     """
-    config = folder / "config.json"
-    if not config.is_file():
-        raise errors.MissingFileError(
-            f"config.init_from is {folder}, which is not a work folder: no {config}"
-        )
-    metric = untrusted.read_json(config, saved.REMEDY)["eval"]["best"]
-    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", 1, 1, metric, read_only=True)
+    try:
+        config = build.check(saved.load(folder))
+    except errors.UserError as error:
+        raise type(error)(f"config.init_from is {folder}, which cannot be used: {error}") from error
+    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", 1, 1, config.eval.best, read_only=True)
     step = checkpoints.best()
     if step is None:
         raise errors.MissingFileError(f"config.init_from is {folder}, and that run has no checkpoint")
@@ -46,7 +45,8 @@ def transfer(state: Any, source: dict[str, Any]) -> WarmStart:
     """`state` with every array of `source` that has the same player, path and shape.
 
     A player is a field of the state with `params` and `model_state`. If `source` has no `ema`, its `g` is
-    used instead; if it has no `d`, its `encoder` is. Transferred arrays are on the host.
+    used instead; if it has no `d`, its `encoder` is; in place of an extra EMA that it lacks, its `ema`.
+    Transferred arrays are on the host.
 
     Raises:
       ConfigError: no array can be transferred.
@@ -59,6 +59,9 @@ def transfer(state: Any, source: dict[str, Any]) -> WarmStart:
     def one(path: Any, x: Any) -> Any:
         names = _names(path)
         player, *rest = names
+        if player == EXTRA:
+            player, rest = f"{EXTRA}/{rest[0]}", rest[1:]
+            names = names if names in arrays else ("ema", *rest)
         if not rest or rest[0] not in TRANSFERRED:
             return x
         count = counts.setdefault(player, [0, 0])

@@ -11,11 +11,12 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
+import jax
 import numpy as np
 import PIL.Image
 
 from jaxdog.training import callbacks
-from jaxdog.utils import errors, files, lock
+from jaxdog.utils import errors, files, lock, untrusted
 
 log = logging.getLogger("jaxdog")
 
@@ -28,14 +29,14 @@ GRIDS = "grids"
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The records of a JSON-lines file; [] if there is no file. A last line truncated by a crash is ignored.
 
-    Raises UserError if any other line is not a JSON object.
+    Raises UserError if any other line is not a JSON object, or its "step" not a number.
     """
     records, damaged = _parse(pathlib.Path(path))
     if damaged:
         number, line = damaged[0]
         raise errors.UserError(
-            f"{path}: line {number} is not a JSON object: {line[:80]!r}. Delete it, or rerun the training, "
-            "which removes such lines"
+            f"{path}: line {number} is not a JSON object of a step: {line[:80]!r}. Delete it, or rerun the "
+            "training, which removes such lines"
         )
     return records
 
@@ -46,10 +47,10 @@ def _parse(path: pathlib.Path) -> tuple[list[dict[str, Any]], list[tuple[int, st
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for number, line in enumerate(text.rstrip().split("\n"), 1):
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
+            record = untrusted.parse_json(line)
+        except errors.UserError:
             record = None
-        if isinstance(record, dict):
+        if isinstance(record, dict) and isinstance(record.get("step", 0), int | float):
             records.append(record)
         elif line.strip():
             damaged.append((number, line))
@@ -167,7 +168,13 @@ class Writer:
 
     def _notify(self, event: str, *args: Any) -> None:
         if self._listeners and event != "on_end":
-            lock.check()
+            try:
+                lock.check()
+            except errors.UserError as error:
+                if jax.process_count() == 1:
+                    raise
+                self.failure = self.failure or error  # the processes end together
+                return
             args = tuple(to_json(x) if isinstance(x, Mapping) else x for x in args)
         for listener in self._listeners:
             self._call(listener, event, *args)

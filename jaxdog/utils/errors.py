@@ -65,7 +65,20 @@ def explain(error: OSError) -> str:
     return f"{reason}. {ADVICE[code]}" if code in ADVICE else reason
 
 
-def out_of_memory(error: RuntimeError) -> str:
+def of_the_system(error: BaseException | None) -> str:
+    """Why a file that may be sound cannot be read at the moment, in words; "" if `error` has another cause.
+
+    Libraries that are not Python name the error of the system in their text only.
+    """
+    while error is not None:
+        for code in (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE):
+            if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
+                return f"{os.strerror(code)} ({' '.join(str(error).split())[:200]})"
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def out_of_memory(error: Exception) -> str:
     """An error of XLA for lack of memory in words, without a last period; "" for another error."""
     reason = str(error).splitlines()[0] if str(error) else ""
     if "RESOURCE_EXHAUSTED" not in reason:
@@ -74,6 +87,7 @@ def out_of_memory(error: RuntimeError) -> str:
     return (
         f"the device has too little memory ({reason}). Training: set a smaller config.system.batch_size with "
         "config.system.grad_accumulation_steps, or "
-        "config.parallel.remat=True; jaxdog find-batch-size CONFIG lists the sizes that fit. Sampling and "
-        "scoring: --batch-size or config.eval.batch_size. Checkpoints are as they were"
+        "config.parallel.remat=True; jaxdog find-batch-size CONFIG lists the sizes that fit. Scoring: "
+        "--batch-size of jaxdog score, or config.eval.batch_size of a run. While another program uses the "
+        "device: JAX_PLATFORMS=cpu. Checkpoints are as they were"
     )

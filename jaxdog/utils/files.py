@@ -5,6 +5,7 @@ import errno
 import functools
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import stat
@@ -19,6 +20,7 @@ from jaxdog.utils import errors
 DAMAGED = (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, KeyError, EOFError, OSError, RuntimeError)
 # Of the disk, while a file is written; any other error has another cause.
 WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+TEMPORARY = re.compile(r"\..+\.jaxdog-[0-9a-f]{16}\.tmp")  # names of temporary files
 STALE_SECONDS = 3600  # an older temporary file is from a process that was killed
 
 
@@ -53,7 +55,7 @@ def atomic_path(path: str | os.PathLike, durable: bool = True) -> Iterator[pathl
     Raises errors.WriteError, which says what to do, if the disk is full or the file cannot be written there.
     """
     path = pathlib.Path(path)
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    temporary = path.parent / f".{path.name[:40]}.jaxdog-{secrets.token_hex(8)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path.parent)
@@ -97,17 +99,20 @@ def _disk_error(error: BaseException | None) -> OSError | None:
 
 
 def _write_error(path: pathlib.Path, error: OSError) -> errors.WriteError:
+    old = ""
     with contextlib.suppress(OSError):
         if path.is_dir():
             return errors.WriteError(f"{path} could not be written: it is a folder. Name a file")
-    old = ". The old file is unchanged" if path.is_file() else ""
+        old = ". The old file is unchanged" if path.is_file() else ""
     return errors.WriteError(f"{path} could not be written: {errors.explain(error)}{old}.")
 
 
 @functools.cache  # once for each folder
 def _remove_stale(folder: pathlib.Path) -> None:
-    """Removes temporary files that killed processes left in `folder`."""
+    """Removes temporary files of `atomic_path` that killed processes left in `folder`, and no others."""
     for old in folder.glob(".*.tmp"):
+        if not TEMPORARY.fullmatch(old.name):
+            continue
         with contextlib.suppress(OSError):  # another process removed or renamed it, or has it open (Windows)
             if time.time() - old.stat().st_mtime > STALE_SECONDS:
                 old.unlink()

@@ -48,7 +48,8 @@ _current: Stop | None = None  # that of `deferred`: signal handlers belong to th
 def deferred(in_batches: bool) -> Iterator[Stop]:
     """A signal of SIGNALS only sets `asked`; a second Ctrl-C raises KeyboardInterrupt.
 
-    in_batches: whether `check` may raise; not in one of several processes, which work together.
+    in_batches: whether `check` may raise; not in one of several processes, which work together: the others
+      would wait for it forever.
 
     SIGHUP remains ignored under nohup, and so does any other signal that the process ignores, except SIGTERM
     and SIGINT. In other threads than the main one, which cannot handle signals, `asked` is never set.
@@ -74,7 +75,8 @@ def deferred(in_batches: bool) -> Iterator[Stop]:
     finally:
         _current = None
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that is not Python's cannot be set again
+                signal.signal(number, handler)
 
 
 def check() -> None:
@@ -87,8 +89,8 @@ def check() -> None:
 def watch() -> None:
     """Starts a thread that ends the process HURRY seconds after a second Ctrl-C, whatever it does.
 
-    It also ends it GRACE seconds after a signal within `deferred` once there is nothing to lose. Nothing is
-    ended in an interactive session.
+    It also ends it GRACE seconds after a signal within `deferred` once there is nothing to lose, unless it is
+    one of several processes. Nothing is ended in an interactive session.
     """
     if hasattr(sys, "ps1") or threading.current_thread() is not threading.main_thread():
         return
@@ -113,7 +115,7 @@ def _watch(read: int) -> None:
 def _end(stop: Stop, number: int) -> None:
     time.sleep(GRACE)
     while _current is stop and not stop.seen:
-        if stop.nothing_to_lose():
+        if stop.in_batches and stop.nothing_to_lose():  # several processes end together, or not at all
             log.info("stopped at once, and nothing was lost. Rerun the command to resume.")
             os._exit(128 + number)
         time.sleep(POLL)

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jaxdog.utils import errors
+from jaxdog.utils import errors, untrusted
 
 log = logging.getLogger("jaxdog")
 
@@ -28,6 +28,7 @@ NAME = "lock.json"
 RENEWAL = 10.0  # seconds from one renewal of a lock to the next
 PATIENCE = 60.0  # seconds without a renewal after which the lock of another machine is replaced
 POLL = 0.5  # seconds between two looks at such a lock
+MAX_TEXT = 100_000  # characters of a lock that are read
 
 _held: dict[pathlib.Path, str] = {}  # locks of this process, and their texts
 
@@ -101,16 +102,31 @@ def _take(path: pathlib.Path, text: str) -> None:
     """Creates the lock; raises UserError if a living process holds it."""
     while True:
         try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
+            _create(path, text)
             return
         except FileExistsError:
             found = _read(path)
-            if found[0] is None:  # it has just been released
-                continue
+            if found[0] is None and (not os.path.lexists(path) or _read(path)[0] is not None):
+                continue  # it has just been released, or replaced
+            if found[0] is None:
+                raise errors.UserError(
+                    f"{path} cannot be read: it is a folder, a link, or another user's. Remove it if no "
+                    "other process uses the folder"
+                ) from None
             if _is_held(path, found):
                 raise errors.UserError(_message(path, found[0])) from None
             _remove(path, found[0])
+
+
+def _create(path: pathlib.Path, text: str) -> None:
+    """Creates the lock, or nothing; raises OSError."""
+    with path.open("x", encoding="utf-8") as file:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError:  # the disk is full
+            path.unlink()
+            raise
 
 
 def _renew(path: pathlib.Path, text: str, stop: threading.Event) -> None:
@@ -124,7 +140,7 @@ def _read(path: pathlib.Path) -> tuple[str | None, float]:
     """Text of a lock, and the time of its last renewal; None and 0 if there is none."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(), os.fstat(file.fileno()).st_mtime
+            return file.read(MAX_TEXT), os.fstat(file.fileno()).st_mtime
     except OSError:
         return None, 0.0
 
@@ -132,8 +148,9 @@ def _read(path: pathlib.Path) -> tuple[str | None, float]:
 def _holder(text: str | None) -> Holder | None:
     """The holder of a lock; None for a file that is damaged, or not complete yet."""
     try:
-        return Holder(**json.loads(text or ""))
-    except (ValueError, TypeError):
+        values = untrusted.parse_json(text or "")
+        return untrusted.record(Holder, values) if isinstance(values, dict) else None
+    except errors.UserError:
         return None
 
 

@@ -9,7 +9,11 @@ from jaxdog.utils import errors
 
 
 def check(
-    path: str | os.PathLike[str], name: str, suffixes: Sequence[str] = (), folder: bool = False
+    path: str | os.PathLike[str],
+    name: str,
+    suffixes: Sequence[str] = (),
+    folder: bool = False,
+    empty: bool = False,
 ) -> pathlib.Path:
     """The path of an output that can be written; leaves no file or folder.
 
@@ -18,8 +22,9 @@ def check(
       name: what the path was given as, such as "--out", for messages.
       suffixes: those that the file may have; (): any.
       folder: whether the output is a folder.
+      empty: whether a folder that exists must be empty, but for hidden files.
 
-    Raises UserError for another suffix, or a path that cannot be written to.
+    Raises UserError for another suffix, a folder that is not empty, or a path that cannot be written to.
     """
     out = pathlib.Path(path).expanduser()
     if suffixes and out.suffix.lower() not in suffixes:
@@ -27,6 +32,11 @@ def check(
     if out.exists() and out.is_dir() != folder:
         kinds = ("a file", "a folder") if folder else ("a folder", "a file")
         raise errors.UserError(f"{name} is {os.fspath(path)!r}, which is {kinds[0]}, and must be {kinds[1]}")
+    if empty and out.is_dir() and (held := sum(not x.name.startswith(".") for x in out.iterdir())):
+        raise errors.UserError(
+            f"{name} is {os.fspath(path)!r}, which is not empty ({held:,} entries), and new files would mix "
+            "with them: name a new folder, or empty this one"
+        )
     place = next(above for above in ((out, *out.parents) if folder else out.parents) if above.exists())
     try:
         with tempfile.TemporaryFile(dir=place):

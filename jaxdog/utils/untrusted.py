@@ -11,8 +11,9 @@ import os
 import pathlib
 import re
 import struct
+import typing
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +21,8 @@ import numpy as np
 from jaxdog.utils import archives, errors, files
 
 MAX_JSON = 16 << 20  # bytes
+MAX_DEPTH = 50  # levels of JSON, so that functions that recurse over it end
+MAX_DIGITS = 40  # of an integer, so that it is also a float
 MAX_UNPACKED = 1 << 30  # bytes of the compressed files of an archive, unpacked
 MAX_DIRECTORY = 8 << 20  # bytes of the list of the files in an archive, for about 100,000 files
 MAX_HEADER = 10_000  # bytes of the header of an .npy file
@@ -113,9 +116,14 @@ def read_npy(entry: EntryFile) -> np.ndarray:
     header = _HEADER.fullmatch(entry.read(length))
     if header is None:
         raise errors.UserError(f"{entry.name!r} is not an array of numbers or text")
-    dtype, shape = np.dtype(header[1].decode()), tuple(int(n) for n in header[3].split(b",") if n.strip())
     left = entry.size - 8 - width - length
-    if math.prod(shape) * dtype.itemsize != left:
+    try:
+        dtype, shape = np.dtype(header[1].decode()), tuple(int(n) for n in header[3].split(b",") if n.strip())
+        declared = math.prod(shape) * dtype.itemsize
+        np.broadcast_to(np.empty((), dtype), shape)  # raises for dimensions that no array can have
+    except (TypeError, ValueError) as error:
+        raise errors.UserError(f"{entry.name!r} is not an array that can be ({one_line(error)})") from error
+    if declared != left:
         raise errors.UserError(f"{entry.name!r} declares shape {shape} of {dtype}, and has {left:,} bytes")
     data = np.empty(left, np.uint8)
     for i in range(0, left, CHUNK):
@@ -143,13 +151,54 @@ def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text, in UTF-8. Any mistake, also too deep nesting, is a UserError."""
+    """The value of a JSON text, in UTF-8. Any mistake, also nesting deeper than MAX_DEPTH, is a UserError.
+
+    Integers of more than MAX_DIGITS digits are read as floats.
+    """
     try:
-        return json.loads(text if isinstance(text, str) else text.decode())
+        value = json.loads(text if isinstance(text, str) else text.decode(), parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise errors.UserError(f"it is not JSON that can be read ({one_line(error)})") from error
+    level, depth = [value], 0
+    while level := [x for one in level for x in _members(one)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise errors.UserError(f"it is not JSON that can be read (nested deeper than {MAX_DEPTH} levels)")
+    return value
 
 
-def one_line(error: BaseException) -> str:
-    """The text of an exception in one line of at most 200 characters."""
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
+
+
+def _members(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def record(kind: Callable[..., T], values: Mapping[str, Any]) -> T:
+    """The NamedTuple `kind` with these values from JSON; lists become tuples, and other names are left out.
+
+    Its fields are numbers, texts, tuples of those, or None. Raises UserError that names a field of another
+    type, or one that is missing.
+    """
+    hints = typing.get_type_hints(kind)
+    known = {name: x for name, x in values.items() if name in hints}
+    for name, x in known.items():
+        if not _fits(x, hints[name]):
+            raise errors.UserError(f"{name} is {one_line(repr(x))}, and must be of type {hints[name]}")
+    try:
+        return kind(**{name: tuple(x) if isinstance(x, list) else x for name, x in known.items()})
+    except TypeError as error:
+        raise errors.UserError(f"a value is missing ({one_line(error)})") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_fits(x, arguments[0]) for x in value)
+    return any(_fits(value, one) for one in arguments) if arguments else type(value) is hint
+
+
+def one_line(error: BaseException | str) -> str:
+    """A text, or that of an exception, in one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -58,9 +58,16 @@ def test_train_chooses_says_why_and_trains(
     command = text.split("The same config:\n")[1].strip()
     entry.main([*shlex.split(command)[1:], "--config.train.steps=4000"])
     assert seen[1] == config
-    _, text = own_photos.choose(str(photos), None, ["--config.train.max_hours=2", "dtype=float32"])
+    words = [
+        "--config.train.max_hours=2",
+        "dtype=float32",
+        "--config.parallel.remat",
+        "--noconfig.parallel.fsdp",
+    ]
+    _, text = own_photos.choose(str(photos), None, words)
     assert "It stops after 2 hours" in text and text.count("max_hours=") == 1
     assert "--config.train.max_hours=2 " in text and "--config.dtype=float32" in text
+    assert "--config.parallel.remat=True" in text and "--config.parallel.fsdp=False" in text
 
 
 def test_python_chooses_the_same(photos: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

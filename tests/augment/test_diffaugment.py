@@ -136,7 +136,7 @@ def test_controllers_compute_p() -> None:
     rng = np.random.default_rng(3)
     for i in range(40):
         logit = rng.normal(2.0 if i < 30 else -2.0, 1.0, 4)
-        state = ada.update(state, jnp.asarray(logit))
+        state = ada.update(state, jnp.mean(jnp.sign(jnp.asarray(logit))), len(logit))
         p = min(max(p + np.sign(np.sign(logit).mean() - 0.6) * 4 / 100, 0.0), 0.2)
         assert float(ada.p(jnp.asarray(i), state)) == pytest.approx(p, abs=1e-6)
     assert p < 0.2

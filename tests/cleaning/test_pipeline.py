@@ -19,18 +19,17 @@ import pytest
 
 from jaxdog import runs, sharding, types
 from jaxdog.cleaning import filters, labels, pipeline, segment
-from jaxdog.config import build
+from jaxdog.config import build, library
 from jaxdog.data import crop_dataset, crop_recipes, cropping, tables, toy
 from jaxdog.utils import errors, optional, plots
 from tests.cleaning import test_filters
-from tests.config import test_build
 from tests.subprocesses import ROOT, environment
 
 SKLEARN = "scikit-learn comes with the extra clean"
 
 
 def config(cache: pathlib.Path, **fields):
-    given = test_build.load(ROOT / "configs" / "toy.py").get_config("test")
+    given = library.load("toy:test")
     given.data.cache_dir = str(cache)
     given.update_from_flattened_dict(fields)
     return build.check(given)
@@ -226,7 +225,7 @@ def test_clean_and_then_train_on_it(cache, tmp_path):
     text = call(command(cache, tmp_path, "--mode=clean", *flags))
     rows = tables.read(tmp_path / "clean.csv")
     assert f"kept {rows.keep.sum()} of {len(rows.keep)} crops (" in text and not rows.keep.all()
-    given = test_build.load(ROOT / "configs" / "toy.py").get_config("test")
+    given = library.load("toy:test")
     given.data.cache_dir, given.data.crop.mode, given.eval.final = str(cache), "clip", ("mifid",)
     with given.unlocked():
         del given.data.select["hold_out"]

@@ -13,7 +13,7 @@ import pytest
 from configs import toy
 from jaxdog import commands
 from jaxdog.cli import entry, options
-from jaxdog.config import build, library, saved
+from jaxdog.config import build, library, places, saved
 from jaxdog.utils import errors
 
 # Runs `--help` of every command, and prints whether JAX was imported, and the CPU time until then.
@@ -203,7 +203,7 @@ def test_flags_alone_do_the_same(words: str, flags: str, calls: list[tuple]) -> 
 
 
 def test_the_file_of_a_config_may_be_given_by_path(calls: list[tuple]) -> None:
-    path = str(library.folder() / "toy.py")
+    path = str(places.folder() / "toy.py")
     entry.main(["train", f"{path}:test"])
     entry.main(["--config", f"{path}:test", "--mode=sample", "--num_samples=9", "--workdir=w"])
     assert calls[0][1] == {**toy.get_config("test").to_dict(), "name": "toy_test"}

@@ -1,5 +1,6 @@
 """`jaxdog sample`, `interpolate`, `project` and `export` with a stand-in for the generator."""
 
+import errno
 import pathlib
 import types
 import zipfile
@@ -90,6 +91,43 @@ def test_sample_writes_files(asked: list[tuple]) -> None:
         assert len(archive.namelist()) == 12
 
 
+def test_images_of_two_commands_are_not_mixed(
+    asked: list[tuple], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder gets all images or none, and only if it is empty."""
+    whole, saved = PIL.Image.Image.save, []
+
+    def save(image: PIL.Image.Image, *args: Any, **given: Any) -> None:
+        saved.append(image)
+        if len(saved) == 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(image, *args, **given)
+
+    monkeypatch.setattr(PIL.Image.Image, "save", save)
+    pathlib.Path("folder").mkdir()
+    pathlib.Path("folder", ".DS_Store").touch()
+    with pytest.raises(SystemExit):
+        entry.main("sample r -n 12 --out folder".split())
+    assert "No space left" in capsys.readouterr().err
+    assert [path.name for path in pathlib.Path("folder").iterdir()] == [".DS_Store"]
+    entry.main("sample r -n 12 --out folder".split())
+    asked.clear()
+    with pytest.raises(SystemExit):
+        entry.main("sample r -n 3 --out folder".split())
+    assert "'folder', which is not empty (12 entries)" in capsys.readouterr().err and not asked
+
+
+@pytest.mark.parametrize("words", ["--out=~/a.png", "--out ~/a.png"])
+def test_the_home_folder_is_where_the_image_goes(
+    words: str, asked: list[tuple], monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """The shell leaves ~ in --out=~/a.png as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    entry.main(f"sample ~/r -n 4 {words}".split())
+    assert asked[0] == ("pretrained", str(tmp_path / "home" / "r"))
+    assert (tmp_path / "home" / "a.png").is_file() and not pathlib.Path("~").exists()
+
+
 @pytest.mark.parametrize("suffix", ["gif", "webp"])
 def test_interpolate(suffix: str, asked: list[tuple]) -> None:
     words = f"interpolate r --seeds 1,3-4 --classes pug --frames 5 --no-loop --upscale 2 --out a.{suffix}"
@@ -128,6 +166,7 @@ def test_export(asked: list[tuple], capsys: pytest.CaptureFixture) -> None:
         ("interpolate r --fps 60", "fps is 60, and at most 50 for a GIF"),
         ("project r file --out file/x.png", "file cannot be written to"),
         ("export r --out file", "which is a file, and must be a folder"),
+        ("export r --out r", "r is the folder of a run, whose config.json must stay"),
     ],
 )
 def test_outputs_are_checked_before_the_work(

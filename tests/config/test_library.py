@@ -2,13 +2,13 @@
 
 import pathlib
 
+import numpy as np
 import pytest
 
 from configs import biggan, toy
 from jaxdog.config import build, library
 from jaxdog.utils import errors
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+from tests.subprocesses import ROOT
 
 
 def test_every_config_of_the_repository_has_a_name_and_a_line() -> None:
@@ -16,6 +16,14 @@ def test_every_config_of_the_repository_has_a_name_and_a_line() -> None:
     for name in library.names():
         assert library.find(name) == ROOT / "configs" / f"{name}.py"
         assert 20 < len(library.describe(name)) < 120, name
+
+
+def test_a_copy_of_a_config_is_a_start(tmp_path: pathlib.Path) -> None:
+    """`jaxdog configs NAME > my_NAME.py` anywhere, also of one that is derived from another."""
+    for name in library.names():
+        copy = tmp_path / f"my_{name}.py"
+        copy.write_bytes(library.find(name).read_bytes())
+        assert library.load(copy, "test") == library.load(name, "test")
 
 
 def test_describe_does_not_run_the_file(tmp_path: pathlib.Path) -> None:
@@ -254,3 +262,10 @@ def test_progressive_systems_get_fewer_or_more_stages() -> None:
         library.load("progan", resolution=96)
     with pytest.raises(errors.ConfigError, match="8 px; choices of stylegan"):
         library.load("stylegan", resolution=8)
+
+
+def test_numbers_may_be_those_of_numpy() -> None:
+    given = library.load("biggan", resolution=np.int64(128), overrides={"train.steps": np.int32(500)})  # type: ignore
+    assert given == library.load("biggan", resolution=128, overrides={"train.steps": 500})
+    with pytest.raises(errors.ConfigError, match="the resolution is True, and must be a positive integer"):
+        library.load("biggan", resolution=True)

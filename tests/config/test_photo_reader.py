@@ -1,5 +1,6 @@
 """Contradictions between photos and config are found before training, and name the field."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,18 @@ def test_too_few_photos_for_the_config_are_an_error(crops, select, fields, messa
 def test_enough_photos_pass():
     photo_reader.check_data(checked(), crops_of(2))
     photo_reader.check_data(checked({"hold_out": {"every": 10}}, exclude_classes=(0, 2)), crops_of(20))
+
+
+def test_classes_without_crops_log_a_warning(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
+    photo_reader.check_data(checked(exclude_classes=(1, 2)), crops_of(4))
+    assert not caplog.text
+    photo_reader.check_data(checked(exclude_classes=(1,)), crops_of(4, classes=5))
+    assert "3 of 5 classes have no crop to train on (c, d, e)" in caplog.text
+    assert "--config.sample.exclude_classes='(1, 2, 3, 4)'" in caplog.text
+    nothing = crop_dataset.subset(crops_of(4), np.zeros(4, bool))
+    with pytest.raises(errors.ConfigError, match="config.data.select .drop. leaves no crop to train on"):
+        photo_reader.check_data(checked({"drop": {"names": ("x",)}}), nothing)
 
 
 def test_the_training_set_is_checked_when_it_is_read(tmp_path, monkeypatch):

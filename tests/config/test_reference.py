@@ -2,10 +2,11 @@
 
 import json
 
-from jaxdog.config import reference, schema
-from tests.config import test_build, test_snapshots
+from jaxdog.config import library, reference, schema
+from tests.config import test_snapshots
+from tests.subprocesses import ROOT
 
-PAGE = test_build.ROOT / "docs" / "config.md"
+PAGE = ROOT / "docs" / "config.md"
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -24,7 +25,7 @@ def test_every_field_of_every_config_is_listed() -> None:
     rows = [line.split("|")[1:3] for line in reference.page().splitlines() if line.startswith("|")]
     listed = {cell.strip("* ") for row in rows for cell in row}
     listed |= {"name", *schema.Experiment._fields}  # sections are headings
-    for path in test_build.CONFIGS:
-        for field in json.loads(test_snapshots.snapshot(path)):
+    for name in library.names():
+        for field in json.loads(test_snapshots.snapshot(name)):
             if "sweep." not in field and "max_row_norms." not in field:
-                assert field.split(".")[-1] in listed, f"{path.stem}: {field}"
+                assert field.split(".")[-1] in listed, f"{name}: {field}"

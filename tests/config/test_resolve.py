@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from jaxdog.config import build, derive, experiment, load_sibling, schema, sections, smoke_test
+from jaxdog.config import build, derive, experiment, library, load_sibling, schema, sections, smoke_test
 from jaxdog.metrics import metric_table
 from jaxdog.systems import gan_spec, sampling, vae
 from jaxdog.utils import errors
-from tests.config import test_build
+from tests.subprocesses import ROOT
 
-BIGGAN = test_build.ROOT / "configs" / "biggan.py"
+BIGGAN = ROOT / "configs" / "biggan.py"
 
 
 def lean(**changes: Any) -> dict[str, Any]:
@@ -49,8 +49,8 @@ def test_a_lean_config_becomes_a_whole_one() -> None:
 
 def test_what_is_checked_can_be_read_back() -> None:
     """config.json of a run is whole, and making it whole again changes nothing."""
-    for path in test_build.CONFIGS:
-        config = test_build.load(path).get_config()
+    for name in library.names():
+        config = library.load(name)
         assert experiment(**config.to_dict()) == config
         json.loads(config.to_json_best_effort())
 
@@ -133,7 +133,7 @@ def test_resolutions_that_do_not_fit_are_refused(changes: dict[str, Any], messag
 
 
 def test_a_progressive_system_has_its_last_resolution() -> None:
-    config = build.check(test_build.load(test_build.ROOT / "configs" / "progan.py").get_config())
+    config = build.check(library.load("progan"))
     assert config.system.resolutions[-1] == config.system.resolution == config.submit.resolution == 64
 
 

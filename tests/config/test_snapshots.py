@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.config import test_build
+from jaxdog.config import library
 
 FOLDER = pathlib.Path(__file__).with_name("snapshots")
 
 
-def snapshot(path: pathlib.Path) -> str:
+def snapshot(name: str) -> str:
     """A config's fields by their dotted names, one a line."""
-    fields = flat(json.loads(test_build.load(path).get_config().to_json_best_effort()))
+    fields = flat(json.loads(library.load(name).to_json_best_effort()))
     return json.dumps(fields, indent=0, sort_keys=True) + "\n"
 
 
@@ -29,17 +29,17 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return fields
 
 
-@pytest.mark.parametrize("path", test_build.CONFIGS, ids=lambda path: path.stem)
-def test_resolved_configs_are_those_of_the_snapshots(path: pathlib.Path) -> None:
-    expected = json.loads((FOLDER / f"{path.stem}.json").read_text(encoding="utf-8"))
-    assert json.loads(snapshot(path)) == expected, "python -m tests.config.test_snapshots writes them anew"
+@pytest.mark.parametrize("name", library.names())
+def test_resolved_configs_are_those_of_the_snapshots(name: str) -> None:
+    expected = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    assert json.loads(snapshot(name)) == expected, "python -m tests.config.test_snapshots writes them anew"
 
 
 def test_each_snapshot_has_a_config() -> None:
-    assert {path.stem for path in FOLDER.glob("*.json")} == {path.stem for path in test_build.CONFIGS}
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(library.names())
 
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for path in test_build.CONFIGS:
-        (FOLDER / f"{path.stem}.json").write_text(snapshot(path), encoding="utf-8")
+    for name in library.names():
+        (FOLDER / f"{name}.json").write_text(snapshot(name), encoding="utf-8")

@@ -1,3 +1,4 @@
+import errno
 import functools
 import itertools
 import logging
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxdog.data import crop_dataset, crop_recipes, crop_recipes_2019, multicrop, photos, sources, toy
-from jaxdog.utils import files
+from jaxdog.utils import errors, files
 from tests.data.drawn_photos import noise
 
 
@@ -126,15 +127,24 @@ def test_a_cache_of_something_else_under_our_name_is_not_used(tmp_path, caplog):
     assert len(made.names) == 5 and "recreated" in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "compression", "encryption", "list"])
 def test_a_damaged_cache_is_made_again_with_a_message(tmp_path, caplog, damage):
     made = crop_dataset.load(listed(9), corner, "corner", tmp_path)
     (path,) = tmp_path.iterdir()
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1  # inside the images
-    path.write_bytes({"cut": data[: len(data) // 2], "flip": data, "empty": b"", "text": b"hello"}[damage])
+    directory = data.rindex(b"PK\x01\x02")  # of the last array
+    if damage == "compression":
+        data[directory + 10] ^= 64
+    if damage == "encryption":
+        data[directory + 8] ^= 1
+    changed = {"cut": data[: len(data) // 2], "empty": b"", "text": b"hello"}.get(damage, data)
+    path.write_bytes(changed)
+    if damage == "list":
+        with path.open("wb") as file:
+            np.savez(file, metadata=np.frombuffer(b"[1]", np.uint8))
     assert same(made, crop_dataset.load(listed(9), corner, "corner", tmp_path))
-    assert "damaged" in caplog.text and str(path) in caplog.text
+    assert "will be recreated" in caplog.text and str(path) in caplog.text
     caplog.clear()
     assert same(made, crop_dataset.load(listed(9), corner, "corner", tmp_path)) and not caplog.text
 
@@ -145,6 +155,19 @@ def test_a_broken_photo_is_skipped_listed_and_remembered(tmp_path, caplog):
     assert 41 not in made.photo and len(made.image) == 148 and made.names[41] == "41.jpg"
     assert "41.jpg: photo number 41 is torn" in caplog.text
     assert crop_dataset.load(listed(0), corner, "corner", tmp_path).broken == made.broken
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EACCES, errno.ESTALE])
+def test_a_photo_that_cannot_be_read_now_is_not_left_out_for_ever(tmp_path, code):
+    def read():
+        raise OSError(code, os.strerror(code))
+
+    source = listed(100)
+    whole, source.photos[41] = source.photos[41], source.photos[41]._replace(read=read)
+    with pytest.raises(errors.UserError, match=f"the photo 41.jpg cannot be read: {os.strerror(code)}"):
+        crop_dataset.load(source, corner, "corner", tmp_path)
+    source.photos[41] = whole
+    assert not crop_dataset.load(source, corner, "corner", tmp_path).broken
 
 
 def test_few_broken_photos_are_left_out_of_small_and_of_large_sets():

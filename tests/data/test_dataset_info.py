@@ -73,6 +73,7 @@ def test_photos_are_the_same_wherever_they_are_and_whatever_their_classes_are_ca
         ({"dog": DOG, "zebra": CAT}, "'cat' is now called 'zebra'; the order of the classes.* has changed"),
         ({"cat": CAT, "cow": [9], "dog": DOG}, r"photos: class 'cow', 1 image, is new\. Its networks"),
         ({"cat": CAT}, "class 'dog', 2 images, is gone"),
+        ({"cat": CAT, "dog": DOG, "zebra": []}, "photos: class 'zebra', 0 images, is new"),
         ({"cat": CAT, "hound": [7, 8]}, "class 'dog', 2 images, is gone; class 'hound', 2 images, is new"),
         ({"cat": [*CAT, 6, 7], "dog": DOG}, "photos: images of class 'cat': 2 added. Its"),
         ({"cat": CAT[1:], "dog": DOG}, "photos: images of class 'cat': 1 removed. Its"),
@@ -101,6 +102,14 @@ def test_photos_that_are_not_trained_on_count_too() -> None:
         dataset_info.resumed(pathlib.Path("run"), old, info_of(cat=[*CAT, 201], select=True))
 
 
+def test_a_class_without_images_is_a_class() -> None:
+    """The contents are equal, the networks' numbers of classes are not."""
+    old = info_of(cat=CAT, dog=DOG, zebra=[])
+    assert old.content == info_of(cat=CAT, dog=DOG).content
+    with pytest.raises(errors.ConfigError, match="class 'zebra', 0 images, is gone"):
+        dataset_info.resumed(pathlib.Path("run"), old, info_of(cat=CAT, dog=DOG))
+
+
 def test_the_shape_of_the_crops_counts() -> None:
     old = info_of(cat=CAT)
     with pytest.raises(errors.ConfigError, match=r"the shape of the crops is \[8, 8, 3\], was \[4, 4, 3\]"):
@@ -114,9 +123,19 @@ def test_the_shape_of_the_crops_counts() -> None:
     ("changes", "message"),
     [
         ({"format": 2}, "its format is 2, and only 1 can be read"),
-        ({"class_names": []}, "it has no classes"),
-        ({"image_shape": [8]}, "no image shape"),
-        ({"class_counts": 3, "image_shape": 3}, "TypeError"),
+        ({"class_names": []}, "its numbers of classes"),
+        ({"class_names": ["a", "b"]}, "its numbers of classes"),
+        ({"images": ["a", "b"]}, "its numbers of classes"),
+        ({"image_shape": [8]}, "its numbers of classes, images or sides contradict each other"),
+        ({"image_shape": [8, 8, -3]}, "its numbers of classes"),
+        ({"held_out": [-1]}, "its numbers of classes"),
+        ({"class_counts": 3}, "class_counts is 3, and must be of type tuple"),
+        ({"class_names": "cat"}, "class_names is 'cat', and must be"),
+        ({"class_names": [None]}, "class_names is .None., and must be"),
+        ({"image_shape": [8.0, 8, 3]}, "image_shape is .8.0, 8, 3., and must be"),
+        ({"photos": None}, "photos is None, and must be of type <class 'int'>"),
+        ({"source": ["a"]}, "source is .'a'., and must be"),
+        ({"images": [3]}, "images is .3., and must be"),
     ],
 )
 def test_other_files_are_refused(tmp_path: pathlib.Path, changes: dict[str, Any], message: str) -> None:

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from jaxdog.data import crop_dataset, crop_recipes, image_files, photos
-from jaxdog.utils import archives
+from jaxdog.utils import archives, errors
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 12, 12, 3), np.uint8)
 
@@ -82,6 +82,15 @@ def test_gray_arrays_and_sources_with_other_content_have_other_keys(tmp_path):
     keys.add(image_files.source(one).key)
     keys.add(image_files.source(write_zip(one, {"a.png": encoded(IMAGES[1])})).key)
     assert len(keys) == 5
+
+
+def test_labels_are_content_within_limits():
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    keys = {image_files.array("a", images, x).key for x in (None, np.array([0, 0, 1]), np.array([0, 1, 1]))}
+    assert len(keys) == 3
+    for labels in ([0, 10**12, 0], [0, 1, image_files.MAX_CLASSES]):
+        with pytest.raises(errors.UserError, match="its labels reach 1.*; the limit is 100,000 classes"):
+            image_files.array("a", images, np.array(labels))
 
 
 def test_a_zip_that_would_fill_the_memory_is_not_extracted(tmp_path, monkeypatch):

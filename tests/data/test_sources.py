@@ -16,7 +16,7 @@ import tensorflow_datasets
 from PIL import Image
 
 from jaxdog.data import crop_dataset, crop_recipes, photos, sources, toy
-from jaxdog.utils import optional
+from jaxdog.utils import errors, optional
 
 MISSING = "n02105855_2933"  # the photo that the competition's data lacks
 
@@ -178,7 +178,7 @@ def test_tfds_names_the_archives_it_lacks(tmp_path):
 
 def test_tfds_names_the_extra_for_preparing(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"not prepared yet in .*pip install 'jaxdog\[tfds\]'"):
+    with pytest.raises(optional.MissingExtraError, match=r"not prepared yet in .* 'jaxdog\[tfds\]'"):
         sources.tfds(tmp_path)
 
 
@@ -193,7 +193,7 @@ def test_tfds_explains_a_failed_preparation(tmp_path, monkeypatch, archives):
         (tmp_path / name).touch()
     origin = tmp_path if archives else "its download"
     with pytest.raises(
-        RuntimeError, match=f"from {origin} .ConnectionError: no route to host.. Without a network"
+        errors.UserError, match=f"from {origin} .ConnectionError: no route to host.. Without a network"
     ):
         sources.tfds(tmp_path / "tfds", archives=archives and tmp_path)
 

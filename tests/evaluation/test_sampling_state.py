@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from jaxdog import types
-from jaxdog.config import build
+from jaxdog.config import build, library
 from jaxdog.evaluation import sampling_state
 from jaxdog.render import decoding
 from jaxdog.training import train_step
-from tests.config import test_build
 
 QUICK = ("vae", "vqvae2", "memorizer", "progan")  # traced in every run of the tests
 
@@ -55,14 +54,10 @@ def test_a_state_is_filled_with_zeros_that_take_no_memory() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(path.stem, marks=() if path.stem in QUICK else pytest.mark.long)
-        for path in test_build.CONFIGS
-    ],
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in library.names()],
 )
 def test_configs_sample_from_their_generator_only(name: str) -> None:
-    path = next(path for path in test_build.CONFIGS if path.stem == name)
-    config = build.check(test_build.load(path).get_config("test"))
+    config = build.check(library.load(name, "test"))
     config = config._replace(sample=decoding.fixed_statistics(config.sample))
     phase, side = build.phases(config, 3)[-1], config.data.stored_resolution
     shapes = train_step.init_shapes(phase, (side, side, 3))

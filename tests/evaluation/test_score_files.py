@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from jaxdog.cli import options, scoring
-from jaxdog.data import cropping, photos
+from jaxdog.data import cropping, image_files, photos
 from jaxdog.evaluation import score_files, score_options
 from jaxdog.metrics import features, fid, metric_table
 from jaxdog.metrics.backbones import dinov2, dinov2_weights, networks
+from jaxdog.utils import errors
 from tests.data.test_image_files import encoded, write_zip
 from tests.metrics.backbones import test_dinov2_weights
 
@@ -153,8 +154,8 @@ def test_floats_that_were_cast_to_uint8_are_an_error(tmp_path, values, monkeypat
     monkeypatch.setattr(networks, "load", cache(networks.load))
     image = np.resize(np.array(values, np.uint8), (4, 8, 8, 3))
     write_zip(tmp_path / "cast.zip", {f"{i}.png": encoded(x) for i, x in enumerate(image)})
-    for size in (0, 16):
-        options = score_files.Options(weights="random", size=size, resampler="box")
+    for size, resampler in ((0, "lanczos"), (16, "box"), (5, "lanczos")):  # lanczos mixes values
+        options = score_files.Options(weights="random", size=size, resampler=resampler)
         for fake in (image, tmp_path / "cast.zip"):
             with pytest.raises(
                 ValueError, match=f"only have the values {', '.join(map(str, values))}, as fl"
@@ -180,7 +181,17 @@ def test_metrics_of_images_need_no_network(place, monkeypatch):
 
 def test_masks_and_bright_images_are_images():
     for values in ([0, 255], [255], [0, 1, 2]):
-        score_files._check_values("x", [np.resize(np.array(values, np.uint8), (4, 8, 8, 3))])
+        score_files._check_values(image_files.array("x", np.resize(np.array(values, np.uint8), (4, 8, 8, 3))))
+
+
+def test_outputs_that_would_not_be_written_are_an_error(tmp_path, monkeypatch):
+    options = score_files.Options(weights="random", pairs=str(tmp_path / "p.png"), metrics=("mifid",))
+    with pytest.raises(errors.UserError, match="pairs is .*p.png', but copies are not among the metrics"):
+        score_files.score(FAKES, FAKES, options)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = options._replace(pairs="~/p.png", metrics=("copies",), save_real="~/r.npz")
+    checked = score_files._with_outputs(options)
+    assert (checked.pairs, checked.save_real) == (str(tmp_path / "p.png"), str(tmp_path / "r.npz"))
 
 
 def test_one_image_is_not_many_gray_ones(place, tmp_path):

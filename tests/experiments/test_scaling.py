@@ -10,8 +10,7 @@ from experiments import aot
 from experiments.bench import scaling
 from experiments.tpu import compiles
 from jaxdog import sharding
-from jaxdog.config import build
-from tests.config import test_build
+from jaxdog.config import build, library
 
 # Synchronous and asynchronous, of one array and of several.
 LINES = {
@@ -87,7 +86,7 @@ def test_failures_to_compile_are_listed_with_the_rest() -> None:
 @pytest.mark.parametrize("name", ["progan", "vqvae2"])
 def test_every_phase_of_a_config_is_compiled(name: str) -> None:
     """From the initial state to the samples; each phase starts from the state of the one before."""
-    config = build.check(test_build.load(test_build.ROOT / "configs" / f"{name}.py").get_config("test"))
+    config = build.check(library.load(name, "test"))
     found = list(compiles.of_config(name))
     assert [title for title, _ in found] == [phase.name for phase in build.phases(config, compiles.CLASSES)]
     title, parts = found[-1]

@@ -7,9 +7,8 @@ import subprocess
 import pytest
 
 from jaxdog.cli import entry, flags, options
-from tests.config import test_build
+from tests.subprocesses import ROOT
 
-ROOT = test_build.ROOT
 SCRIPTS = sorted((ROOT / "experiments" / "clusters").glob("*.*"))
 
 

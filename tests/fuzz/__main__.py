@@ -3,28 +3,29 @@
     python -m tests.fuzz                            a few hundred inputs for each reader
     python -m tests.fuzz pth graph --inputs 100000  more, for two readers
 
-Each reader runs in a process of its own with little memory. An input is a function of the reader's name and a
-number, so that `--first N --inputs 1` runs one again; `--keep DIR` writes those that fail.
+Each reader runs in a process of its own, a fork, with little memory. An input is a function of the reader's
+name and a number, so that `--first N --inputs 1` runs one again; `--keep DIR` writes those that fail.
 """
 
 import argparse
+import os
 import pathlib
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
-from tests.fuzz import mutations
+from tests.fuzz import mutations, targets
 
 MEMORY = 1 << 30  # bytes that a reader may need, besides those of the imported packages
 SECONDS = 10.0  # of the processor that it may take for one input
 NAMES = (
     *("pickle", "pickle4", "pth", "legacy", "graph", "folded", "hdf5", "dinov2", "features", "moments"),
     *("stylegan", "stylegan5", "torch_fidelity", "safetensors", "exported", "config"),
+    *("photo", "photos", "annotation", "run"),
 )
 
 
@@ -34,8 +35,6 @@ class TooSlow(BaseException):
 
 def work(name: str, first: int, count: int, keep: pathlib.Path | None, at: pathlib.Path) -> int:
     """Runs one reader; returns the number of inputs that failed."""
-    from tests.fuzz import targets
-
     target = targets.TARGETS[name]()
 
     def stop(*_: Any) -> None:
@@ -78,21 +77,31 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=300, help="for each reader")
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
     parser.add_argument("--keep", type=pathlib.Path, help="a folder for inputs that fail")
-    parser.add_argument("--at", type=pathlib.Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.at is not None:
-        return min(work(args.names[0], args.first, args.inputs, args.keep, args.at), 100)
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
         at = pathlib.Path(folder, "at")
         for name in args.names or NAMES:
-            words = [name, f"--inputs={args.inputs}", f"--first={args.first}", f"--at={at}"]
-            words += [f"--keep={args.keep}"] if args.keep else []
-            done = subprocess.run([sys.executable, "-m", "tests.fuzz", *words], check=False)
-            if done.returncode < 0:
-                print(f"{name} {at.read_text()}: the process died by signal {-done.returncode}")
-            bad += done.returncode != 0
+            process = os.fork()
+            if process == 0:
+                _child(name, args.first, args.inputs, args.keep, at)
+            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+            if code < 0:
+                print(f"{name} {at.read_text()}: the process died by signal {-code}", flush=True)
+            bad += code != 0
     return min(bad, 1)
+
+
+def _child(*args: Any) -> NoReturn:
+    """Runs one reader, and ends the process."""
+    code = 1
+    try:
+        code = min(work(*args), 100)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":

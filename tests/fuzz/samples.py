@@ -12,9 +12,15 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import PIL.Image
+from PIL import ExifTags
 
+from jaxdog.cleaning import labels
+from jaxdog.data import dataset_info, tables
 from jaxdog.metrics import features
 from jaxdog.metrics.backbones import inception, pickles, weight_files
+from jaxdog.training import digests, writers
+from jaxdog.utils import lock
 
 FROZEN = pathlib.Path(__file__).resolve().parent.parent / "generators" / "data" / "frozen_v1"
 STATE = {"conv.weight": np.arange(12, dtype=np.float32).reshape(4, 3), "conv.bias": np.ones(4, np.float32)}
@@ -155,3 +161,70 @@ def torch_fidelity_members(d: int = 6) -> dict[str, bytes]:
     """The files in torch-fidelity's cached statistics: a pickle of two arrays in a zip archive."""
     rows, _, covariance = moments(d)
     return {"archive/data.pkl": pickle.dumps({"mu": rows.mean(0), "sigma": covariance}, 2)}
+
+
+# ------------------------------------------------------------------ photos and the files of a run
+
+
+def photos(side: int = 24) -> list[bytes]:
+    """A small image in each format and in unusual modes, with metadata."""
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    image, gray16 = PIL.Image.fromarray(pixels), PIL.Image.fromarray(pixels[..., 0].astype(np.uint16) << 8)
+    exif = PIL.Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.Make] = 6, "camera"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] = (1, 50)
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (1.0, 2.0, 3.0)
+    clear = {"transparency": 3}
+    saved: list[tuple[PIL.Image.Image, str, dict[str, Any]]] = [
+        *((image, "JPEG", {"exif": exif, "progressive": progressive}) for progressive in (False, True)),
+        *((image.convert("CMYK"), "JPEG", {}), (image, "PNG", {"exif": exif}), (gray16, "PNG", {})),
+        *((image.convert("P"), "PNG", clear), (image.convert("P"), "GIF", clear), (image, "BMP", {})),
+        *((image, "WEBP", {"exif": exif}), (image.convert("RGBA"), "WEBP", {"lossless": True})),
+        *((image, "AVIF", {"speed": 10}), (image.convert("LAB"), "TIFF", {}), (gray16, "TIFF", {})),
+        *((image, "TIFF", {"compression": name}) for name in ("tiff_lzw", "jpeg", "tiff_deflate")),
+    ]
+    made = []
+    for one, form, options in saved:
+        out = io.BytesIO()
+        one.save(out, form, **options)
+        made.append(out.getvalue())
+    return made
+
+
+def photos_members() -> dict[str, bytes]:
+    """Class folders of photos, hidden files, and a file that is none."""
+    jpeg, png = photos()[0], photos()[3]
+    names = ("cat/1.jpg", "cat/2.JPEG", "dog/.hidden.png", "dog/1.png", "__MACOSX/dog/1.png")
+    return {**{name: png if name.endswith("png") else jpeg for name in names}, "read me.txt": b"photos"}
+
+
+ANNOTATION = b"""<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE annotation [<!ENTITY name "beagle">]>
+<annotation><folder>02088364</folder><size><width>500</width><height>375</height><depth>3</depth></size>
+<object><name>&name;</name><bndbox><xmin>10</xmin><ymin>20</ymin><xmax>300</xmax><ymax>310.5</ymax></bndbox></object>
+<object><bndbox><ymax>9</ymax><xmin>-5</xmin><ymin>2</ymin><xmax>44</xmax></bndbox></object></annotation>
+"""
+
+TABLE = ",".join(tables.COLUMNS) + "\n" + 'a.jpg,0,0,1,2,9,9,0.5,1,3,\n"b ""c"".jpg,1,0,0,0,9,9,1,0,,small\n'
+LABELS = ",".join(labels.COLUMNS) + "\na.jpg,1,2,9,9,0,near\nb.jpg,0,0,9,9,0,undo\nb.jpg,0,0,9,9,0,far\n"
+
+
+def run_files() -> dict[str, bytes]:
+    """The small files of a run, and those of cleaning and labeling."""
+    info = dataset_info.DatasetInfo(
+        ("cat", "dog"), (2, 1), 4, 3, "folder-1", "squash", (8, 8, 3), (3,), "0" * 64, ("0" * 16, "1" * 8)
+    )
+    holder = lock.Holder("train", "host", "machine", 17, "1", "2026-01-01 00:00:00", "0" * 32)
+    options = [{"setting": {"ema_index": i}, "random_fid768": 1.5} for i in (0, 1)]
+    sweep = {"step": 8, "metric": "random_fid768", "best": {"ema_index": 1}, "options": options}
+    digest = {"seconds": 3.5, "arrays": {"g/params/w": "0" * 64}}
+    lines = [{"step": 8, "final": False, "random_fid768": 1.5}, {"step": 8, "copies": {"verdict": "copies"}}]
+    return {
+        dataset_info.NAME: json.dumps({"format": dataset_info.FORMAT, **info._asdict()}).encode(),
+        lock.NAME: json.dumps(holder._asdict()).encode(),
+        writers.SWEEP: json.dumps(sweep).encode(),
+        writers.SCORES: "\n".join(map(json.dumps, lines)).encode(),
+        "metadata": digests.seal(digest).encode(),
+        "clean.csv": TABLE.encode(),
+        "labels.csv": LABELS.encode(),
+    }

@@ -1,8 +1,11 @@
 """The readers of files from others, and how their inputs are made."""
 
+import contextlib
 import hashlib
 import io
+import json
 import pathlib
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +13,11 @@ import jax
 import numpy as np
 import safetensors.numpy
 
+from jaxdog import sampling_sweep
+from jaxdog.cleaning import labels
 from jaxdog.config import build, saved
+from jaxdog.data import dataset_info, image_files, listing, photos, sources, tables
+from jaxdog.evaluation import copies
 from jaxdog.generators import pretrained
 from jaxdog.metrics import features, statistics_files
 from jaxdog.metrics.backbones import (
@@ -21,7 +28,8 @@ from jaxdog.metrics.backbones import (
     pickles,
     weight_files,
 )
-from jaxdog.utils import errors
+from jaxdog.training import digests, writers
+from jaxdog.utils import archives, errors, lock, untrusted
 from tests.fuzz import mutations, samples
 
 DINOV2 = dinov2.Plan(width=2, depth=1, heads=1)
@@ -31,7 +39,7 @@ class Target(NamedTuple):
     """A reader."""
 
     make: Callable[[mutations.Draw], bytes]  # an input
-    read: Callable[[pathlib.Path], Any]  # reads it; may only raise errors.UserError
+    read: Callable[[pathlib.Path], Any]  # reads it; may only raise EXPECTED
     name: str  # of its file
 
 
@@ -90,6 +98,60 @@ def _run_config() -> bytes:
     )
 
 
+def _photo() -> Callable[[mutations.Draw], bytes]:
+    made = samples.photos()
+    return lambda draw: mutations.mutate(made[draw.integers(len(made))], draw)
+
+
+def _read_photo(path: pathlib.Path) -> None:
+    data = path.read_bytes()
+    image = photos.decode(data, upright=True)
+    assert image.dtype == np.uint8 and sorted(image.shape[:2]) == sorted(photos.image_size(data))
+
+
+def _read_photos(path: pathlib.Path) -> None:
+    """All photos of a zip; those that are broken cost nothing but themselves."""
+    for photo in image_files.source(path).photos:
+        with contextlib.suppress(photos.BrokenPhotoError, archives.EntryError):
+            photo.read()
+
+
+def _read_annotation(path: pathlib.Path) -> None:
+    for box in sources._voc_boxes(listing.File(path.name, None, 0, path.read_bytes)):
+        sources._usable_boxes([box], 375, 500)
+
+
+def _run_file(draw: mutations.Draw) -> bytes:
+    """A file of a run behind a line with its name."""
+    made = samples.run_files()
+    name = list(made)[draw.integers(len(made))]
+    change = mutations.mutate if name.endswith("csv") else mutations.mutate_json
+    return name.encode() + b"\n" + change(made[name], draw)
+
+
+def _read_run_file(path: pathlib.Path) -> None:
+    """Reads the file as the run that has it would."""
+    name, _, data = path.read_bytes().partition(b"\n")
+    file, sweep = path.with_name(name.decode()), {"ema_index": (0, 1)}
+    config = types.SimpleNamespace(sample=types.SimpleNamespace(sweep=sweep))
+    kept = types.SimpleNamespace(path=lambda step: path.parent / "none")
+    sound = json.loads(samples.run_files()[dataset_info.NAME])
+    known = untrusted.record(dataset_info.DatasetInfo, sound)
+    readers: dict[str, Callable[[], Any]] = {
+        dataset_info.NAME: lambda: dataset_info.resumed(path.parent, dataset_info.read(path.parent), known),
+        lock.NAME: lambda: lock._message(file, lock._read(file)[0]),
+        writers.SWEEP: lambda: sampling_sweep.load_best(
+            types.SimpleNamespace(folder=path.parent, config=config, basis="", checkpoints=kept), 8
+        ),
+        writers.SCORES: lambda: copies.earlier(writers.read_jsonl(file), {"step": 8}),
+        "metadata": lambda: digests.unseal(data.decode(errors="replace")),
+        "clean.csv": lambda: tables.read(file),
+        "labels.csv": lambda: labels.read(file),
+    }
+    file.write_bytes(data)
+    readers[file.name]()
+
+
 TARGETS = {
     "pickle": lambda: Target(
         _bytes(samples.state_pickle()), lambda path: pickles.load(path.read_bytes()), "data.pkl"
@@ -121,5 +183,9 @@ TARGETS = {
         _json((samples.FROZEN / pretrained.CONFIG).read_bytes()), _read_exported_config, pretrained.CONFIG
     ),
     "config": lambda: Target(_json(_run_config()), _read_config, saved.NAME),
+    "photo": lambda: Target(_photo(), _read_photo, "photo"),
+    "photos": lambda: Target(_zip(samples.photos_members()), _read_photos, "photos.zip"),
+    "annotation": lambda: Target(_bytes(samples.ANNOTATION), _read_annotation, "n02088364_1"),
+    "run": lambda: Target(_run_file, _read_run_file, "file"),
 }
-EXPECTED = errors.UserError
+EXPECTED = errors.UserError, photos.BrokenPhotoError

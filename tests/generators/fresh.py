@@ -5,18 +5,16 @@ from typing import Any
 
 import jax
 
-from jaxdog.config import build
+from jaxdog.config import build, library
 from jaxdog.generators import generator as generators
 from jaxdog.training import train_step
-from tests.config import test_build
 
 
 def generator(
     name: str, class_names: Sequence[str], changes: Mapping[str, Any] | None = None
 ) -> generators.Generator:
     """An untrained generator of the last phase of the smoke test of configs/<name>.py."""
-    path = next(path for path in test_build.CONFIGS if path.stem == name)
-    given = test_build.load(path).get_config("test")
+    given = library.load(name, "test")
     given.update_from_flattened_dict(dict(changes or {}))
     config = build.check(given)
     phases, side = build.phases(config, len(class_names)), config.data.stored_resolution

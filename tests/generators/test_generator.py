@@ -129,6 +129,8 @@ def test_latents_decode_to_the_samples_and_have_gradients(g: generator.Generator
     assert darker.mean() < decoded[:2].mean()
     traced = jax.jit(lambda z, label: g.decode(z, label, seed=5))(z[:2], jnp.array([0, 0]))
     np.testing.assert_allclose(traced, decoded[:2], atol=1e-4)
+    own = jax.jit(lambda z: g.decode(z, seed=5))(z[:3])  # the classes of `sample`
+    np.testing.assert_allclose(own, g.decode(z[:3], seed=5), atol=1e-4)
     with pytest.raises(errors.UserError, match=rf"z has shape \[2, 3\], and must be \[b, {g.latent_dim}\]"):
         g.decode(jnp.zeros((2, 3)))
 
@@ -148,12 +150,16 @@ def test_interpolations_go_through_the_samples(g: generator.Generator) -> None:
     assert frames.shape == (4, 32, 32, 3) and frames.dtype == np.uint8
     for i, seed in ((0, 5), (2, 2**40)):  # noise of this generator: none
         np.testing.assert_array_equal(frames[i], g.sample(1, classes="beagle", seed=seed)[0])
+    keyframes = g.interpolate([1, 2, 3], frames=3, loop=False)
+    for frame, seed in zip(keyframes, (1, 2, 3), strict=True):
+        np.testing.assert_array_equal(frame, g.sample(1, seed=seed)[0])
     assert isinstance(g.interpolate([1, 2], frames=2, loop=False, output="pil")[0], PIL.Image.Image)
     for seeds, more, message in (
         ([], {}, r"seeds is \[\]; interpolation needs at least two"),
         ([1], {}, r"seeds is \[1\]; interpolation"),
         ([1, 2, 3], {"frames": 2}, "frames is 2, and must be at least the 3 seeds"),
         ([1, 2], {"classes": ["beagle"] * 3}, "there are 3 classes and 2 seeds"),
+        ([1, 2], {"output": "jax"}, "output is 'jax'; choices: 'numpy', 'pil'"),
     ):
         with pytest.raises(errors.UserError, match=message):
             g.interpolate(seeds, **more)

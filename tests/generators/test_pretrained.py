@@ -275,10 +275,43 @@ def test_the_folder_of_a_run_is_recognized(copy: pathlib.Path) -> None:
         generator.Generator.from_pretrained(copy)
 
 
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"README.md": "my project"}, "has README.md, which no export has written"),
+        (
+            {"config.json": '{"model_type": "bert"}', "model.safetensors": ""},
+            "has model.safetensors, config.json",
+        ),
+        ({"model.safetensors": "weights", "README.md": "x"}, "has model.safetensors, README.md, which no"),
+        ({"config.json": "["}, "has config.json, which no export has written"),
+        ({"checkpoints/8/x": "", "config.json": "{}"}, "is the folder of a run, whose config.json must stay"),
+    ],
+)
+def test_files_of_others_are_not_replaced(
+    g: generator.Generator, tmp_path: pathlib.Path, files: dict[str, str], message: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(errors.UserError, match=message):
+        g.save_pretrained(tmp_path)
+    assert {name: (tmp_path / name).read_text() for name in files} == files
+
+
+def test_an_export_may_be_made_again(g: generator.Generator, copy: pathlib.Path) -> None:
+    (copy / "notes.txt").touch()
+    before = (copy / "config.json").read_bytes()
+    for missing in ("config.json", "samples.png"):  # as after an interruption
+        (copy / missing).unlink()
+        g.save_pretrained(copy)
+        assert (copy / "config.json").read_bytes() == before
+
+
 def test_memorizers_are_not_exported(tmp_path: pathlib.Path) -> None:
     g = fresh.generator("imitation", tuple("abcd"))
     with pytest.raises(
-        errors.UserError, match="imitation cannot be exported. This system memorizes its training"
+        errors.UserError, match="imitation_test cannot be exported. This system memorizes its training"
     ):
         g.save_pretrained(tmp_path / "cheat")
     assert not (tmp_path / "cheat").exists()
@@ -304,12 +337,22 @@ class Hub(types.ModuleType):
 
     def __init__(self, folder: pathlib.Path):
         super().__init__("huggingface_hub")
-        self.folder, self.calls = folder, []
+        self.folder, self.calls, self.offline, self.HfApi = folder, [], False, lambda: self
 
-    def snapshot_download(self, repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        self.calls.append((repo_id, revision, allow_patterns))
+    def model_info(self, repo_id: str, *, revision: str | None, files_metadata: bool) -> Any:
+        assert files_metadata
+        if self.offline or not (self.folder / repo_id).is_dir():
+            raise OSError("no network" if self.offline else f"404: {repo_id}\nnot found")
+        paths = (self.folder / repo_id).iterdir()
+        files = [types.SimpleNamespace(rfilename=path.name, size=path.stat().st_size) for path in paths]
+        return types.SimpleNamespace(siblings=files)
+
+    def snapshot_download(
+        self, repo_id: str, *, revision: str | None, allow_patterns: list[str], local_files_only: bool
+    ) -> str:
+        self.calls.append((repo_id, revision, allow_patterns, local_files_only))
         if not (self.folder / repo_id).is_dir():
-            raise OSError(f"404: {repo_id}\nnot found")
+            raise OSError("not in the cache")
         return str(self.folder / repo_id)
 
     def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> None:
@@ -330,7 +373,17 @@ def test_generators_are_published_and_loaded(
     assert g.push_to_hub("me/my.dogs", private=True) == "hf://me/my.dogs"
     again = generator.Generator.from_pretrained("hf://me/my.dogs@v1")
     np.testing.assert_array_equal(again.sample(2), g.sample(2))
-    assert hub.calls == [("me/my.dogs", True), ("me/my.dogs", "v1", ["config.json", "model.safetensors"])]
+    files = ["config.json", "model.safetensors"]
+    assert hub.calls == [("me/my.dogs", True), ("me/my.dogs", "v1", files, False)]
+    hub.offline = True  # and the folder is in the cache
+    generator.Generator.from_pretrained("hf://me/my.dogs")
+    assert hub.calls.pop() == ("me/my.dogs", None, files, True)
+    hub.offline = False
+    with (tmp_path / "me" / "my.dogs" / "model.safetensors").open("ab") as file:
+        file.truncate(5 << 30)  # takes no space
+    with pytest.raises(errors.UserError, match="model.safetensors has 5,368,709,120 bytes; the limit is 4,2"):
+        generator.Generator.from_pretrained("hf://me/my.dogs")
+    assert len(hub.calls) == 2
     assert 'from_pretrained("hf://me/my.dogs")' in (tmp_path / "me" / "my.dogs" / "README.md").read_text()
     with pytest.raises(
         errors.UserError, match="hf://me/cats cannot be downloaded [(]OSError: 404: me/cats not found"

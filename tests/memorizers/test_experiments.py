@@ -10,20 +10,19 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxdog import commands, runs, sharding
-from jaxdog.config import build, saved, schema
+from jaxdog.config import build, library, saved, schema
 from jaxdog.data import batches, crop_dataset, crop_recipes_2019
 from jaxdog.memorizers import baselines
 from jaxdog.report import report
 from jaxdog.systems import sampling
 from jaxdog.training import train_step
-from tests.config import test_build
 
 KEY = jax.random.key(0)
 
 
 def config(name: str, fields: Mapping[str, Any] | None = None) -> ConfigDict:
     """The test variant of a config with some fields ("section.field") changed."""
-    given = test_build.load(test_build.ROOT / "configs" / f"{name}.py").get_config("test")
+    given = library.load(name, "test")
     given.update_from_flattened_dict(fields or {})
     return given
 

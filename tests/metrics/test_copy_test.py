@@ -134,6 +134,14 @@ def test_a_small_distance_is_evidence_with_published_weights_only():
     )
 
 
+def test_a_small_distance_is_evidence_at_64_pixels_only():
+    honest = match(mixed(100, 0)), mixed(500, 0)
+    large = copy_test.DistanceEvidence(public=0.12, real_distance=0.2, size="128x128")
+    found = copy_test.copy_test(*honest, mean_distances=large)
+    assert not found.is_copy and "is for images of 64x64, and these are 128x128" in found.notes[0]
+    assert copy_test.copy_test(*honest, mean_distances=large._replace(size="64x64")).is_copy
+
+
 def test_the_rules_on_every_submission_of_2019(real_data):
     """Each rule by itself, and both, catch 446 of the 498 labeled cheats and none of the 497 honest ones."""
     with open(real_data / "golden" / "competition_results.csv") as file:

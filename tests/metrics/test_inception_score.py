@@ -1,12 +1,24 @@
 """The Inception Score against closed forms, scipy and torch-fidelity."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog.metrics import inception_score
+from jaxdog.metrics import features, inception_score
 from tests import oracles
+
+
+def compared(label: np.ndarray | None, logits: np.ndarray) -> Any:
+    """What `scores` uses of a comparison."""
+    spec = features.FeatureSpec("inception", "published", "0", "64x64", "none", "test")
+    fake = features.Features({features.LOGITS: logits}, spec, label, ())
+    devices = SimpleNamespace(run=lambda function, count: lambda x, n: function(jnp.asarray(x), n))
+    return SimpleNamespace(fake=fake, devices=devices, warn=pytest.fail, metric_name=lambda name: name)
+
 
 LOGITS = np.random.default_rng(0).normal(size=(203, 50)).astype(np.float32) * 4
 
@@ -41,6 +53,19 @@ def test_equals_torch_fidelity():
     theirs = metrics.isc_features_to_metric(torch.from_numpy(LOGITS), splits=10, shuffle=False)
     ours = inception_score.inception_score(jnp.asarray(LOGITS), 10)
     np.testing.assert_allclose(ours, tuple(theirs.values()), rtol=1e-5)
+
+
+def test_images_sorted_by_class_are_shuffled():
+    """In one folder per class, each of ten splits would have one of ten classes, and the score 1."""
+    label = np.repeat(np.arange(10), 50).astype(np.int32)
+    logits = 20.0 * np.eye(10, dtype=np.float32)[label]
+    score = lambda label, rows: inception_score.scores(compared(label, rows))["inception_score"]  # noqa: E731
+    assert score(label, logits) > 9.0
+    order = np.random.default_rng(0).permutation(500)
+    for mixed in (label[order], None):  # the order of the images counts, as the splits are consecutive
+        plain = inception_score.inception_score(jnp.asarray(logits[order])).mean
+        assert score(mixed, logits[order]) == pytest.approx(float(plain))
+    assert score(np.zeros(500, np.int32), logits) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_more_splits_than_images_is_an_error():

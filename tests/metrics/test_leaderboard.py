@@ -9,6 +9,7 @@ from jaxdog.metrics import leaderboard
 SCORES = {
     **{"mifid": 15.79, "network": "inception", "weights_kind": "published", "size": "64x64"},
     **{"real": 20_579, "samples": 10_000, "real_source": "kaggle-20579-0123456789abcdef"},
+    "resampler": "tf1-bilinear",
 }
 
 
@@ -73,6 +74,8 @@ DOGS = tuple(f"n020{i:05}-dog" for i in range(120))
         ({"real": 18_547}, "all 20,579 of the competition, and these are 18,547 others"),
         ({"real_source": "folder-cats-01"}, "these are 20,579 others"),
         ({"size": "128x128"}, "its images have 64x64 pixels, and these 128x128"),
+        ({"resampler": "box"}, "by lanczos or tf1-bilinear, and these were resized by box"),
+        ({"resampler": "none"}, "by lanczos or tf1-bilinear, and these were not resized"),
         ({"samples": 5_000}, "it scored 10,000 images, and these are 5,000"),
         ({"mifid": None}, "MiFID is undefined"),
     ],

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog.config import build, registry
+from jaxdog.config import build, library, registry
 from jaxdog.models import biggan, norms, spectral_norm
-from tests.config import test_build
 from tests.models import networks
 
 KEY = jax.random.key(0)
@@ -93,7 +92,7 @@ def full_twins(name: str) -> Any:
 def test_parameter_counts_of_the_entries(name, g_count, d_count):
     import torch
 
-    config = build.check(test_build.load(test_build.ROOT / "configs" / f"{name}.py").get_config())
+    config = build.check(library.load(name))
     g, d = registry.generator(config, 120), registry.discriminator(config, 120)
     side = config.system.resolution
     label = jnp.zeros(4, jnp.int32)

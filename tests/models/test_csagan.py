@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog.config import build, registry
+from jaxdog.config import build, library, registry
 from jaxdog.models import csagan
-from tests.config import test_build
 from tests.models import networks
 from tests.models.test_biggan_entries import (
     CLASSES,
@@ -87,7 +86,7 @@ def test_config_has_as_many_parameters_as_torchs_networks(twin: Any) -> None:
     """The numbers are sums over the layers as the entry lists them, done by hand."""
     import torch
 
-    config = build.check(test_build.load(test_build.ROOT / "configs" / "csagan.py").get_config())
+    config = build.check(library.load("csagan"))
     g, d = registry.generator(config, 120), registry.discriminator(config, 120)
     label = jnp.zeros(2, jnp.int32)
     ours = (

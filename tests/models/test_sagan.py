@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdog.config import build, registry
+from jaxdog.config import build, library, registry
 from jaxdog.models import norms, sagan
-from tests.config import test_build
 from tests.models import networks
 from tests.models.test_biggan_entries import (
     CLASSES,
@@ -80,7 +79,7 @@ def test_configs_have_as_many_parameters_as_torchs_networks(
     """The numbers are sums over the layers as the entries list them, done by hand."""
     import torch
 
-    config = build.check(test_build.load(test_build.ROOT / "configs" / f"{name}.py").get_config())
+    config = build.check(library.load(name))
     g, d = registry.generator(config, 120), registry.discriminator(config, 120)
     label = jnp.zeros(2, jnp.int32)
     ours = shapes(g, jnp.zeros((2, 128)), label), shapes(d, jnp.zeros((2, 64, 64, 3)), label)

@@ -9,11 +9,10 @@ import optax
 import pytest
 from flax import linen as nn
 
-from jaxdog.config import build, registry
+from jaxdog.config import build, library, registry
 from jaxdog.models import layers, resolutions, stylegan
 from jaxdog.ops import conv, resample2x
 from jaxdog.systems import progressive
-from tests.config import test_build
 from tests.models import networks
 
 KEY = jax.random.key(0)
@@ -69,7 +68,7 @@ def started(net: Any, *arguments: Any) -> Any:
 
 
 def counts(name: str) -> list[int]:
-    config = build.check(test_build.load(test_build.ROOT / "configs" / f"{name}.py").get_config())
+    config = build.check(library.load(name))
     g, d = registry.generator(config, 120), registry.discriminator(config, 120)
     z, label, keys = jnp.zeros((2, 512)), jnp.zeros(2, jnp.int32), KEYS[:2]
     nets = (

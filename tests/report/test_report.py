@@ -289,6 +289,9 @@ def test_a_malicious_images_zip_is_an_error_on_the_page(tmp_path):
     )
     assert "it has 2100 x 2000 pixels, the limit is 4,194,304" in page("a.png", encoded((2000, 2100), "PNG"))
     assert "images.zip cannot be read: it would extract to" in page("a.png", bytes(64 << 20))
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:  # not compressed
+        archive.writestr("a.png", bytes(33 << 20))
+    assert "it would extract to 34,603,008 bytes, 1 times its size" in Page(report.write(tmp_path)).text
     assert "cannot be read" not in page("a.png", encoded((9, 9), "PNG"))
 
 
@@ -411,6 +414,26 @@ CONFIGS = {
 def test_a_config_that_is_none_ends_in_one_paragraph(config, tmp_path):
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(errors.UserError) as error:
+        report.write(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+FINAL = {"step": 8, "kimg": 1.0, "samples": 10, "random_mifid": 3.0, "final": True}
+OTHERS = {
+    "verdict alone": (writers.SCORES, {**FINAL, "copies": {"verdict": "x"}}),
+    "copies as text": (writers.SCORES, {**FINAL, "copies": "x"}),
+    "a class without scores": (writers.SCORES, {**FINAL, "per_class": {"a": {}}}),
+    "classes with other scores": (writers.SCORES, {**FINAL, "per_class": {"a": {"x": 1}, "b": {"y": 2}}}),
+    "no options": (writers.SWEEP, {"step": 8, "metric": "fid768", "best": {}, "options": []}),
+    "options of another kind": (writers.SWEEP, {"step": 8, "metric": "fid768", "best": {}, "options": [3]}),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), OTHERS.values(), ids=OTHERS)
+def test_values_that_no_run_has_end_in_one_paragraph(name, content, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_text(json.dumps(content) + "\n")
+    with pytest.raises(errors.UserError, match="has files that are not those of a run") as error:
         report.write(tmp_path)
     assert "\n" not in str(error.value)
 

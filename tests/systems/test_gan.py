@@ -172,6 +172,18 @@ def test_running_statistics_come_from_the_generator_step_alone(plain: types.Syst
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("steps", [1, 4])
+def test_ada_counts_all_images_of_an_update(steps: int) -> None:
+    for target, expected in ((-2.0, 16 / 100), (2.0, 0.0)):  # r_t is between -1 and 1
+        changes = {"augment_p_controller": diffaugment.ada(target, kimg=0.1, limit=1.0)}
+        color = partial(diffaugment.color, brightness=0.1, saturation=0.1, contrast=0.1)
+        system = gan.gan(spec(**changes, diffaugment=(color,), grad_accumulation_steps=steps))
+        state, scalars = jax.jit(system.step)(init(system), batch(16), jax.random.key(2))
+        assert float(scalars["augment_p"]) == pytest.approx(expected)
+        assert float(state.d.regularizer_state["augment_p"]) == pytest.approx(expected)
+
+
+@pytest.mark.long
 def test_accumulation_equals_one_large_batch() -> None:
     """The same images and latents in 1 batch or in 4 give the same discriminator (without batch norm)."""
     large, small = spec(), spec(grad_accumulation_steps=4)
@@ -261,6 +273,15 @@ def test_batch_statistics_at_sampling_depend_on_the_batch() -> None:
 def test_invalid_values_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         gan.gan(spec(**changes))
+
+
+def test_latents_of_d_do_not_go_with_the_labels_of_another_batch() -> None:
+    """Neither does it depend on `remat` or accumulation, which need a second pass, what G gets."""
+    changes = {"reuse_latents": True, "g_fresh_reals": True, "fake_label_source": "real", "loss": LOGIT_LOSS}
+    with pytest.raises(ValueError, match="system.reuse_latents and system.g_fresh_reals are True, and"):
+        gan.gan(spec(**changes))
+    for name, value in (("reuse_latents", False), ("g_fresh_reals", False), ("fake_label_source", "uniform")):
+        gan.gan(spec(**{**changes, name: value}))
 
 
 # Options of a step ------------------------------------------------------------------------------------------

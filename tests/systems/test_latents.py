@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from jaxdog import types
-from jaxdog.config import build
+from jaxdog.config import build, library
 from jaxdog.data import batches
 from jaxdog.systems import sampling
-from tests.config import test_build
 
 KEYS = sampling.image_keys(jax.random.key(3), 4)
 LABEL = jnp.array([0, 1, 2, 0], jnp.int32)
@@ -19,8 +18,7 @@ LABEL = jnp.array([0, 1, 2, 0], jnp.int32)
 
 def last_system(name: str) -> tuple[types.System, Any]:
     """The system of a config's last phase, and a function that makes its initial state."""
-    path = next(path for path in test_build.CONFIGS if path.stem == name)
-    config = build.check(test_build.load(path).get_config("test"))
+    config = build.check(library.load(name, "test"))
     phase, side = build.phases(config, 3)[-1], config.data.stored_resolution
 
     def init() -> Any:

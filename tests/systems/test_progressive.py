@@ -14,7 +14,7 @@ import pytest
 from flax import struct
 
 from jaxdog import sharding, types
-from jaxdog.config import build, schema
+from jaxdog.config import build, library, schema
 from jaxdog.data import batches
 from jaxdog.models import progan
 from jaxdog.optim import optimizers, schedules
@@ -23,7 +23,6 @@ from jaxdog.training import checkpoint, loop, train_step, writers
 from jaxdog.utils import errors
 from tests.config import test_build
 
-CONFIG = test_build.ROOT / "configs" / "progan.py"
 KEY = jax.random.key(0)
 CLASSES = 3
 
@@ -38,7 +37,7 @@ def stage(**changes: Any) -> progressive.Stage:
 
 
 def test_the_stages_are_the_epochs_of_2019() -> None:
-    config = build.check(test_build.load(CONFIG).get_config())
+    config = build.check(library.load("progan"))
     phases = build.phases(config, 120)
     assert [phase.name for phase in phases] == ["4x4", "8x8", "16x16", "32x32", "64x64"]
     assert [phase.steps / 346 for phase in phases] == [5, 10, 20, 40, 100]
@@ -64,7 +63,7 @@ def test_the_stages_are_the_epochs_of_2019() -> None:
     ],
 )
 def test_contradictions_are_refused(path: str, value: Any, message: str) -> None:
-    config = test_build.load(CONFIG).get_config("test").to_dict()
+    config = library.load("progan:test").to_dict()
     *section, field = path.split(".")
     functools.reduce(lambda tree, name: tree[name], section, config)[field] = value
     with pytest.raises(ValueError, match=message):
@@ -173,7 +172,7 @@ def toy_data(size: int = 24) -> batches.Data:
 
 
 def phases_of(**changes: Any) -> tuple[types.Phase, ...]:
-    config = test_build.load(CONFIG).get_config("test")
+    config = library.load("progan:test")
     config.update_from_flattened_dict({"generator.channels": 4, "discriminator.channels": 4, **changes})
     return build.phases(build.check(config), CLASSES)
 
@@ -313,10 +312,10 @@ class Mortal(checkpoint.Checkpoints):
 
     killed_at = -1  # step
 
-    def save(self, step: int, state: Any, record: checkpoint.Record) -> None:
+    def save(self, step: int, state: Any, seconds: float) -> None:
         if step == self.killed_at:
             raise Killed
-        super().save(step, state, record)
+        super().save(step, state, seconds)
 
 
 def run(folder: pathlib.Path, killed_at: int = -1) -> loop.TrainResult | None:

@@ -1,6 +1,6 @@
 """All systems: step count, finite values, parameter updates, compilations, checkpoints, samples.
 
-The tests are parametrized by every phase of every config file. A phase starts from the state of the previous
+The tests are parametrized by every phase of every config. A phase starts from the state of the previous
 one.
 """
 
@@ -15,12 +15,11 @@ import pytest
 from jax.sharding import Mesh
 
 from jaxdog import sharding, types
-from jaxdog.config import build, schema
+from jaxdog.config import build, library, schema
 from jaxdog.data import batches
 from jaxdog.systems import sampling
 from jaxdog.training import checkpoint, train_step
 from jaxdog.utils import errors
-from tests.config import test_build
 
 CLASSES = 3
 STEPS = 3
@@ -49,8 +48,8 @@ def toy_data(config: schema.Experiment, mesh: Mesh) -> batches.Data:
     return sharding.put(data, sharding.replicated(mesh))
 
 
-def load(path: pathlib.Path) -> schema.Experiment:
-    return build.check(test_build.load(path).get_config("test"))
+def load(name: str) -> schema.Experiment:
+    return build.check(library.load(name, "test"))
 
 
 # Quick to compile; all others are marked long.
@@ -58,27 +57,27 @@ QUICK = ("acgan", "vae", "memorizer", "imitation")
 
 
 def every_phase() -> list[Any]:
-    """(config file, index of the phase) for each phase of each file."""
+    """(name, index of the phase) for each phase of each config."""
     rows = []
-    for path in test_build.CONFIGS:
+    for name in library.names():
         try:
-            names = [phase.name for phase in build.phases(load(path), CLASSES)]
+            phases = [phase.name for phase in build.phases(load(name), CLASSES)]
         except errors.ConfigError:  # raised by this file's tests instead of during collection
-            names = [""]
-        ids = [path.stem] if len(names) == 1 else [f"{path.stem}-{name}" for name in names]
-        marks = () if path.stem in QUICK else pytest.mark.long
-        rows += [pytest.param((path, i), id=name, marks=marks) for i, name in enumerate(ids)]
+            phases = [""]
+        ids = [name] if len(phases) == 1 else [f"{name}-{phase}" for phase in phases]
+        marks = () if name in QUICK else pytest.mark.long
+        rows += [pytest.param((name, i), id=row, marks=marks) for i, row in enumerate(ids)]
     return rows
 
 
 def networks_once(rows: list[Any]) -> Iterator[Any]:
-    """The same rows; those with the system and networks of an earlier config file are marked slow."""
-    first: dict[Any, pathlib.Path] = {}
+    """The same rows; those with the system and networks of an earlier config are marked slow."""
+    first: dict[Any, str] = {}
     for row in rows:
-        path = row.values[0][0]
-        config = test_build.load(path).get_config("test")
+        name = row.values[0][0]
+        config: Any = library.load(name, "test")
         kind = tuple(config.get(part, {}).get("name") for part in ("system", "generator", "discriminator"))
-        repeated = () if first.setdefault(kind, path) == path else (pytest.mark.slow,)
+        repeated = () if first.setdefault(kind, name) == name else (pytest.mark.slow,)
         yield pytest.param(*row.values, id=row.id, marks=(*row.marks, *repeated))
 
 
@@ -102,8 +101,8 @@ def initial_state(
 
 @pytest.fixture(scope="module", params=PHASES)
 def ran(request: pytest.FixtureRequest) -> Steps:
-    path, i = request.param
-    config = load(path)
+    name, i = request.param
+    config = load(name)
     mesh = sharding.make_mesh()
     data = toy_data(config, mesh)
     phase, begin, functions, state = initial_state(config, i, data, mesh)
@@ -143,7 +142,7 @@ def test_the_step_is_compiled_once(ran: Steps) -> None:
 
 def test_checkpoint_round_trip(ran: Steps, tmp_path: pathlib.Path) -> None:
     kept = checkpoint.Checkpoints(tmp_path, 1, 1, "fid768")
-    kept.save(2, ran.last, {"seconds": 1.0})
+    kept.save(2, ran.last, 1.0)
     kept.wait()
     restored, _ = train_step.restore(kept, [ran.phase], 2, ran.data.image.shape[1:], sharding.make_mesh())
     kept.close()

@@ -11,13 +11,12 @@ from flax import linen as nn
 from flax import serialization
 
 from jaxdog import types
-from jaxdog.config import build
+from jaxdog.config import build, library
 from jaxdog.models import dcgan
 from jaxdog.optim import optimizers, schedules
 from jaxdog.systems import sampling, vae
 from jaxdog.training import warm_start
 from jaxdog.utils import errors
-from tests.config import test_build
 
 KEY = jax.random.key(0)
 SIZE, LATENT = 4, 48
@@ -184,7 +183,7 @@ def test_each_step_updates_the_batch_statistics() -> None:
 
 
 def shapes(name: str, variant: str) -> Any:
-    config = build.check(test_build.load(test_build.ROOT / "configs" / f"{name}.py").get_config(variant))
+    config = build.check(library.load(name, variant))
     (phase,) = build.phases(config, 5)
     size = config.data.stored_resolution
     real = batch(2)._replace(image=jnp.zeros((2, size, size, 3)))
@@ -234,7 +233,7 @@ def test_errors_of_the_spec() -> None:
     ],
 )
 def test_errors_name_the_wrong_field(path: str, value: Any, message: str) -> None:
-    config = test_build.load(test_build.ROOT / "configs" / "vae.py").get_config("test")
+    config = library.load("vae:test")
     *inside, field = path.split(".")
     section = config
     for name in inside:

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from jaxdog import types
-from jaxdog.config import build
+from jaxdog.config import build, library
 from jaxdog.models import code_prior, transformer_prior, vqvae
 from jaxdog.optim import optimizers, schedules
 from jaxdog.systems import vqvae as vqvae_system
 from jaxdog.utils import errors
-from tests.config import test_build
 
 KEY = jax.random.key(0)
 SIZE, CODES, DIM, CLASSES, B = 16, 6, 4, 3, 4
@@ -303,7 +302,7 @@ def test_errors_of_the_spec() -> None:
     ],
 )
 def test_errors_name_the_wrong_field(path: str, value: Any, message: str) -> None:
-    config = test_build.load(test_build.ROOT / "configs" / "vqvae2.py").get_config("test")
+    config = library.load("vqvae2:test")
     *inside, field = path.split(".")
     section = config
     for name in inside:

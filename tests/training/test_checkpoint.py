@@ -1,5 +1,6 @@
 """Checkpoints: which are kept, exact round trips, full disks and damaged files."""
 
+import errno
 import gc
 import json
 import logging
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from jaxdog.training import checkpoint
+from jaxdog import sharding
+from jaxdog.training import checkpoint, fallback
 from jaxdog.utils import errors, lock
 
 
@@ -37,19 +39,19 @@ def shapes() -> dict[str, jax.ShapeDtypeStruct]:
     return jax.eval_shape(state)
 
 
-def test_round_trip_is_exact_and_includes_the_record(tmp_path: pathlib.Path) -> None:
+def test_round_trip_is_exact_and_includes_the_training_time(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path)
-    checkpoints.save(3, state(0.1), {"seconds": 12.5})
+    checkpoints.save(3, state(0.1), 12.5)
     checkpoints.close()
-    restored, record = open_at(tmp_path).restore(3, shapes(), on_first_device(shapes()))
+    restored, seconds = open_at(tmp_path).restore(3, shapes(), on_first_device(shapes()))
     chex.assert_trees_all_equal(restored, state(0.1))
-    assert record == {"seconds": 12.5}
+    assert seconds == 12.5
 
 
 def test_a_part_of_the_arrays_is_read(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path)
     whole = {"g": (state(1.0), state(2.0)), "d": state(3.0)}
-    checkpoints.save(3, whole, {})
+    checkpoints.save(3, whole, 0.0)
     checkpoints.wait()
     wrong = jax.eval_shape(lambda: {**whole, "d": {"w": jnp.zeros(3), "step": jnp.zeros(3)}})
     read = checkpoints.restore_arrays(3, wrong, on_first_device(wrong), {"g/0/w", "g/1/step"})
@@ -64,7 +66,7 @@ def test_keeps_the_last_few_and_the_best(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path)
     scores = {1: None, 2: 5.0, 3: 9.0, 4: None, 5: 7.0, 6: None, 7: 8.0}
     for step, score in scores.items():
-        checkpoints.save(step, state(step), {})
+        checkpoints.save(step, state(step), 0.0)
         if score is not None:
             checkpoints.set_score(step, score)
     checkpoints.wait()
@@ -75,19 +77,125 @@ def test_keeps_the_last_few_and_the_best(tmp_path: pathlib.Path) -> None:
     assert (again.best(), again.latest()) == (2, 7)
 
 
+@pytest.mark.parametrize("keep_last", [1, 2, 3, 5])
+def test_keeps_as_many_as_asked_for(tmp_path: pathlib.Path, keep_last: int) -> None:
+    checkpoints = open_at(tmp_path, keep_last=keep_last, keep_best=0)
+    for step in range(1, 8):
+        checkpoints.save(step, state(step), 0.0)
+        checkpoints.wait()
+        assert checkpoints.steps() == list(range(max(step - keep_last, 0) + 1, step + 1))
+
+
+def test_scores_that_were_computed_in_other_ways_are_not_compared(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With random weights, scores are a hundredth of those with the published ones."""
+    monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
+    sessions = {"published": {1: 70.0, 2: 60.0, 3: 65.0}, "random": {4: 0.3, 5: 0.1, 6: 0.2}}
+    for basis, scores in sessions.items():
+        checkpoints = checkpoint.Checkpoints(tmp_path, 1, 1, "fid768", basis=basis)
+        assert ("scores are now of random" in caplog.text) is False
+        for step, score in scores.items():
+            checkpoints.save(step, state(step), 0.0)
+            checkpoints.set_score(step, score)
+        checkpoints.close()
+    assert caplog.text.count("scores are now of random; those before were of published") == 1
+    checkpoints = checkpoint.Checkpoints(tmp_path, 1, 1, "fid768", basis="published")
+    assert checkpoints.steps() == [2, 5, 6]  # the best of each kind
+    assert (checkpoints.best(), checkpoints.best_score()) == (5, 0.1)
+    checkpoints.save(7, state(7), 0.0)
+    checkpoints.set_score(7, 62.0)
+    assert (checkpoints.best(), checkpoints.best_score(), checkpoints.ranked()) == (2, 60.0, [2, 7])
+    checkpoints.close()
+    # An unknown way, of an earlier version, is compared with any.
+    (tmp_path / "5" / checkpoint.METRICS).write_text('{"fid768": 61.0}')
+    assert checkpoint.Checkpoints(tmp_path, 1, 1, "fid768").ranked() == [2, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied"),
+            errors.UserError,
+            "cannot be read now: Permission",
+        ),
+        (ValueError("NOT_FOUND: [OS error 24: Too many open files]"), errors.UserError, "read now: Too many"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), RuntimeError, "RESOURCE_EXHAUSTED"),
+        (MemoryError("no memory"), MemoryError, "no memory"),
+        (ValueError("NOT_FOUND: no such array"), checkpoint.CheckpointError, "it is damaged"),
+        (FileNotFoundError(errno.ENOENT, "No such file"), checkpoint.CheckpointError, "it is damaged"),
+    ],
+)
+def test_only_damage_sets_a_checkpoint_aside(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    raised: type[Exception],
+    message: str,
+) -> None:
+    checkpoints = open_at(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, state(step), 0.0)
+    checkpoints.wait()
+    whole = checkpoints._manager.restore
+
+    def restore(step: int, args: Any) -> Any:
+        if step == 2:
+            raise error
+        return whole(step, args=args)
+
+    monkeypatch.setattr(checkpoints._manager, "restore", restore)
+    read = lambda step: checkpoints.restore(step, shapes(), on_first_device(shapes()))  # noqa: E731
+    with pytest.raises(raised, match=message) as found:
+        read(2)
+    assert type(found.value) is raised
+    if raised is checkpoint.CheckpointError:
+        assert fallback.restore_first(checkpoints, (2, 1), read)[0] == 1
+    else:
+        with pytest.raises(raised):
+            fallback.restore_first(checkpoints, (2, 1), read)
+    assert (tmp_path / "2").is_dir() == (raised is not checkpoint.CheckpointError)
+
+
+def test_several_processes_use_the_same_checkpoint(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest is damaged for another process only."""
+    checkpoints = open_at(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, state(step), 0.0)
+    checkpoints.wait()
+    said: list[bool] = []
+
+    def agree(flag: bool) -> bool:
+        said.append(flag)
+        return len(said) != 2  # that the other process could read it, too
+
+    read = lambda step: checkpoints.restore(step, shapes(), on_first_device(shapes()))  # noqa: E731
+    with monkeypatch.context() as patched:
+        patched.setattr(sharding, "all_processes_agree", agree)
+        step, (restored, _) = fallback.restore_first(checkpoints, (2, 1), read)
+    assert step == 1 and all(said) and (tmp_path / "2.damaged").is_dir()
+    chex.assert_trees_all_equal(restored, state(1))
+    monkeypatch.setattr(sharding, "all_processes_agree", lambda flag: False)
+    with pytest.raises(checkpoint.CheckpointError, match="step 3 could not be .* another process says"):
+        checkpoints.save(3, state(3), 0.0)
+
+
 def test_best_is_the_latest_without_scores(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path)
     assert checkpoints.best() is None and checkpoints.latest() is None
-    checkpoints.save(1, state(), {})
-    checkpoints.save(2, state(), {})
+    checkpoints.save(1, state(), 0.0)
+    checkpoints.save(2, state(), 0.0)
     checkpoints.wait()
     assert checkpoints.best() == 2
 
 
 def test_truncated_checkpoint_names_the_one_to_resume_from(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path)
-    checkpoints.save(1, state(1), {})
-    checkpoints.save(2, state(2), {})
+    checkpoints.save(1, state(1), 0.0)
+    checkpoints.save(2, state(2), 0.0)
     checkpoints.close()
     files = [path for path in (tmp_path / "2" / "state").rglob("*") if path.is_file()]
     for path in files:
@@ -102,9 +210,9 @@ def test_truncated_checkpoint_names_the_one_to_resume_from(tmp_path: pathlib.Pat
 def test_a_score_that_is_not_finite_is_never_the_best(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path, keep_last=1)
     for step, score in {1: 5.0, 2: math.nan, 3: math.inf, 4: -math.inf, 5: 7.0}.items():
-        checkpoints.save(step, state(step), {})
+        checkpoints.save(step, state(step), 0.0)
         checkpoints.set_score(step, score)
-    checkpoints.save(6, state(6), {})
+    checkpoints.save(6, state(6), 0.0)
     checkpoints.close()
     for kept in (checkpoints, open_at(tmp_path)):
         assert (kept.steps(), kept.best(), kept.best_score()) == ([1, 6], 1, 5.0)
@@ -112,7 +220,7 @@ def test_a_score_that_is_not_finite_is_never_the_best(tmp_path: pathlib.Path) ->
 
 def test_a_score_may_be_nan_or_of_another_metric(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path)
-    checkpoints.save(1, state(), {})
+    checkpoints.save(1, state(), 0.0)
     assert checkpoints.score(1) is None
     checkpoints.set_score(1, math.nan)
     checkpoints.close()
@@ -121,13 +229,15 @@ def test_a_score_may_be_nan_or_of_another_metric(tmp_path: pathlib.Path) -> None
     assert checkpoint.Checkpoints(tmp_path, 1, 1, "mifid").score(1) is None
 
 
-@pytest.mark.parametrize("content", [b"", b'{"fid768"', b"\xff\x00garbage", b"[1]", b'{"fid768": [3]}'])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"fid768"', b"\xff\x00garbage", b"[1]", b'{"fid768": [3]}', b"[" * 10**5]
+)
 def test_a_damaged_score_of_one_checkpoint_hides_no_other(
     tmp_path: pathlib.Path, content: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = open_at(tmp_path)
     for step in (1, 2):
-        checkpoints.save(step, state(step), {})
+        checkpoints.save(step, state(step), 0.0)
         checkpoints.set_score(step, float(step))
     checkpoints.close()
     (tmp_path / "1" / checkpoint.METRICS).write_bytes(content)
@@ -142,7 +252,7 @@ def test_every_flipped_bit_of_arrays_record_and_score_is_found(tmp_path: pathlib
     """Each byte of the files that hold data, with one bit flipped: the values are right, or an error."""
     checkpoints = open_at(tmp_path)
     whole = {"w": jax.random.normal(jax.random.key(0), (64, 64)), "step": jnp.int32(1)}
-    checkpoints.save(1, whole, {"seconds": 12.5})
+    checkpoints.save(1, whole, 12.5)
     checkpoints.set_score(1, 5.0)
     checkpoints.close()
     names, targets = {"w", "step"}, (jax.eval_shape(lambda: whole), on_first_device(whole))
@@ -150,8 +260,8 @@ def test_every_flipped_bit_of_arrays_record_and_score_is_found(tmp_path: pathlib
     flips = [(path, at) for path, n in sizes.items() for at in range(3, n, max(97, n // 20))]
     readers = {
         "restore": lambda c: c.restore(1, *targets),
-        "arrays": lambda c: (c.restore_arrays(1, *targets, names), {"seconds": 12.5}),
-        "load": lambda c: (c.load_arrays(1), {"seconds": 12.5}),
+        "arrays": lambda c: (c.restore_arrays(1, *targets, names), 12.5),
+        "load": lambda c: (c.load_arrays(1), 12.5),
     }
     errors = dict.fromkeys(readers, 0)
     for path, at in flips:
@@ -161,12 +271,12 @@ def test_every_flipped_bit_of_arrays_record_and_score_is_found(tmp_path: pathlib
         assert damaged.score(1) in (5.0, None)
         for name, read in readers.items():
             try:
-                restored, record = read(damaged)
+                restored, seconds = read(damaged)
             except checkpoint.CheckpointError:
                 errors[name] += 1
             else:
                 chex.assert_trees_all_equal(restored, whole)
-                assert record == {"seconds": 12.5}
+                assert seconds == 12.5
         path.write_bytes(data)
     assert all(errors.values())
     gc.collect()  # so that what Orbax's threads left is reported here
@@ -174,7 +284,7 @@ def test_every_flipped_bit_of_arrays_record_and_score_is_found(tmp_path: pathlib
 
 def test_changed_data_are_found_and_the_array_is_named(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path)
-    checkpoints.save(1, state(1), {})
+    checkpoints.save(1, state(1), 0.0)
     checkpoints.close()
     path = tmp_path / "1" / checkpoint.RECORD
     record = json.loads(path.read_text())
@@ -197,23 +307,39 @@ def test_changed_data_are_found_and_the_array_is_named(tmp_path: pathlib.Path) -
 
 def test_a_checkpoint_without_digests_is_read(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path)
-    checkpoints.save(1, state(1), {"seconds": 2.0})
+    checkpoints.save(1, state(1), 2.0)
     checkpoints.close()
     (tmp_path / "1" / checkpoint.RECORD).write_text('{"seconds": 2.0}')
-    restored, record = open_at(tmp_path).restore(1, shapes(), on_first_device(shapes()))
+    restored, seconds = open_at(tmp_path).restore(1, shapes(), on_first_device(shapes()))
     chex.assert_trees_all_equal(restored, state(1))
-    assert record == {"seconds": 2.0}
+    assert seconds == 2.0
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"seconds": null}', '{"seconds": 1, "arrays": 3}'])
+def test_a_record_that_is_none_is_damage(tmp_path: pathlib.Path, content: str) -> None:
+    checkpoints = open_at(tmp_path)
+    checkpoints.save(1, state(1), 2.0)
+    checkpoints.close()
+    (tmp_path / "1" / checkpoint.RECORD).write_text(content)
+    damaged, targets = open_at(tmp_path), (shapes(), on_first_device(shapes()))
+    for read in (
+        lambda: damaged.restore(1, *targets),
+        lambda: damaged.restore_arrays(1, *targets, {"w"}),
+        lambda: damaged.load_arrays(1),
+    ):
+        with pytest.raises(checkpoint.CheckpointError, match="the checkpoint of step 1 .* cannot be read"):
+            read()
 
 
 def test_a_damaged_checkpoint_is_set_aside(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path)
     for step in (1, 2):
-        checkpoints.save(step, state(step), {})
+        checkpoints.save(step, state(step), 0.0)
         checkpoints.set_score(step, 3.0 - step)
     for i in ("", "1"):
         assert checkpoints.set_aside(2) == tmp_path / f"2.damaged{i}"
         assert (checkpoints.steps(), checkpoints.best()) == ([1], 1)
-        checkpoints.save(2, state(2), {})
+        checkpoints.save(2, state(2), 0.0)
         checkpoints.wait()
     checkpoints.close()
     assert open_at(tmp_path).steps() == [1, 2]
@@ -229,7 +355,7 @@ def test_a_checkpoint_is_on_disk_before_it_gets_its_name(
         whole(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    checkpoints.save(1, state(1), {})
+    checkpoints.save(1, state(1), 0.0)
     checkpoints.wait()
     temporary = tmp_path / "1.orbax-checkpoint-tmp"
     flushed = {str(pathlib.Path(path).relative_to(temporary)) for path, named in synced if not named}
@@ -240,7 +366,7 @@ def test_a_checkpoint_is_on_disk_before_it_gets_its_name(
 
 def test_checkpoint_of_another_model_is_refused(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path)
-    checkpoints.save(1, state(), {})
+    checkpoints.save(1, state(), 0.0)
     checkpoints.wait()
     other = {"v": jax.ShapeDtypeStruct((3,), jnp.float32)}
     message = "belongs to another model.*There is no other checkpoint"
@@ -252,12 +378,12 @@ def test_full_disk_is_an_error_before_anything_is_written(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = open_at(tmp_path)
-    checkpoints.save(1, state(), {})
+    checkpoints.save(1, state(), 0.0)
     checkpoints.wait()
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(checkpoint.CheckpointError, match=r"0.0 MB are free.*step 1 is complete"):
-        checkpoints.save(2, state(), {})
+        checkpoints.save(2, state(), 0.0)
     assert checkpoints.latest() == 1
 
 
@@ -276,10 +402,10 @@ def test_disk_that_fills_up_while_writing_loses_nothing(
         checkpoints = open_at(tmp_path)
         small = {"w": jax.random.normal(jax.random.key(0), (64, 64))}
         large = {"w": jax.random.normal(jax.random.key(0), (512, 512))}
-        checkpoints.save(1, small, {})
+        checkpoints.save(1, small, 0.0)
         checkpoints.wait()
         with pytest.raises(checkpoint.CheckpointError, match="could not be written.*Nothing else is lost"):
-            checkpoints.save(2, large, {})
+            checkpoints.save(2, large, 0.0)
             checkpoints.wait()
         restored, _ = open_at(tmp_path).restore(1, jax.eval_shape(lambda: small), on_first_device(small))
         chex.assert_trees_all_equal(restored, small)
@@ -290,11 +416,11 @@ def test_disk_that_fills_up_while_writing_loses_nothing(
 def test_no_checkpoint_is_written_once_another_process_has_the_folder(tmp_path: pathlib.Path) -> None:
     checkpoints = open_at(tmp_path / "checkpoints")
     with lock.hold(tmp_path, "train"):
-        checkpoints.save(1, state(), {})
+        checkpoints.save(1, state(), 0.0)
         checkpoints.wait()
         (tmp_path / lock.NAME).unlink()
         with pytest.raises(errors.UserError, match="was taken over by another process"):
-            checkpoints.save(2, state(), {})
+            checkpoints.save(2, state(), 0.0)
         with pytest.raises(errors.UserError, match="was taken over by another process"):
             checkpoints.set_score(1, 2.0)
     checkpoints.close()

@@ -158,6 +158,47 @@ def test_hours_stop_a_run_and_count_across_sessions(tmp_path: pathlib.Path) -> N
     again = make(tmp_path, settings=LOOP._replace(max_hours=1e-9))
     step, _, seconds = loop._resume(again)
     assert step == 2 and seconds > 0.0
+    outcome = loop.train(again)  # which is over
+    assert (outcome.step, outcome.reason, int(outcome.state.step)) == (2, "hours", 2)
+    assert again.checkpoints.steps() == [2]
+
+
+def test_phases_with_other_scalars_may_share_a_log_line(tmp_path: pathlib.Path) -> None:
+    """The first phase ends between two log lines."""
+
+    def renamed(name: str, steps: int) -> types.Phase:
+        system = counter()
+
+        def step(*args: Any) -> tuple[Any, types.Scalars]:
+            state, scalars = system.step(*args)
+            return state, {name: scalars["loss/d"], "loss/both": scalars["loss/d"]}
+
+        return types.Phase(name, system._replace(step=step), steps, batch_size=4)
+
+    loop.train(make(tmp_path, [renamed("loss/first", 6), renamed("loss/second", 6)]))
+    log = writers.read_jsonl(tmp_path / "log.jsonl")
+    names = [sorted(name for name in line if name.startswith("loss/")) for line in log]
+    assert names == [
+        ["loss/both", "loss/first"], ["loss/both", "loss/first", "loss/second"], ["loss/both", "loss/second"]
+    ]  # fmt: skip
+    first, second = log[1]["loss/first"], log[1]["loss/second"]
+    np.testing.assert_allclose(log[1]["loss/both"], (first + second) / 2, rtol=1e-6)
+
+
+def test_a_checkpoint_is_written_before_the_next_phase_compiles(tmp_path: pathlib.Path) -> None:
+    setup = make(tmp_path, [phase(6), phase(6)], checkpoint_every=100)
+    compiled, kept = train_step.CompiledPhase, []
+
+    class Compiled(compiled):
+        def __init__(self, *args: Any, **given: Any) -> None:
+            setup.checkpoints.wait()
+            kept.append(setup.checkpoints.steps())
+            super().__init__(*args, **given)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(train_step, "CompiledPhase", Compiled)
+        loop.train(setup)
+    assert kept == [[], [6]]
 
 
 def test_a_run_above_the_memory_limit_stops(tmp_path: pathlib.Path) -> None:
@@ -189,7 +230,8 @@ def test_steps_get_the_training_hours_of_all_sessions(tmp_path: pathlib.Path) ->
 
 def test_nan_stops_with_the_step_and_the_last_good_checkpoint(tmp_path: pathlib.Path) -> None:
     setup = make(tmp_path, [phase(bad_at=9)])
-    with pytest.raises(progress.TrainingError, match=r"loss/d became NaN .* steps 9 and 10; .* step 8 "):
+    message = r"loss/d became NaN .* between steps 9 and 10; .* step 8 .*rollback_ratio"
+    with pytest.raises(progress.TrainingError, match=message):
         loop.train(setup)
     setup.checkpoints.wait()
     assert setup.checkpoints.latest() == 8
@@ -466,6 +508,15 @@ def test_nan_rolls_back_if_there_is_a_best(tmp_path: pathlib.Path) -> None:
     setup = make(tmp_path, [rated(6)], evaluate=lambda *given: 1.0, evaluate_every=4, settings=settings)
     state = loop.train(setup).state
     assert np.isfinite(state.total) and float(state.opt.factor) == 0.5 and int(state.step) == 12
+
+
+def test_nan_in_the_last_steps_is_rolled_back_and_saved_and_scored(tmp_path: pathlib.Path) -> None:
+    settings, scored = LOOP._replace(rollback_ratio=2.0), []
+    evaluate = lambda phase, state, step: scored.append(step) or 1.0  # noqa: E731
+    setup = make(tmp_path, [rated(11)], evaluate=evaluate, evaluate_every=4, settings=settings)
+    outcome = loop.train(setup)
+    assert np.isfinite(outcome.state.total) and float(outcome.state.opt.factor) == 0.5
+    assert scored == [4, 8, 12] and setup.checkpoints.latest() == 12
 
 
 def test_nan_before_any_score_stops_the_run(tmp_path: pathlib.Path) -> None:

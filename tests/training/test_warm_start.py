@@ -1,31 +1,30 @@
 """Initial weights from another run."""
 
-import json
 import pathlib
+import shutil
 from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from jaxdog.config import build
+from jaxdog.config import build, library, saved
 from jaxdog.systems import gan
 from jaxdog.training import checkpoint, train_step, warm_start
 from jaxdog.utils import errors
-from tests.config import test_build
-from tests.systems import test_gan, test_systems
+from tests.systems import test_gan
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A run whose best checkpoint is not its last."""
     folder = tmp_path_factory.mktemp("run")
-    (folder / "config.json").write_text(json.dumps({"eval": {"best": "fid768"}}))
+    saved.write(folder, build.check(library.load("toy:test")))
     kept = checkpoint.Checkpoints(folder / "checkpoints", 2, 2, "fid768")
     state = test_gan.perturbed(test_gan.init(gan.gan(test_gan.spec())))
-    kept.save(3, state, {})
+    kept.save(3, state, 0.0)
     kept.set_score(3, 1.0)
-    kept.save(6, jax.tree.map(lambda x: x * 0, state), {})
+    kept.save(6, jax.tree.map(lambda x: x * 0, state), 0.0)
     kept.set_score(6, 2.0)
     kept.close()
     return folder
@@ -66,15 +65,32 @@ def test_arrays_that_do_not_fit_are_reported(folder: pathlib.Path) -> None:
     assert any(line.startswith("  d/model_state/") and "is missing there" in line for line in started.report)
 
 
+def test_further_averages_start_as_the_average(folder: pathlib.Path) -> None:
+    source = warm_start.load(folder)
+    fresh = test_gan.init(gan.gan(test_gan.spec(extra_ema_decays=(0.9, 0.99))))
+    started = warm_start.transfer(fresh, source)
+    for extra in started.state.extra_emas:
+        jax.tree.map(np.testing.assert_array_equal, extra.params, source["ema"]["params"])
+    assert any(line.startswith("extra_emas/1: ") for line in started.report)
+    source["extra_emas"] = [{"params": jax.tree.map(lambda x: x + 1, source["ema"]["params"])}]
+    first, second = warm_start.transfer(fresh, source).state.extra_emas
+    jax.tree.map(np.testing.assert_array_equal, first.params, source["extra_emas"][0]["params"])
+    jax.tree.map(np.testing.assert_array_equal, second.params, source["ema"]["params"])
+
+
 def test_an_unusable_run_is_an_error(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     fresh = test_gan.init(gan.gan(test_gan.spec()))
     with pytest.raises(
         errors.ConfigError, match="no array of the run in config.init_from fits; its players: net"
     ):
         warm_start.transfer(fresh, {"net": {"params": {"a": np.zeros(3)}}})
-    with pytest.raises(FileNotFoundError, match="not a work folder"):
+    with pytest.raises(FileNotFoundError, match="init_from is .*config.json does not exist"):
         warm_start.load(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"eval": {"best": "fid768"}}))
+    for text in ("[]", "{}", '{"eval": 3}'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(errors.UserError, match="config.init_from is .*, which cannot be used: .*config"):
+            warm_start.load(tmp_path)
+    shutil.copy(folder / "config.json", tmp_path)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(FileNotFoundError, match="has no checkpoint"):
         warm_start.load(tmp_path)
@@ -88,7 +104,7 @@ def test_an_autoencoder_initializes_a_gan() -> None:
     """All of the generator, and of the discriminator all but its last convolution."""
     states = {}
     for name in ("vae", "vae_lsgan"):
-        config = test_systems.load(test_build.ROOT / "configs" / f"{name}.py")
+        config = build.check(library.load(name, "test"))
         (phase,) = build.phases(config, 3)
         side = config.data.stored_resolution
         shapes = train_step.init_shapes(phase, (side, side, 3))

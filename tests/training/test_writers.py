@@ -1,15 +1,19 @@
 """A run's files: always valid JSON, no repeated steps after a crash, written by one process only."""
 
+import errno
 import json
 import logging
 import math
 import os
 import struct
+import threading
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
+from tensorboardX import record_writer
 from tensorboardX.proto.event_pb2 import Event
 
 from jaxdog.training import writers
@@ -94,17 +98,18 @@ def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path):
 
 def test_damage_in_the_middle_is_an_error(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
-    with pytest.raises(ValueError, match="line 2 is not a JSON object: 'rubbish'. Delete it, or rerun"):
+    with pytest.raises(ValueError, match="line 2 is not a JSON object of a step: 'rubbish'. Delete it, or"):
         writers.read_jsonl(tmp_path / "log.jsonl")
 
 
 def test_damaged_lines_are_removed_at_a_start_with_a_warning(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
     path = tmp_path / "log.jsonl"
-    path.write_bytes(b'{"step": 1}\nrubbish\n[1]\n\xff\x00\n{"step": 3}\n')
+    other = b'{"step": null}\n{"step": "9"}\n{"step": [3]}\n'
+    path.write_bytes(b'{"step": 1}\nrubbish\n[1]\n\xff\x00\n' + other + b'{"step": 3}\n')
     with writers.Writer(tmp_path, step=3) as writer:
         writer.log(4, {})
-    assert "log.jsonl: 3 damaged lines are removed; the first, line 2: 'rubbish'" in caplog.text
+    assert "log.jsonl: 6 damaged lines are removed; the first, line 2: 'rubbish'" in caplog.text
     assert path.read_text() == '{"step": 1}\n{"step": 3}\n{"step": 4}\n'
 
 
@@ -177,6 +182,39 @@ def test_tensorboard_purges_later_steps_of_a_killed_run(tmp_path):
     assert starts == [21]
 
 
+def test_sessions_of_the_same_second_have_files_of_their_own(tmp_path):
+    for step in (1, 2, 3):
+        with writers.Writer(tmp_path, step=None) as writer:
+            writer.log(step, {"x": float(step)})
+    values = [(event.step, v.simple_value) for event in events(tmp_path) for v in event.summary.value]
+    assert values == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_a_full_disk_under_tensorboard_is_a_failure_and_waits_for_nothing(tmp_path, monkeypatch):
+    """However much is logged then."""
+    whole, written = record_writer.RecordWriter.write, []
+
+    def write(self, data):
+        written.append(data)
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(self, data)
+
+    monkeypatch.setattr(record_writer.RecordWriter, "write", write)
+    ended = threading.Event()
+
+    def log():
+        with pytest.raises(OSError, match="No space left"), writers.Writer(tmp_path) as writer:
+            for step in range(50):
+                writer.log(step, {name: 1.0 for name in "abc"})
+            assert isinstance(writer.failure, OSError)
+        ended.set()
+
+    threading.Thread(target=log, daemon=True).start()
+    assert ended.wait(60.0)
+    assert len(writers.read_jsonl(tmp_path / "log.jsonl")) == 50
+
+
 def test_other_processes_write_nothing(tmp_path):
     with writers.Writer(tmp_path / "run", enabled=False) as writer:
         writer.log(1, {"a": 1.0})
@@ -188,6 +226,18 @@ def test_other_processes_write_nothing(tmp_path):
 def test_closing_twice_is_harmless(tmp_path):
     with writers.Writer(tmp_path) as writer:
         writer.close()
+
+
+def test_one_of_several_processes_that_loses_the_folder_does_not_end_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(errors.UserError, match="was taken over by another process"):
+        with lock.hold(tmp_path, "train"), writers.Writer(tmp_path) as writer:
+            writer.log(1, {"a": 1.0})
+            (tmp_path / lock.NAME).write_text("another lock")
+            writer.log(2, {"a": 2.0})
+            writer.scores(2, {"fid768": 2.0})
+            assert isinstance(writer.failure, errors.UserError)  # by which the training stops
+    assert [r["step"] for r in writers.read_jsonl(tmp_path / "log.jsonl")] == [1]
 
 
 def test_nothing_is_written_once_another_process_has_the_folder(tmp_path):

@@ -1,5 +1,6 @@
 """Files are written completely or not at all, and no temporary files remain."""
 
+import contextlib
 import errno
 import os
 import pathlib
@@ -51,13 +52,20 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_what_killed_processes_left_is_removed_but_not_what_others_write_now(tmp_path):
     path = tmp_path / "scores[1].txt"
-    stale, fresh, other = (tmp_path / name for name in (".log.txt.a.tmp", ".log.txt.b.tmp", "x.tmp"))
-    for left in (stale, fresh, other):
-        left.write_bytes(b"half")
-    for left in (stale, other):
-        os.utime(left, (0, time.time() - 2 * files.STALE_SECONDS))
+    left = {}
+    for name in ("stale", "fresh"):
+        with contextlib.suppress(KeyboardInterrupt), files.atomic_path(tmp_path / f"{name}.txt") as temporary:
+            os.link(temporary, tmp_path / "kept")
+            left[name] = temporary
+            raise KeyboardInterrupt
+        os.rename(tmp_path / "kept", left[name])  # as if the process had been killed
+    others = [tmp_path / name for name in ("x.tmp", ".backup.tmp", ".log.txt.0123abcd.tmp", ".jaxdog-x.tmp")]
+    for old in (left["stale"], *others):
+        old.touch()
+        os.utime(old, (0, time.time() - 2 * files.STALE_SECONDS))
+    files._remove_stale.cache_clear()
     files.write_text(path, "new")
-    assert sorted(tmp_path.iterdir()) == sorted([path, fresh, other])
+    assert sorted(tmp_path.iterdir()) == sorted([path, left["fresh"], *others])
 
 
 def test_a_file_is_on_disk_before_it_gets_its_name(tmp_path, monkeypatch):
@@ -158,12 +166,18 @@ def make_folder(folder: pathlib.Path) -> pathlib.Path:
         (make_loop, "symbolic link that leads nowhere, is where a folder is needed: use another"),
         (make_file, "Not a directory.*: use another path"),
         (make_folder, "it is a folder. Name a file"),
-        (lambda folder: folder / ("x" * 250), "File name too long.* Use a shorter path"),
+        (lambda folder: folder / ("x" * 300), "File name too long.* Use a shorter path"),
     ],
 )
 def test_paths_that_cannot_be_written_say_what_to_do(tmp_path, make, message):
     with pytest.raises(errors.WriteError, match=f"could not be written: .*{message}"):
         files.write_text(make(tmp_path), "")
+
+
+def test_names_may_be_as_long_as_the_file_system_has_them(tmp_path):
+    for name in ("x" * 255, "ä" * 127):
+        files.write_text(tmp_path / name, "long")
+        assert (tmp_path / name).read_text() == "long"
 
 
 def test_a_file_system_that_is_read_only_says_what_to_do(full_disk):

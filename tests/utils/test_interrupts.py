@@ -26,9 +26,9 @@ with interrupts.deferred(in_batches=True) as stop:
 """
 
 
-def run(saved: float, *signals: int) -> tuple[int, float]:
+def run(saved: float, *signals: int, program: str = PROGRAM) -> tuple[int, float]:
     """Exit status of the program after these signals, and the seconds that it took."""
-    program = [sys.executable, "-c", PROGRAM.replace("SAVED", str(saved))]
+    program = [sys.executable, "-c", program.replace("SAVED", str(saved))]
     process = subprocess.Popen(program, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     start = time.monotonic()
@@ -44,6 +44,12 @@ def run(saved: float, *signals: int) -> tuple[int, float]:
 def test_a_busy_process_ends_once_its_state_is_saved(number: int) -> None:
     code, seconds = run(1.5, number)
     assert code == 128 + number and 1.0 < seconds < 10.0
+
+
+def test_one_of_several_processes_does_not_end_alone() -> None:
+    several = PROGRAM.replace("in_batches=True", "in_batches=False").replace("200_000_000", "20_000_000")
+    code, seconds = run(0.0, signal.SIGTERM, program=several + "print(stop.asked.is_set())")
+    assert code == 0 and seconds > 1.0
 
 
 def test_a_second_interrupt_ends_a_busy_process_at_once() -> None:

@@ -1,5 +1,7 @@
 """lock.json: one process at a time writes to a folder."""
 
+import errno
+import io
 import json
 import os
 import pathlib
@@ -19,6 +21,10 @@ with lock.hold(pathlib.Path(sys.argv[1]), "train"):
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+# The process id of a holder that is no number.
+WRONG = json.dumps(lock.Holder("train", "host", lock._machine(), "1", "", "", "")._asdict())  # pyright: ignore
 
 
 def other_process(folder: pathlib.Path) -> subprocess.Popen:
@@ -108,8 +114,38 @@ def test_the_lock_of_another_machine_is_replaced_unless_it_is_renewed(
         assert time.time() - start > 0.5 and (tmp_path / lock.NAME).read_text() != text
 
 
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_is_no_file_is_an_error_at_once(kind: str, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / lock.NAME
+    path.symlink_to("nowhere") if kind == "link" else path.mkdir()
+    with pytest.raises(errors.UserError, match="lock.json cannot be read: it is a folder, a link"):
+        with lock.hold(tmp_path, "train"):
+            pass
+    assert os.path.lexists(path)
+
+
+def test_a_full_disk_leaves_no_lock(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = pathlib.Path.open
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def create(path: pathlib.Path, mode: str = "r", **given: Any) -> Any:
+        if mode != "x":
+            return whole(path, mode, **given)
+        path.touch()
+        return Full()
+
+    monkeypatch.setattr(pathlib.Path, "open", create)
+    with pytest.raises(errors.UserError, match="run cannot be written to: No space left"):
+        with lock.hold(tmp_path / "run", "train"):
+            pass
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("fast")
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 3}', "[" * 10**5, WRONG])
 def test_a_damaged_lock_is_replaced(text: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / lock.NAME).write_text(text)
     with lock.hold(tmp_path, "train"):

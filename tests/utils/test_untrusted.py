@@ -2,6 +2,7 @@
 
 import pathlib
 import zipfile
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -36,6 +37,18 @@ def test_objects_are_refused(tmp_path):
         untrusted.read_npz(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [("<f3", "(3,)"), ("<f4", f"(0, {10**30})"), ("<f4", f"({'1, ' * 100})"), ("<f9", "()")],
+)
+def test_arrays_that_cannot_be_are_refused(tmp_path, dtype, shape):
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(701) + "\n"
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(4)
+    (tmp_path / "x.npz").write_bytes(samples.zipped({"x.npy": data}))
+    with pytest.raises(errors.UserError, match="'x.npy' is not an array that can be"):
+        untrusted.read_npz(tmp_path / "x.npz")
+
+
 def test_files_that_are_no_archives(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"hello")
     with pytest.raises(errors.UserError, match="is not a complete zip file"):
@@ -63,16 +76,17 @@ def test_entries_that_share_their_bytes_are_refused(tmp_path):
         untrusted.read_npz(tmp_path / "x.npz")
 
 
-DEEP, LONG = b"[" * 200_000, b"9" * 5000
+DEEP = b"[" * 200_000
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         *((b"", "it is empty"), (b'{"a"', "Expecting"), (b"\xff\x00", "decode"), (b"[1]", "no JSON object")),
-        *((DEEP, "recursion"), (LONG, "integer"), (b'{"a":' * 100_000, "recursion"), (b"\x00", "Expecting")),
+        *((DEEP, "recursion"), (b'{"a":' * 100_000, "recursion"), (b"\x00", "Expecting")),
+        *((b"9" * 5000, "no JSON object"), (b'{"a":' * 52 + b"1" + b"}" * 52, "deeper than 50 levels")),
     ],
-    ids=["empty", "cut", "bytes", "list", "deep", "long", "deep objects", "zero"],
+    ids=["empty", "cut", "bytes", "list", "deep", "deep objects", "zero", "long", "somewhat deep"],
 )
 def test_a_damaged_json_file_is_named_with_what_to_do(tmp_path: pathlib.Path, content: bytes, reason: str):
     path = tmp_path / "config.json"
@@ -82,6 +96,39 @@ def test_a_damaged_json_file_is_named_with_what_to_do(tmp_path: pathlib.Path, co
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
     path.write_text('{"a": 1}')
     assert untrusted.read_json(path, "") == {"a": 1}
+
+
+def test_json_is_neither_too_deep_nor_too_large_to_be_worked_with() -> None:
+    deepest = "[" * 51 + "]" * 51
+    assert str(untrusted.parse_json(deepest)) == deepest
+    numbers = untrusted.parse_json("[" + ", ".join([str(2**64), "-3", "9" * 40, "9" * 41, "9" * 5000]) + "]")
+    assert numbers == [2**64, -3, int("9" * 40), 1e41, float("inf")]
+    assert [type(x) for x in numbers] == [int, int, int, float, float]
+
+
+class Row(NamedTuple):
+    name: str
+    count: int
+    sides: tuple[int, ...]
+    rate: float = 1.0
+    held_out: tuple[str, ...] | None = None
+
+
+def test_a_record_has_values_of_its_types() -> None:
+    values = {"name": "a", "count": 3, "sides": [4, 5], "held_out": None, "another": 1}
+    assert untrusted.record(Row, values) == Row("a", 3, (4, 5))
+    assert untrusted.record(Row, {**values, "held_out": ["b"], "rate": 0.5}) == Row(
+        "a", 3, (4, 5), 0.5, ("b",)
+    )
+    for change in (
+        {"name": None}, {"name": ["a"]}, {"count": "3"}, {"count": 3.0}, {"count": True}, {"sides": 4},
+        {"sides": "45"}, {"sides": ["4"]}, {"sides": [[4]]}, {"sides": {"4": 5}}, {"held_out": [None]},
+    ):  # fmt: skip
+        (name,) = change
+        with pytest.raises(errors.UserError, match=f"{name} is .* must be of type "):
+            untrusted.record(Row, {**values, **change})
+    with pytest.raises(errors.UserError, match="a value is missing .*'sides'"):
+        untrusted.record(Row, {"name": "a", "count": 3})
 
 
 def test_json_that_is_too_large_is_not_read(tmp_path: pathlib.Path) -> None:

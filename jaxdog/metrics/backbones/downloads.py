@@ -50,10 +50,17 @@ def download(folder: str | pathlib.Path, remote: Remote) -> pathlib.Path:
         return target
     part = target.with_name(f"{remote.name}.part")
     with files.atomic_path(target) as temporary:
-        if part.is_file():
+        continued = part.is_file()
+        if continued:
             os.replace(part, temporary)  # so that no other process continues the same file
         try:
-            _fetch(remote, temporary)
+            try:
+                _fetch(remote, temporary)
+            except _WrongFileError:
+                if not continued:
+                    raise
+                temporary.write_bytes(b"")  # what an earlier call had received was damaged
+                _fetch(remote, temporary)
         except _WrongFileError as error:
             raise DownloadError(_explain(remote, str(error))) from error
         except BaseException as error:

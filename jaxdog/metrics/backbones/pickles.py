@@ -18,6 +18,7 @@ from jaxdog.utils import errors
 
 MAX_BYTES = 1 << 20  # of a pickle; that of Inception, whose tensors are stored elsewhere, has 0.1 MB
 MAX_ARRAY_BYTES = 1 << 30  # of a pickle with arrays, whose numbers are in it
+MAX_INSTRUCTIONS = 1 << 20  # of a pickle; each makes at most one object
 MAX_DIMENSIONS = 32
 STORAGES = {
     "FloatStorage": "<f4",
@@ -71,6 +72,7 @@ class _Dtype(NamedTuple):
     name: str  # such as "f8"
 
 
+_BEYOND_LATIN1 = re.compile(rb"[\xc4-\xff]")
 _DICT, _REBUILD = _Function("OrderedDict"), _Function("_rebuild_tensor_v2")
 _MARK = _Function("mark")
 _NDARRAY = _Function("ndarray")
@@ -104,7 +106,11 @@ class _Machine:
         self.copied = 0  # pairs of dictionaries and bytes of text that were copied
 
     def run(self) -> Any:
+        count = 0
         while (code := self.take(1)) != pickle.STOP:
+            count += 1
+            if count > MAX_INSTRUCTIONS:
+                raise ArchiveError(f"its pickle has more than {MAX_INSTRUCTIONS:,} instructions, the limit")
             if code not in self.instructions:
                 raise ArchiveError(f"its pickle has the instruction {code!r}, which no state dict needs")
             self.instructions[code](self)
@@ -127,7 +133,10 @@ class _Machine:
         return int.from_bytes(self.take(n), "little", signed=True)
 
     def text(self, n: int) -> str:
-        return self.take(n).decode("utf-8")
+        data = self.take(n)
+        if n > MAX_BYTES and _BEYOND_LATIN1.search(data):  # one such letter makes all of them four bytes long
+            raise ArchiveError(f"its pickle has {n:,} bytes of text that are not those of an array")
+        return data.decode("utf-8")
 
     def line(self) -> str:
         end = self.data.find(b"\n", self.at, self.at + 200)

@@ -246,7 +246,10 @@ def _expand(flat: np.ndarray, shape: list[int], room: int) -> tuple[np.ndarray, 
     """The array of stored values, and the room that is left for arrays that are larger than these."""
     count = math.prod(shape)
     if len(flat) == 1:
-        return np.broadcast_to(flat[0], shape), room
+        try:
+            return np.broadcast_to(flat[0], shape), room
+        except ValueError as error:
+            raise ArchiveError(f"a constant in it has the shape {shape}, which is too large") from error
     if 0 < len(flat) < count:
         room -= count
         if room < 0:

@@ -99,11 +99,11 @@ def test_a_download_that_was_cut_off_is_continued(tmp_path, server, monkeypatch,
     assert [file.name for file in tmp_path.iterdir()] == ["published.pth"]
 
 
-def test_a_damaged_part_is_not_continued_twice(tmp_path, server):
-    (tmp_path / "published.pth.part").write_bytes(b"other bytes")
-    with pytest.raises(downloads.DownloadError, match="so it is not the published file"):
-        downloads.download(tmp_path, server)
+@pytest.mark.parametrize("part", [b"other bytes", bytes(10_000)])
+def test_a_damaged_part_is_received_again(tmp_path, server, part):
+    (tmp_path / "published.pth.part").write_bytes(part)
     assert downloads.download(tmp_path, server).read_bytes() == CONTENT
+    assert [file.name for file in tmp_path.iterdir()] == ["published.pth"]
 
 
 def test_a_full_disk_is_no_fault_of_the_network(tmp_path, remote, monkeypatch):

@@ -76,6 +76,21 @@ def test_hostile_pickles_are_refused(case):
         tracemalloc.stop()
 
 
+def test_pickles_with_arrays_make_few_objects_and_short_texts():
+    """Their bytes may be many, for the numbers."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(weight_files.ArchiveError, match="more than 1,048,576 instructions, the limit"):
+            pickles.load(b"\x80\x02" + b"}" * 2_000_000 + b".", arrays=True)
+        text = b"a" * (2 << 20) + "\N{DOG}".encode()  # would take four bytes a letter
+        data = UNICODE + len(text).to_bytes(4, "little") + text + b"."
+        with pytest.raises(weight_files.ArchiveError, match="2,097,156 bytes of text that are not those"):
+            pickles.load(b"\x80\x02" + data, arrays=True)
+        assert tracemalloc.get_traced_memory()[1] < 150e6
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_bomb_in_a_zip_is_refused_before_it_is_unpacked(tmp_path, little_memory):
     members = samples.pth_members()
     path = tmp_path / "bomb.pth"
@@ -138,6 +153,7 @@ GRAPHS = {
     ),
     "a name that is a number": samples.field(1, NODE + samples.field(5, samples.field(1, 4 << 30))),
     "many repeated values": samples.constant(b"x", (1 << 27,), np.ones(2, np.float32).tobytes(), True),
+    "one value for a shape that no array has": samples.constant(b"x", (1 << 30,) * 3, bytes(4)),
     "a huge shape": samples.constant(b"x", (1 << 40, 0), b""),
     "a shape with no value": samples.constant(b"x", (1 << 20,), b""),
 }  # fmt: skip
