@@ -82,7 +82,8 @@ def load_best(run: runs.Run, step: int) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (errors.UserError, OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s is damaged and not used (%s: %s)", path, type(error).__name__, error)
+        reason = f"{type(error).__name__}: {untrusted.one_line(error)}"
+        log.warning("%s is damaged and not used (%s)", path, reason)
         return None
 
 

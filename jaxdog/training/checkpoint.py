@@ -34,7 +34,7 @@ from orbax.checkpoint import checkpoint_utils, type_handlers
 from jaxdog import sharding
 from jaxdog.evaluation import sampling_state
 from jaxdog.training import digests
-from jaxdog.utils import errors, files, lock
+from jaxdog.utils import errors, files, lock, untrusted
 
 log = logging.getLogger("jaxdog")
 
@@ -69,6 +69,17 @@ class _Manager(ocp.CheckpointManager):
         return None
 
 
+def _damaged_metadata(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Orbax's files about checkpoints that are not JSON objects; it survives some, and ends at others."""
+    found = []
+    for path in sorted(folder.glob("[0-9]*/_CHECKPOINT_METADATA")):
+        try:
+            untrusted.read_json(path, "")
+        except (errors.UserError, OSError):
+            found.append(path)
+    return found
+
+
 class Checkpoints:
     """The checkpoints of one folder.
 
@@ -97,16 +108,23 @@ class Checkpoints:
         handler = type_handlers.ArrayHandler(use_replica_parallel=False)
         type_handlers.register_type_handler(jax.Array, handler, override=True)
         self._keep_last, self._keep_best = keep_last, keep_best
-        self._manager = _Manager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=self,
-                enable_async_checkpointing=True,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._sync),
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self,
+            enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._sync),
+            cleanup_tmp_directories=not read_only,
+            read_only=read_only,
         )
+        damaged = _damaged_metadata(self.folder)
+        for path in damaged if not read_only and jax.process_index() == 0 else ():
+            log.warning("%s is damaged, and made again; nothing depends on it", path)
+            files.write_text(path, "{}")
+        try:
+            self._manager = _Manager(self.folder, options=options)
+        except (ValueError, RecursionError) as error:
+            if not damaged:
+                raise
+            raise CheckpointError(f"{damaged[0]} is damaged. Delete it: nothing depends on it") from error
         scores = {step: self._read_score(step) for step in self.steps()}
         self._scores = {step: score for step, score in scores.items() if score is not None}
 

@@ -315,6 +315,27 @@ def test_a_checkpoint_without_digests_is_read(tmp_path: pathlib.Path) -> None:
     assert seconds == 2.0
 
 
+@pytest.mark.parametrize("content", ["", "[1]", "null", "3", "{", "[" * 10**5, '{"a": 1}'])
+def test_orbaxs_own_file_about_a_checkpoint_may_be_damaged(tmp_path: pathlib.Path, content: str) -> None:
+    checkpoints = open_at(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, state(step), 0.0)
+    checkpoints.close()
+    path = tmp_path / "2" / "_CHECKPOINT_METADATA"
+    path.write_text(content)
+    if content in ("[1]", "3", "[" * 10**5):  # otherwise Orbax copes
+        with pytest.raises(checkpoint.CheckpointError, match="2/_CHECKPOINT_METADATA is damaged. Delete it"):
+            checkpoint.Checkpoints(tmp_path, 2, 1, "fid768", read_only=True)
+        assert path.read_text() == content
+    again = open_at(tmp_path)
+    restored, _ = again.restore(2, shapes(), on_first_device(shapes()))
+    chex.assert_trees_all_equal(restored, state(2))
+    again.save(3, state(3), 0.0)
+    again.wait()
+    assert again.steps() == [2, 3]
+    again.close()
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seconds": null}', '{"seconds": 1, "arrays": 3}'])
 def test_a_record_that_is_none_is_damage(tmp_path: pathlib.Path, content: str) -> None:
     checkpoints = open_at(tmp_path)
