@@ -132,7 +132,8 @@ def test_a_damaged_cache_is_made_again_with_a_message(tmp_path, caplog, damage):
     made = crop_dataset.load(listed(9), corner, "corner", tmp_path)
     (path,) = tmp_path.iterdir()
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1  # inside the images
+    if damage == "flip":
+        data[len(data) // 2] ^= 1  # inside the images
     directory = data.rindex(b"PK\x01\x02")  # of the last array
     if damage == "compression":
         data[directory + 10] ^= 64
