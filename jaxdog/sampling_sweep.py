@@ -19,7 +19,7 @@ from jaxdog import runs, types
 from jaxdog.config import build
 from jaxdog.metrics import features
 from jaxdog.training import checkpoint, train_step, writers
-from jaxdog.utils import errors, files, untrusted
+from jaxdog.utils import files, untrusted
 
 log = logging.getLogger("jaxdog")
 
@@ -81,7 +81,7 @@ def load_best(run: runs.Run, step: int) -> dict[str, Any] | None:
         return settings[scored.index(table["best"])] if same else None
     except FileNotFoundError:
         return None
-    except (errors.UserError, OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {untrusted.one_line(error)}"
         log.warning("%s is damaged and not used (%s)", path, reason)
         return None

@@ -20,7 +20,7 @@ import PIL.Image
 
 from jaxdog.cleaning import labels
 from jaxdog.data import crop_dataset
-from jaxdog.utils import errors, untrusted
+from jaxdog.utils import errors, interrupts, untrusted
 
 log = logging.getLogger("jaxdog")
 
@@ -125,13 +125,10 @@ def serve(crops: crop_dataset.CropDataset, path: str | os.PathLike, seed: int, p
     def stop(*_: Any) -> None:
         threading.Thread(target=server.shutdown).start()
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        server.serve_forever(poll_interval=0.1)
+        with interrupts.handled((signal.SIGINT, signal.SIGTERM), stop):
+            server.serve_forever(poll_interval=0.1)
     finally:
-        for number, handler in previous.items():
-            if handler is not None:  # one that is not Python's cannot be set again
-                signal.signal(number, handler)
         server.server_close()
         session.close()
     log.info("%d of %d crops are labeled", session.question().done, question.total)

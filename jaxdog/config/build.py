@@ -99,8 +99,8 @@ def _records(given: dict[str, Any]) -> schema.Experiment:
 
 def _check_least(given: Mapping[str, Any]) -> None:
     """Raises ConfigError for a number that is not at least that of LEAST, such as NaN."""
-    for section, numbers in LEAST.items():
-        for field, least in numbers.items():
+    for section, fields in LEAST.items():
+        for field, least in fields.items():
             value = given[section].get(field, least)
             numbers = value if isinstance(value, tuple) else (value,)
             if not all(isinstance(x, int | float) and x >= least for x in numbers):

@@ -177,8 +177,9 @@ class Checkpoints:
 
     def set_score(self, step: int, score: float) -> None:
         """Adds the score of the checkpoint at `step`; waits until that is on disk. Raises CheckpointError."""
-        before = {x.basis for x in self._scores.values()} - {"", self._basis}
-        if before and self._basis not in {x.basis for x in self._scores.values()}:
+        bases = {x.basis for x in self._scores.values()}
+        before = bases - {"", self._basis}
+        if before and self._basis not in bases:
             log.warning(
                 "scores are now of %s; those before were of %s, and are not compared with them to find the "
                 "best checkpoint", self._basis, "; ".join(sorted(before)),

@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 
 log = logging.getLogger("jaxdog")
 
@@ -45,6 +46,18 @@ _current: Stop | None = None  # that of `deferred`: signal handlers belong to th
 
 
 @contextlib.contextmanager
+def handled(numbers: Iterable[int], handle: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """`handle` takes these signals within the block, then their former handlers again. Main thread only."""
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # one that is not Python's cannot be set again
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def deferred(in_batches: bool) -> Iterator[Stop]:
     """A signal of SIGNALS only sets `asked`; a second Ctrl-C raises KeyboardInterrupt.
 
@@ -68,15 +81,12 @@ def deferred(in_batches: bool) -> Iterator[Stop]:
         return
     ignored = (signal.SIG_IGN, None)  # None: a handler that is not Python's
     heeded = [n for n in SIGNALS if n in ALWAYS or signal.getsignal(n) not in ignored]
-    before = {number: signal.signal(number, handle) for number in heeded}
-    _current = stop
-    try:
-        yield stop
-    finally:
-        _current = None
-        for number, handler in before.items():
-            if handler is not None:  # one that is not Python's cannot be set again
-                signal.signal(number, handler)
+    with handled(heeded, handle):
+        _current = stop
+        try:
+            yield stop
+        finally:
+            _current = None
 
 
 def check() -> None:
