@@ -17,6 +17,7 @@ Different:
 - All crops are stored at 128x128 and resized again from there.
 - A square may touch the end of its photo; his never did.
 - The generator's step does not update the spectral norm of the discriminator.
+- Biases of convolutions and dense layers start at 0; his had torch's default.
 - He trained for 195 to 200 epochs of 643 batches.
 """
 

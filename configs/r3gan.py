@@ -4,12 +4,13 @@
 
 From the paper and the official code's preset for faces at 64x64: relativistic pairing loss, R1 and R2 at
 every step, no norm, Adam with b1 = 0; weights 2 to 0.2, learning rates 2e-4 to 5e-5, b2 0.9 to 0.99, all
-along half a cosine over the run; ADA's augmentations with probability 0 to 0.3; an EMA whose half-life grows
-to 500 kimg.
+along half a cosine over the run; R1 and R2 through the augmentations, which are like ADA's, with probability
+0 to 0.3; an EMA whose half-life grows to 500 kimg.
 
 Different: the networks, since the preset's (768 channels) would process a million images in nine hours, but
 need 20 million. Here they have 512 to 128 channels with dense 3x3 convolutions over half of them, and batches
-of 128, not 256. The augmentation probability rises linearly; the half-life is at most a tenth of the images
+of 128, not 256. The colors are augmented as in DiffAugment, and without hue, luma flip and cutout; the
+augmentation probability rises linearly over `augment_p.steps`; the half-life is at most a tenth of the images
 seen, and there are two more EMAs. Unconditional (conditional with generator.embed_dim and
 discriminator.embed_dim). As in `record_biggan.py`, training uses whole photos, squashed as they are scored;
 every tenth is held out; and the sampling options are chosen after training.

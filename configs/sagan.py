@@ -5,8 +5,8 @@
 From the paper: residual networks of 64 channels, spectral norm in both networks, attention over 32x32 with
 keys of C/8, a gain and a bias per class in the generator's norms, projection in the discriminator, hinge
 loss, one discriminator step per generator step, Adam 1e-4 and 4e-4 with (0, 0.9), batch size 256, latents of
-128, no EMA. From the official code: Glorot's initialization, a momentum of 0.999 of the running statistics
-(0.9999 in the last norm), biases everywhere except in the attention.
+128, no EMA. From the official code: Glorot's initialization, a momentum of 0.999 of the running statistics,
+biases everywhere except in the attention.
 
 Different: 64x64, not 128x128, so each network has one block less; 120 classes; the data are those of
 `biggan.py`; training ends at the competition's time limit; the paper trained for a million steps.

@@ -1,7 +1,7 @@
 """A variational autoencoder with the networks of `lsgan_sn.py`: the pretraining of a trial of 2019.
 
     jaxdog train vae
-    jaxdog train lsgan_sn --config.init_from=runs/vae --workdir runs/vae_lsgan
+    jaxdog train vae_lsgan --config.init_from=runs/vae
 
 hirune924 trained such an autoencoder before his least-squares GAN, and said that it had no effect; his
 settings are not published. Here the decoder is that GAN's generator with the same parameter names, so that a

@@ -121,7 +121,7 @@ def score(real: Any, fake: Any, n: int | None = None, **options: Any) -> dict[st
     Raises:
       errors.UserError: a side cannot be read, the sides cannot be compared, or an option is unknown.
     """
-    checked = score_options.from_keywords(options)
+    checked = score_options.with_outputs(score_options.from_keywords(options), real, fake)
     fake_images = score_inputs.open_images(fake, n, "fake")
     real_images = score_inputs.open_images(real, None, "real")
     return score_files.score(real_images, fake_images, checked)

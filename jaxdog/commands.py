@@ -1,4 +1,4 @@
-"""The modes of the command line."""
+"""What the commands do: train, evaluate, submit, sample, report, clean, label and find the batch size."""
 
 import contextlib
 import json
@@ -15,18 +15,20 @@ import numpy as np
 from jaxdog import cost, runs, sampling_sweep, sharding
 from jaxdog.cleaning import filters, label_page, pipeline
 from jaxdog.config import build, saved, schema
-from jaxdog.data import crop_dataset
+from jaxdog.data import crop_dataset, listing
 from jaxdog.evaluation import copies, evaluate, generation, reconstruction, submission
 from jaxdog.memorizers import baselines
 from jaxdog.metrics import leaderboard
 from jaxdog.render import decoding, media, sheets
 from jaxdog.report import report
-from jaxdog.training import callbacks, loop, train_step, writers
-from jaxdog.utils import errors, lock, outputs, plots
+from jaxdog.training import callbacks, loop, train_step, warm_start, writers
+from jaxdog.utils import errors, lock, outputs, plots, png, untrusted
 
 log = logging.getLogger("jaxdog")
 
 EARLIER = "the verdict on copies is that of an earlier evaluation of the same images"
+# What a run appends to, and the folders that it adds files to.
+APPENDED = (writers.LOG, writers.SCORES, writers.GRIDS, writers.BOARD, report.MEDIA, pipeline.LABELS)
 
 
 def init_distributed(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -34,9 +36,25 @@ def init_distributed(coordinator: str | None, num_processes: int | None, process
 
     coordinator: "host:port" of process 0; "auto": found by JAX on a cluster that it knows (SLURM, TPU pods,
       MPI); None: as "auto" if such a cluster is detected.
+    num_processes, process_id: with "host:port" the number of processes, and this one, from 0; None: those of
+      a cluster that JAX knows.
     """
+    fit = num_processes is None and process_id is None
     if coordinator not in (None, "auto"):
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        fit |= process_id is not None and 0 <= process_id < (num_processes or 0)
+        fit &= ":" in coordinator
+    if not fit:
+        raise errors.UserError(
+            f"--coordinator is {coordinator}, --num-processes {num_processes} and --process-id {process_id}; "
+            "a run on several hosts needs HOST:PORT of process 0, the number of processes, and that of this "
+            "one, from 0; or, on a cluster, HOST:PORT or auto alone"
+        )
+    if coordinator not in (None, "auto"):
+        try:
+            jax.distributed.initialize(coordinator, num_processes, process_id)
+        except ValueError as error:  # JAX knows no cluster here that could tell the numbers
+            numbers = "--num-processes and --process-id"
+            raise errors.UserError(f"JAX cannot find out {numbers} for {coordinator}: {error}") from error
         return
     several = int(os.environ.get("SLURM_NTASKS", 1)) > 1 or int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1)) > 1
     if coordinator == "auto" or several or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
@@ -52,19 +70,20 @@ def run_mode(
     settings: filters.Settings = filters.Settings(),  # noqa: B008
     port: int = 0,
 ) -> None:
-    """Runs one mode of `main.MODES`.
+    """Runs one mode of `cli.flags.MODES`.
 
     Args:
       mode: its name.
       config: the experiment; None: the one saved in `workdir`.
       workdir: the work folder; None: runs/<name of the config>.
       dry_run: only print the config and what it costs.
-      num_samples: number of images of mode sample.
-      settings: filters of mode clean.
-      port: port of mode label's page; 0: any free port.
+      num_samples: number of images, for sample.
+      settings: the filters of clean.
+      port: of label's page; 0: any free port.
     """
     _set_up_logging()
     folder = pathlib.Path(workdir or f"runs/{config.name if config is not None else ''}").expanduser()
+    listing.check_path(folder)
     if mode in ("report", "clean", "label", "sample"):  # other modes lock the folder first
         outputs.check(folder, "the work folder", folder=True)
     if mode == "report":
@@ -82,6 +101,9 @@ def run_mode(
         _train(experiment, cache_dir, folder, ())
     elif mode == "find_batch_size":
         cost.find_batch_size(_with_classes(experiment))
+    elif mode == "sample":  # without the lock, and so without a log
+        outputs.check_links(folder, APPENDED)
+        _sample(runs.make(experiment, folder, cache_dir, training=False, scoring=False), num_samples)
     elif mode == "clean":
         pipeline.run(experiment, settings, folder, cache_dir)
     elif mode == "label":
@@ -89,15 +111,11 @@ def run_mode(
         with _locked(folder, mode):
             label_page.serve(crops, folder / pipeline.LABELS, experiment.seed, port)
     else:
-        scores = mode != "sample"  # and appends them to those of training
-        with _locked(folder, mode) if scores else contextlib.nullcontext():
-            run = runs.make(experiment, folder, cache_dir, training=False, scoring=scores)
+        with _locked(folder, mode):
+            run = runs.make(experiment, folder, cache_dir, training=False, scoring=True)
             runs.find_step(run)  # before the writer creates files
             with writers.Writer(folder, step=None, enabled=jax.process_index() == 0) as writer:
-                if mode == "sample":
-                    _sample(run, writer, num_samples)
-                else:
-                    {"evaluate": _evaluate, "submit": _submit}[mode](run, writer)
+                {"evaluate": _evaluate, "submit": _submit}[mode](run, writer)
 
 
 def _prepare(config: ml_collections.ConfigDict) -> tuple[schema.Experiment, pathlib.Path]:
@@ -135,6 +153,7 @@ def _locked(folder: pathlib.Path, command: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             try:
+                outputs.check_links(folder, APPENDED)
                 stack.enter_context(lock.hold(folder, command))
             except errors.UserError as error:
                 failure = error
@@ -178,11 +197,14 @@ def _train(
     listeners: Iterable[object],
 ) -> tuple[loop.TrainResult, dict[str, Any]]:
     """`train` with a config that has been checked."""
+    listing.check_path(folder)
     if folder.exists() and not folder.is_dir():
         raise errors.UserError(f"{folder} is a file; a work folder is a folder, which may not exist yet")
     with contextlib.ExitStack() as stack:
         stack.enter_context(_locked(folder, "train"))
         run = runs.make(experiment, folder, cache_dir, training=True, scoring=True)
+        if run.config.init_from and not run.checkpoints.steps():
+            warm_start.check(pathlib.Path(run.config.init_from).expanduser())
         data = runs.place_data(run)
         loop.check(runs.train_setup(run, data, writers.Writer(folder, enabled=False)))
         run = runs.start(run)  # the first to write anything
@@ -217,15 +239,16 @@ def _evaluate(run: runs.Run, writer: writers.Writer) -> None:
     _score(run, writer, step, option, *_generate(run, option, run.config.submit.images))
 
 
-def _sample(run: runs.Run, writer: writers.Writer, num_samples: int) -> None:
+def _sample(run: runs.Run, num_samples: int) -> None:
     """Writes samples.zip and a grid, as `_submit` would sample them; does not start a sweep."""
     step, option = _best_option(run, start=False)
     images, _ = _generate(run, option, num_samples)
     if jax.process_index() != 0:
         return
     submission.write_zip(run.folder / "samples.zip", [images], num_samples, run.config.submit.resolution)
-    writer.image("samples", step, plots.grid(images[:400], columns=20 if num_samples >= 100 else 10))
-    log.info("%s and grids/samples_%08d.png", run.folder / "samples.zip", step)
+    grid = run.folder / writers.GRIDS / f"samples_{step:08d}.png"
+    png.write(grid, plots.grid(images[:400], columns=20 if num_samples >= 100 else 10))
+    log.info("%s and %s", run.folder / "samples.zip", grid)
 
 
 # ------------------------------------------------------------------ the submitted images
@@ -264,11 +287,13 @@ def _score(
         scores = evaluate.merge(scores, _score_with(run, network, images, label))
     photos = _photos(run.training_photos, "copies", scores) if "copies" in metrics else None
     if photos is not None:
-        found = copies.find_copies(images, photos.image, photos.photo, run.mesh, fake, evaluator.real)
-        scores["copies"], pairs = copies.summary(found, photos), copies.pair_grid(found)
-        log.info("copies: %s", "; ".join([scores["copies"]["verdict"], *scores["copies"]["reasons"]]))
-        nearest = sheets.nearest_photos(images, photos.image, photos.photo, run.mesh, media.PAIRS)
-    elif "copies" in metrics:
+        with _unless_out_of_memory("search for copies", scores):
+            found = copies.find_copies(images, photos.image, photos.photo, run.mesh, fake, evaluator.real)
+            scores["copies"], pairs = copies.summary(found, photos), copies.pair_grid(found)
+            log.info("copies: %s", "; ".join([scores["copies"]["verdict"], *scores["copies"]["reasons"]]))
+        with _unless_out_of_memory("sheet of the nearest photos", scores):
+            nearest = sheets.nearest_photos(images, photos.image, photos.photo, run.mesh, media.PAIRS)
+    if "copies" in metrics and "copies" not in scores:
         same = {"step": step, "samples": len(images), "final": True, "sampling": option.sample._asdict()}
         known = copies.earlier(writers.read_jsonl(run.folder / writers.SCORES), writers.to_json(same))
         if known is not None:
@@ -278,6 +303,7 @@ def _score(
     reconstructed = _reconstruct(run, option, len(images), scores)
     if reconstructed is not None:
         scores |= reconstructed.scores
+        scores["warnings"] = (*scores["warnings"], *reconstructed.warnings)
     scores |= leaderboard.standing(scores, evaluator.real.class_names, run.config.eval.eps)
     if "leaderboard" in scores:
         log.info("%s", scores["leaderboard"]["text"])
@@ -290,7 +316,7 @@ def _score(
     if pairs is not None:
         writer.image("copies", step, pairs)
     if nearest is not None:
-        media.save(run.folder / report.MEDIA / report.NEAREST, sheets.pair_sheet(nearest))
+        png.write(run.folder / report.MEDIA / report.NEAREST, sheets.pair_sheet(nearest))
     log.info("report: %s", report.write(run.folder))
     return scores
 
@@ -312,10 +338,28 @@ def _photos(
     try:
         photos = read()
     except (errors.UserError, OSError) as error:
-        warning = f"no {name}: the training photos cannot be read ({error})"
-        log.warning("%s", warning)
-        scores["warnings"] = (*scores["warnings"], warning)
+        _warn(f"no {name}: the training photos cannot be read ({error})", scores)
     return photos if sharding.all_processes_agree(photos is not None) else None
+
+
+@contextlib.contextmanager
+def _unless_out_of_memory(name: str, scores: dict[str, Any]) -> Iterator[None]:
+    """Work that is given up for lack of memory, with a warning in the log and among the scores.
+
+    One of several processes ends: the others would wait for it.
+    """
+    try:
+        yield
+    except Exception as error:
+        lacks_memory = isinstance(error, MemoryError) or errors.out_of_memory(error)
+        if not lacks_memory or jax.process_count() > 1:
+            raise
+        _warn(f"no {name}: too little memory ({untrusted.one_line(error)})", scores)
+
+
+def _warn(warning: str, scores: dict[str, Any]) -> None:
+    log.warning("%s", warning)
+    scores["warnings"] = (*scores["warnings"], warning)
 
 
 def _write_media(run: runs.Run, option: runs.SamplingOption) -> None:
@@ -346,7 +390,9 @@ def _reconstruct(
         return None
     extractor, key = run.evaluator().extractor, train_step.key_for(run.config.seed, train_step.RECONSTRUCT)
     data = runs.host_data(crops)
-    reconstructed = reconstruction.reconstruct(extractor, system, option.state, key, data, n)
-    for name, x in reconstructed.scores.items():
-        log.info("%s %.4g", name, x)
+    reconstructed = None
+    with _unless_out_of_memory("reconstructions", scores):
+        reconstructed = reconstruction.reconstruct(extractor, system, option.state, key, data, n)
+        for name, x in reconstructed.scores.items():
+            log.info("%s %.4g", name, x)
     return reconstructed

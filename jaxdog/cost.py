@@ -77,10 +77,14 @@ def count_flops(phase: types.Phase, side: int) -> float:
 
 
 def _lower_on_cpu(phase: types.Phase, side: int) -> tuple[Any, Any]:
-    """`lower_step` for one CPU, with direct convolutions."""
-    cpu = Mesh(np.array(jax.devices("cpu")[:1]), (sharding.AXIS,))
+    """`lower_step` for one CPU, with direct convolutions; raises UserError if JAX has no CPU."""
+    cpu = sharding.host_cpu()
+    if cpu is None:
+        raise errors.UserError(
+            "FLOPs are counted for a CPU, which JAX_PLATFORMS excludes: add it, as in JAX_PLATFORMS=cuda,cpu"
+        )
     with conv_cpu.direct_only():
-        return lower_step(phase, side, cpu)
+        return lower_step(phase, side, Mesh(np.array([cpu]), (sharding.AXIS,)))
 
 
 def _parameters(state: Any) -> dict[str, int]:

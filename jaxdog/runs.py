@@ -45,7 +45,7 @@ class Run(NamedTuple):
     crops: ReadCrops  # the training set, on the host; read by the first call
     training_photos: ReadCrops  # whole photos and crops to boxes, to search for copies
     checkpoints: checkpoint.Checkpoints
-    basis: str = ""  # of scores that select checkpoints, see `evaluate.basis`
+    protocol: str = ""  # of scores that select checkpoints, see `evaluate.protocol`
 
 
 class SamplingOption(NamedTuple):
@@ -95,30 +95,31 @@ def make(
         crops=reader.training_set,
         training_photos=reader.whole_and_boxes,
         checkpoints=checkpoints,
-        basis=_basis(config, weights[config.eval.networks.index("inception")]) if scoring else "",
+        protocol=_protocol(config, weights[config.eval.networks.index("inception")]) if scoring else "",
     )
 
 
 def start(run: Run) -> Run:
     """The run, which may now write and delete checkpoints; writes config.json and dataset.json."""
+    checkpoints = _checkpoints(run.config, run.folder, False, run.protocol)  # an error comes before the files
     if jax.process_index() == 0:
-        saved.write(run.folder, run.config)
+        saved.write(run.folder, saved.absolute(run.config))
         dataset_info.write(run.folder, run.dataset, version.version())
         log.info("config: %s", run.folder / saved.NAME)
-    return run._replace(checkpoints=_checkpoints(run.config, run.folder, read_only=False, basis=run.basis))
+    return run._replace(checkpoints=checkpoints)
 
 
 def _checkpoints(
-    config: schema.Experiment, folder: pathlib.Path, read_only: bool, basis: str = ""
+    config: schema.Experiment, folder: pathlib.Path, read_only: bool, protocol: str = ""
 ) -> checkpoint.Checkpoints:
     kept, path = config.checkpoint, folder / "checkpoints"
-    return checkpoint.Checkpoints(path, kept.keep_last, kept.keep_best, config.eval.best, read_only, basis)
+    return checkpoint.Checkpoints(path, kept.keep_last, kept.keep_best, config.eval.best, read_only, protocol)
 
 
-def _basis(config: schema.Experiment, weights: inception_weights.Weights) -> str:
+def _protocol(config: schema.Experiment, weights: inception_weights.Weights) -> str:
     sampling = config.sample._replace(sweep={})._asdict()
     samples, size = config.eval.samples, config.submit.resolution
-    return evaluate.basis(weights, samples, size, config.eval.resampler, sampling)
+    return evaluate.protocol(weights, samples, size, config.eval.resampler, sampling)
 
 
 # ------------------------------------------------------------------ what the folder keeps of the photos
@@ -383,9 +384,7 @@ def place_data(run: Run) -> batches.Data:
     size = sum(x.nbytes for x in data)
     if size <= fraction * sharding.device_memory():
         return sharding.put(data, sharding.replicated(run.mesh))
-    log.info(
-        "the crops (%.2f GB) stay on the host: parallel.device_memory_fraction is %g", size / 1e9, fraction
-    )
+    log.info("the crops (%.2f GB) stay on the host: device_memory_fraction is %g", size / 1e9, fraction)
     return data
 
 

@@ -18,8 +18,8 @@ import jax
 from jaxdog import runs, types
 from jaxdog.config import build
 from jaxdog.metrics import features
-from jaxdog.training import checkpoint, train_step, writers
-from jaxdog.utils import files, untrusted
+from jaxdog.training import checkpoint, checkpoint_scores, train_step, writers
+from jaxdog.utils import errors, files, untrusted
 
 log = logging.getLogger("jaxdog")
 
@@ -69,7 +69,8 @@ def best_option(run: runs.Run, option: runs.SamplingOption, step: int, start: bo
 def load_best(run: runs.Run, step: int) -> dict[str, Any] | None:
     """The result of `find_best` for the checkpoint at `step`; None if it has not run with this sweep.
 
-    Nor is it used for another checkpoint of the same step, or if scores are computed in another way now.
+    Nor is it used for another checkpoint of the same step, for another metric, or if scores are computed in
+    another way now.
     """
     path = run.folder / writers.SWEEP
     try:
@@ -77,7 +78,9 @@ def load_best(run: runs.Run, step: int) -> dict[str, Any] | None:
         scored, settings = [row["setting"] for row in table["options"]], combinations(run.config.sample.sweep)
         same = scored == settings and table["step"] == step
         same &= table.get("checkpoint", "") in ("", _identity(run, step))
-        same &= not run.basis or table.get("basis", "") in ("", run.basis)
+        best = run.config.eval.best  # the table has its full name, such as random_fid768
+        same &= best in table.get("metric", best)
+        same &= not run.protocol or checkpoint_scores.protocol_in(table) in ("", run.protocol)
         return settings[scored.index(table["best"])] if same else None
     except FileNotFoundError:
         return None
@@ -114,7 +117,7 @@ def find_best(run: runs.Run, option: runs.SamplingOption, step: int) -> dict[str
     best = min(rows, key=lambda row: checkpoint.sort_key(row[name]))["setting"]
     log.info("best of %d sampling options for step %d: %s", len(rows), step, _describe(best))
     if jax.process_index() == 0:
-        made = {"basis": run.basis, "checkpoint": _identity(run, step)}
+        made = {checkpoint_scores.PROTOCOL: run.protocol, "checkpoint": _identity(run, step)}
         table = {"step": step, "metric": name, **made, "best": best, "options": rows}
         files.write_text(run.folder / writers.SWEEP, json.dumps(writers.to_json(table), indent=1) + "\n")
     return best
@@ -123,8 +126,9 @@ def find_best(run: runs.Run, option: runs.SamplingOption, step: int) -> dict[str
 def _identity(run: runs.Run, step: int) -> str:
     """A hash of the checkpoint's record, which has digests of its arrays; "" if it cannot be read."""
     try:
-        return hashlib.sha256((run.checkpoints.path(step) / checkpoint.RECORD).read_bytes()).hexdigest()
-    except OSError:
+        record = files.read_limited(run.checkpoints.path(step) / checkpoint.RECORD, untrusted.MAX_JSON)
+        return hashlib.sha256(record).hexdigest()
+    except (errors.UserError, OSError):
         return ""
 
 

@@ -17,9 +17,8 @@ from jaxdog.utils import memory
 
 AXIS = types.DATA_AXIS
 MIN_SHARDED_SIZE = 2**12  # elements; gathering a smaller array costs more than it saves
-YNNPACK_FLAG = (
-    "xla_cpu_experimental_ynn_fusion_type"  # the operations that XLA's CPU backend runs with YNNPACK
-)
+# The operations that XLA's CPU backend runs with YNNPACK.
+YNNPACK_FLAG = "xla_cpu_experimental_ynn_fusion_type"
 
 
 def make_mesh() -> Mesh:
@@ -87,6 +86,14 @@ def compiler_options() -> dict[str, str] | None:
     return {YNNPACK_FLAG: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 
+def host_cpu() -> Any:
+    """A CPU of this process, a jax.Device; None if JAX_PLATFORMS excludes CPUs."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+
+
 def factorization_mesh(mesh: Mesh) -> Mesh:
     """The mesh for QR and singular values: `mesh`, except on TPUs, where the host's CPU is used if available.
 
@@ -95,10 +102,8 @@ def factorization_mesh(mesh: Mesh) -> Mesh:
     """
     if mesh.devices.flat[0].platform != "tpu":
         return mesh
-    try:
-        return Mesh(np.array(jax.local_devices(backend="cpu")[:1]), (AXIS,))
-    except RuntimeError:  # JAX_PLATFORMS excludes CPUs
-        return mesh
+    cpu = host_cpu()
+    return mesh if cpu is None else Mesh(np.array([cpu]), (AXIS,))
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Modes of the command line: final scores, errors with and without a traceback, several processes."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -149,6 +150,94 @@ def test_one_process_at_a_time_writes_to_a_run(
     assert not (folder / "lock.json").exists()
 
 
+@pytest.mark.parametrize("mode", ["train", "evaluate", "submit", "label", "sample"])
+@pytest.mark.parametrize("name", ["scores.jsonl", "grids", "tensorboard"])
+def test_nothing_is_written_through_a_link_out_of_the_run(
+    mode: str, name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it leads nowhere yet; a link within the run does no harm."""
+    monkeypatch.setattr(runs, "make", make)
+    monkeypatch.setattr(commands.pipeline, "load_crops", lambda *_: (None, None))
+    monkeypatch.setattr(commands.label_page, "serve", make)
+    saved.write(tmp_path / "run", build.check(toy.get_config("test")))
+    (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(errors.UserError, match=f"run/{name} is a link out of its folder"):
+        commands.run_mode(mode, toy.get_config("test"), str(tmp_path / "run"))
+    (tmp_path / "run" / name).unlink()
+    (tmp_path / "run" / name).symlink_to("inside")
+    with pytest.raises(InterruptedError):
+        commands.run_mode(mode, toy.get_config("test"), str(tmp_path / "run"))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_sampling_leaves_the_logs_of_a_training_alone(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may be appending to them."""
+    checked, nothing = build.check(toy.get_config("test")), None
+    run: Any = runs.Run(checked, tmp_path, sharding.make_mesh(), nothing, (), *4 * [nothing])
+    monkeypatch.setattr(runs, "make", lambda *_, **__: run)
+    monkeypatch.setattr(runs, "find_step", lambda *_: 8)
+    monkeypatch.setattr(commands, "_best_option", lambda *_, **__: (8, nothing))
+    images = np.zeros((5, 32, 32, 3), np.uint8)
+    monkeypatch.setattr(commands, "_generate", lambda *_: (images, np.zeros(5, np.int32)))
+    for name in (writers.LOG, writers.SCORES):  # an open line, and one that a crash has damaged
+        (tmp_path / name).write_text('{"step": 4}\nrubbish\n{"step": 8}\n{"step": 1')
+    before = {name: (tmp_path / name).stat() for name in (writers.LOG, writers.SCORES)}
+    commands.run_mode("sample", toy.get_config("test"), str(tmp_path), num_samples=5)
+    assert {name: (tmp_path / name).stat() for name in before} == before
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert names - before.keys() == {"samples.zip", "grids/samples_00000008.png"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(
+            ("h:1", 2, None),
+            ("h:1", None, 0),
+            ("h:1", 2, 2),
+            ("h:1", 2, -1),
+            ("h", 2, 0),
+        ),
+        *((None, 2, 0), (None, 2, None), (None, None, 0), ("auto", 2, 1)),
+    ],
+)
+def test_several_hosts_need_all_three_words(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *words: started.append(words))
+    with pytest.raises(
+        errors.UserError, match=f"--coordinator is {given[0]}, .* needs HOST:PORT of process 0"
+    ):
+        commands.init_distributed(*given)
+    assert not started
+    commands.init_distributed("h:1", 2, 1)
+    commands.init_distributed("auto", None, None)
+    commands.init_distributed("h:1", None, None)  # JAX asks the cluster
+    assert started == [("h:1", 2, 1), (), ("h:1", None, None)]
+
+
+def test_numbers_of_processes_that_jax_cannot_find_out_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> None:
+        raise ValueError("Number of processes must be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", unknown)
+    with pytest.raises(errors.UserError, match="cannot find out --num-processes .* h:1: Number of"):
+        commands.init_distributed("h:1", None, None)
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate", "submit", "sample", "report", "clean", "label"])
+def test_a_work_folder_that_cannot_be_named_is_refused_before_the_work(
+    mode: str, tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    with pytest.raises(errors.UserError, match="has bytes that are not UTF-8"):
+        commands.run_mode(mode, toy.get_config("test"), str(folder))
+    with pytest.raises(errors.UserError, match="has bytes that are not UTF-8"):
+        commands.train(toy.get_config("test"), folder)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_command_that_fails_leaves_nothing(tmp_path: pathlib.Path) -> None:
     """The corrected command works in the same folder."""
     config = library.override(toy.get_config("test"), ["data.source=folder", f"data.path={tmp_path}/photos"])
@@ -158,6 +247,11 @@ def test_a_command_that_fails_leaves_nothing(tmp_path: pathlib.Path) -> None:
         toy.get_config("test"), ["train.memory_gb=1e-9", f"data.cache_dir={tmp_path}/cache"]
     )
     with pytest.raises(errors.UserError, match="the crops alone take .* more than train.memory_gb"):
+        commands.train(config, tmp_path / "runs" / "x")
+    config = library.override(
+        toy.get_config("test"), [f"init_from={tmp_path}/gone", f"data.cache_dir={tmp_path}/cache"]
+    )
+    with pytest.raises(errors.MissingFileError, match="init_from is .*gone, which cannot be used"):
         commands.train(config, tmp_path / "runs" / "x")
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
@@ -208,8 +302,7 @@ def test_no_config_in_a_folder_names_the_place_of_compiled_programs(
     config.data.cache_dir = str(tmp_path / "run" / "cache")
     saved.write(tmp_path / "run", build.check(config))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
-    monkeypatch.setattr(runs, "make", lambda *_, **__: None)
-    monkeypatch.setattr(runs, "find_step", lambda _: 1 / 0)
+    monkeypatch.setattr(runs, "make", lambda *_, **__: 1 / 0)
     for given, used in ((None, tmp_path / "mine" / "jaxdog" / "xla"), ("chosen", "chosen")):
         jax.config.update("jax_compilation_cache_dir", given)
         with pytest.raises(ZeroDivisionError):
@@ -252,29 +345,69 @@ def test_other_networks_score_the_final_images(monkeypatch: pytest.MonkeyPatch) 
     assert asked == [*expected, "dinov2", ("prdc",)]
 
 
-def test_a_verdict_on_copies_outlives_the_photos(tmp_path: pathlib.Path) -> None:
-    """That of the same images: of the same step, number and sampling options."""
-    checked = build.check(toy.get_config("test"))
-    nothing: Any = None
-    about = {"weights_kind": "random", "weights_sha256": "0" * 64, "samples": 4, "real": 8, "warnings": ()}
+ABOUT = {"weights_kind": "random", "weights_sha256": "0" * 64, "samples": 4, "real": 8, "warnings": ()}
+
+
+def scored_run(
+    folder: pathlib.Path, photos: Any, final: tuple[str, ...] = ("copies",)
+) -> tuple[runs.Run, runs.SamplingOption]:
+    """A run whose images score 1, with a way to read its training photos."""
+    checked, nothing = build.check(toy.get_config("test")), None
 
     class Evaluator:
         real = types.SimpleNamespace(class_names=())
+        extractor = None
 
         def features_of(self, *_: Any) -> None: ...
 
         def score(self, *_: Any) -> dict[str, Any]:
-            return {**about, "random_mifid": 1.0}
+            return {**ABOUT, "random_mifid": 1.0}
+
+    phase = build.phases(checked, 4)[0]
+    config = checked._replace(eval=checked.eval._replace(final=final))
+    parts = {"config": config, "folder": folder, "phases": (phase,), "evaluator": Evaluator}
+    parts |= {"training_photos": photos, "crops": photos, "mesh": sharding.make_mesh()}
+    run = runs.Run(**{**dict.fromkeys(runs.Run._fields, nothing), **parts})  # pyright: ignore
+    return run, runs.SamplingOption(config.sample, phase, nothing)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), MemoryError("9 bytes")]
+)
+def test_a_search_for_copies_that_runs_out_of_memory_costs_no_score(
+    error: Exception, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(commands.copies, "find_copies", fail)
+    monkeypatch.setattr(commands.sheets, "nearest_photos", fail)
+    monkeypatch.setattr(commands.reconstruction, "reconstruct", fail)
+    photos = types.SimpleNamespace(image=None, photo=None, label=None, original_size=None, crop_type=None)
+    run, option = scored_run(tmp_path, lambda: photos)
+    system: Any = types.SimpleNamespace(reconstruct="a function")
+    option = option._replace(phase=option.phase._replace(system=system))
+    images, label = np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, np.int32)
+    with writers.Writer(tmp_path, step=None) as writer:
+        scores = commands._score(run, writer, 2, option, images, label)
+    (record,) = writers.read_jsonl(tmp_path / "scores.jsonl")
+    assert record["random_mifid"] == 1.0 and record["final"] and "copies" not in scores
+    work = ("search for copies", "sheet of the nearest photos", "reconstructions")
+    assert [x.partition(" (")[0] for x in record["warnings"]] == [f"no {x}: too little memory" for x in work]
+    assert all("9 bytes)" in x for x in record["warnings"])
+    monkeypatch.setattr(commands.copies, "find_copies", lambda *_: 1 / 0)
+    with writers.Writer(tmp_path, step=None) as writer, pytest.raises(ZeroDivisionError):
+        commands._score(run, writer, 2, option, images, label)
+
+
+def test_a_verdict_on_copies_outlives_the_photos(tmp_path: pathlib.Path) -> None:
+    """That of the same images: of the same step, number and sampling options."""
 
     def gone() -> None:
         raise errors.MissingFileError("gone/photos does not exist")
 
-    phase = build.phases(checked, 4)[0]
-    config = checked._replace(eval=checked.eval._replace(final=("copies",)))
-    parts = {"config": config, "folder": tmp_path, "phases": (phase,), "evaluator": Evaluator}
-    parts |= {"training_photos": gone, "mesh": sharding.make_mesh()}
-    run = runs.Run(**{**dict.fromkeys(runs.Run._fields, nothing), **parts})
-    option = runs.SamplingOption(config.sample, phase, nothing)
+    run, option = scored_run(tmp_path, gone)
+    config = run.config
     verdict = {
         "verdict": "copies",
         "reasons": ["30 of 100"],
@@ -285,7 +418,7 @@ def test_a_verdict_on_copies_outlives_the_photos(tmp_path: pathlib.Path) -> None
     with writers.Writer(tmp_path, step=None) as writer:
         for step, known in ((2, verdict), (3, None)):
             runs.record_scores(
-                run, writer, step, about | ({"copies": known} if known else {}), config.sample, True
+                run, writer, step, ABOUT | ({"copies": known} if known else {}), config.sample, True
             )
         assert commands._score(run, writer, 2, option, images, label)["copies"] == verdict
         assert "copies" not in commands._score(run, writer, 3, option, images, label)

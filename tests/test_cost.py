@@ -117,6 +117,14 @@ def test_a_state_that_does_not_fit_is_not_compiled(
     assert "none fits" in capsys.readouterr().out
 
 
+def test_flops_without_a_cpu_are_an_error(config: schema.Experiment, monkeypatch: Any) -> None:
+    monkeypatch.setattr(sharding, "host_cpu", lambda: None)
+    with pytest.raises(
+        errors.UserError, match="JAX_PLATFORMS excludes: add it, as in JAX_PLATFORMS=cuda,cpu"
+    ):
+        cost.print_costs(config)
+
+
 def test_a_dry_run_compiles_nothing(config: schema.Experiment, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *_: pytest.fail("a compilation"))
     cost.print_costs(config)

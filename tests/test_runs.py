@@ -68,6 +68,29 @@ def test_nothing_is_written_before_a_run_starts(tmp_path: pathlib.Path, data: pa
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["classes"] == 2
 
 
+def test_config_json_can_be_read_from_another_folder(
+    tmp_path: pathlib.Path, data: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = make(tmp_path / "run", data, "data.cache_dir=cache_of_photos", "eval.nasnet_weights=w.h5")
+    runs.start(run).checkpoints.close()
+    config = saved.load(tmp_path / "run")
+    assert config.data.cache_dir == "cache_of_photos"  # which may be anywhere
+    assert config.eval.nasnet_weights == f"{tmp_path}/w.h5" and config.eval.weights == run.config.eval.weights
+    saved.check_same(tmp_path / "run", run.config)
+
+
+def test_a_run_that_cannot_have_checkpoints_writes_nothing(
+    tmp_path: pathlib.Path, data: pathlib.Path
+) -> None:
+    run = make(tmp_path / "run", data)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "gone" / "disk")
+    with pytest.raises((OSError, ValueError)):
+        runs.start(run)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+
+
 def test_a_run_is_bound_to_its_config_once_it_has_a_checkpoint(
     tmp_path: pathlib.Path, data: pathlib.Path
 ) -> None:

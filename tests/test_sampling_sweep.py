@@ -103,11 +103,13 @@ def test_a_sweep_of_other_scores_or_of_another_checkpoint_is_made_again(
     record = tmp_path / "checkpoints" / "8" / checkpoint.RECORD
     record.parent.mkdir(parents=True)
     record.write_text("one")
-    random, published = run._replace(basis="random weights"), run._replace(basis="published weights")
+    random, published = run._replace(protocol="random weights"), run._replace(protocol="published weights")
     best = sampling_sweep.find_best(random, option_of(run, state), step=8)
     assert best == sampling_sweep.load_best(random, 8) == {"ema_index": 0}
     assert sampling_sweep.load_best(published, 8) is None
     assert sampling_sweep.load_best(run, 8) == best  # to sample, without a feature network
+    scoring = run.config.eval._replace(best="mifid")
+    assert sampling_sweep.load_best(run._replace(config=run.config._replace(eval=scoring)), 8) is None
     record.write_text("another")
     assert sampling_sweep.load_best(random, 8) is sampling_sweep.load_best(run, 8) is None
 

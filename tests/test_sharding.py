@@ -248,7 +248,7 @@ def test_factorizations_for_tpus_run_on_the_host_if_possible(monkeypatch: pytest
         raise RuntimeError(f"unknown backend: '{backend}'")
 
     monkeypatch.setattr(jax, "local_devices", none)
-    assert sharding.factorization_mesh(tpu) is tpu
+    assert sharding.factorization_mesh(tpu) is tpu and sharding.host_cpu() is None
 
 
 @pytest.mark.long

@@ -24,7 +24,7 @@ from flax import struct  # noqa: E402
 
 from jaxdog import commands, sharding, types  # noqa: E402
 from jaxdog.cli import entry  # noqa: E402
-from jaxdog.config import schema  # noqa: E402
+from jaxdog.config import build, library, saved, schema  # noqa: E402
 from jaxdog.data import batches  # noqa: E402
 from jaxdog.evaluation import batching  # noqa: E402
 from jaxdog.training import checkpoint, loop, writers  # noqa: E402
@@ -33,6 +33,7 @@ from jaxdog.utils import files, interrupts, lock  # noqa: E402
 EVERY, EVALUATE_EVERY, SIDE = 4, 12, 256
 PLACES = ("start", "compile", "step", "checkpoint", "grid", "evaluation", "final scores", "report")
 STAY = 3.0  # seconds for which it stays in a place
+CONFIG = build.check(library.load("toy:test"))  # what config.json holds; the system is another
 Stay = Callable[[str], Any]
 
 
@@ -93,12 +94,14 @@ def train(folder: pathlib.Path, steps: int, stay: Stay) -> None:
         return score
 
     stay("start")
-    files.write_text(folder / "config.json", '{"name": "walk"}\n')
     mesh = sharding.make_mesh()
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
     data = sharding.put(batches.make_data(images, np.zeros(20, np.int32)), sharding.replicated(mesh))
     checkpoints = Checkpoints(folder / "checkpoints", 2, 1, "fid768")
     checkpoints.stay = stay
+    if checkpoints.steps():
+        saved.check_same(folder, CONFIG)
+    saved.write(folder, CONFIG)
     settings = schema.Train(steps, 0.0, 0.0, 2, 2, 10, 4, 0.0)
     writer = Writer(folder, checkpoints.latest() or 0)
     writer.stay = stay

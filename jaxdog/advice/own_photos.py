@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxdog import cost, sharding
 from jaxdog.advice import rules
-from jaxdog.config import build, library, schema
+from jaxdog.config import build, library, resizing, schema
 from jaxdog.data import sources
 
 log = logging.getLogger("jaxdog")
@@ -35,7 +35,7 @@ def choose(
     Raises errors.UserError if there are no photos, or no config generates images of this resolution.
     """
     data = os.fspath(data)
-    library.check_resolution(resolution)
+    resizing.check_resolution(resolution)
     situation = examine(data, resolution)
     chosen = rules.choose(situation)
     config = library.load(
@@ -106,7 +106,8 @@ def duration(seconds: float) -> str:
     """A rough duration: 40 minutes, 3 hours, 2 days."""
     for unit, size, least in (("days", 86_400, 1.5), ("hours", 3_600, 1.5), ("minutes", 60, 1.5)):
         if seconds >= least * size:
-            return f"{seconds / size:.2g} {unit}"
+            count = float(f"{seconds / size:.2g}")
+            return f"{count:,.0f} {unit}" if count >= 10 else f"{count:g} {unit}"
     return "a minute"
 
 

@@ -55,7 +55,7 @@ def random_resized_crop(
     scale_max: float,
     ratio_min: float = 3 / 4,
     ratio_max: float = 4 / 3,
-    filter: str = "bilinear",
+    filter: resample.Filter = "bilinear",
 ) -> Batch:
     """torchvision's RandomResizedCrop, with regions drawn in original pixels.
 
@@ -65,7 +65,7 @@ def random_resized_crop(
       size: height and width of the result.
       scale_min, scale_max: area of the region, as a fraction of the original area.
       ratio_min, ratio_max: width / height of the region.
-      filter: as in `resample.resize_matrix`.
+      filter: of the resize.
     """
     corner, sides = resized_crop_region(
         key, batch.original_size, (scale_min, scale_max), (ratio_min, ratio_max)
@@ -111,7 +111,7 @@ def random_square(
     central: float = 0.0,
     zoom: float = 1.0,
     crop_types: tuple[int, ...] = (),
-    filter: str = "bilinear",
+    filter: resample.Filter = "bilinear",
 ) -> Batch:
     """Resizes the short side to zoom * size, then crops a square of `size` at a random position.
 
@@ -124,7 +124,7 @@ def random_square(
       central: probability of a center crop instead.
       zoom: the resized short side in units of `size`, at least 1.
       crop_types: crop types to which this applies; other crops are resized as a whole. (): all.
-      filter: as in `resample.resize_matrix`.
+      filter: of the resize.
     """
     b = batch.image.shape[0]
     place_key, center_key = jax.random.split(key)
@@ -149,7 +149,13 @@ def random_square(
 
 
 def jittered_square(
-    key: Key, batch: Batch, size: int, context: float, shift: float, grow: float, filter: str = "bilinear"
+    key: Key,
+    batch: Batch,
+    size: int,
+    context: float,
+    shift: float,
+    grow: float,
+    filter: resample.Filter = "bilinear",
 ) -> Batch:
     """A square around the center of each crop, randomly shifted and enlarged, and clipped to the crop.
 
@@ -163,7 +169,7 @@ def jittered_square(
       context: long side of a crop in units of the square's side.
       shift: largest shift along each axis, in units of the square's side.
       grow: largest enlargement, in units of the square's side.
-      filter: as in `resample.resize_matrix`.
+      filter: of the resize.
     """
     b = batch.image.shape[0]
     place_key, grow_key, shift_key = jax.random.split(key, 3)
@@ -201,8 +207,8 @@ def shift_scale_rotate(
     degrees: PerCropType = 0.0,
     zoom: PerCropType = 1.0,
     zoom_p: PerCropType = 0.0,
-    border: str = "reflect_101",
-    filter: str = "box",
+    border: resample.Border = "reflect_101",
+    filter: resample.Filter = "box",
 ) -> Batch:
     """Shifts, scales and rotates by one cubic warp, then resizes to `size`.
 
@@ -220,8 +226,8 @@ def shift_scale_rotate(
       degrees: largest rotation in either direction.
       zoom: at least 1.
       zoom_p: probability of zooming in instead.
-      border: as in `resample.warp`.
-      filter: of the final resize, as in `resample.resize_matrix`.
+      border: what lies beyond the border: the reflection of the image without its last row, or black.
+      filter: of the final resize.
     """
     b, h, w, _ = batch.image.shape
     draw = jax.random.uniform(key, (7, b))
@@ -246,7 +252,12 @@ def shift_scale_rotate(
 
 
 def rotate(
-    key: Key, batch: Batch, degrees: float, p: float = 1.0, border: str = "black", filter: str = "nearest"
+    key: Key,
+    batch: Batch,
+    degrees: float,
+    p: float = 1.0,
+    border: resample.Border = "black",
+    filter: resample.WarpFilter = "nearest",
 ) -> Batch:
     """torchvision's RandomRotation around the center, applied with probability p.
 
@@ -255,7 +266,8 @@ def rotate(
       batch: square images.
       degrees: largest rotation in either direction.
       p: probability that an image is rotated.
-      border, filter: as in `resample.warp`.
+      border: what lies beyond the border: the reflection of the image without its last row, or black.
+      filter: interpolation.
     """
     b, h, w, _ = batch.image.shape
     angle_key, p_key = jax.random.split(key)

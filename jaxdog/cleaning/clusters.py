@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdog.data import cropping
-from jaxdog.utils import errors, optional
+from jaxdog.utils import errors, integers, optional
 
 NUM_INITS = 10  # of k-means; the best result is used
 
@@ -69,5 +69,4 @@ def fit_and_assign(
 def sample_by_distance(members: np.ndarray, distance: np.ndarray, count: int) -> np.ndarray:
     """At most `count` members, int, of the m in a cluster, evenly spaced from the nearest to the farthest."""
     ordered = members[np.argsort(distance[members], kind="stable")]
-    positions = np.linspace(0, len(ordered) - 1, min(len(ordered), count)).round().astype(int)
-    return ordered[np.unique(positions)]
+    return ordered[integers.evenly_spaced(len(ordered), count)]

@@ -1,4 +1,4 @@
-"""Settings of mode clean and what they mean. This module imports nothing, for a fast command line."""
+"""Settings of `jaxdog clean` and what they mean. This module imports nothing, for a fast command line."""
 
 from typing import NamedTuple
 

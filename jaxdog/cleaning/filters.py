@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxdog.cleaning import filter_options
 from jaxdog.data import crop_dataset, photos, tables
-from jaxdog.utils import errors, seeds
+from jaxdog.utils import errors, integers
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def check(settings: Settings) -> None:
         "size": (1, 1024),
         "num_components": (1, np.inf),
         "num_clusters": (1, np.inf),
-        "seed": (0, seeds.MOST),
+        "seed": (0, integers.MAX_SEED),
         "sheet_size": (1, np.inf),
     }
     for name, (low, high) in limits.items():
@@ -75,7 +75,7 @@ def measure(
       view: (photo uint8 [h, w, 3], box within it) -> an array of the same shape for each crop; None: no view.
       workers: number of threads; None or 0: one per core.
 
-    Raises errors.UserError if the boxes of the crops are unknown.
+    Raises errors.UserError if the boxes of the crops are unknown, or if a photo cannot be read any more.
     """
     if crops.box is None:
         raise errors.UserError("the boxes of these crops are unknown")
@@ -85,15 +85,21 @@ def measure(
         rows_of_photo.setdefault(photo, []).append(row)
 
     def measure_photo(i: int) -> tuple[tuple[int, int], int, list[tuple[photos.Box, Any]]]:
-        photo = source.photos[i]
-        pixels = photo.read()
-        h, w, _ = pixels.shape
         measured = []
-        for row in rows_of_photo[i]:
-            low, high = np.clip(boxes[row, :2], 0, (w, h)), np.clip(boxes[row, 2:], 0, (w, h))
-            xmin, ymin, xmax, ymax = box = *low.tolist(), *high.tolist()
-            is_empty = xmin >= xmax or ymin >= ymax
-            measured.append((box, view(pixels, (0, 0, w, h) if is_empty else box) if view else None))
+        try:
+            photo = source.photos[i]
+            pixels = photo.read()
+            h, w, _ = pixels.shape
+            for row in rows_of_photo[i]:
+                low, high = np.clip(boxes[row, :2], 0, (w, h)), np.clip(boxes[row, 2:], 0, (w, h))
+                xmin, ymin, xmax, ymax = box = *low.tolist(), *high.tolist()
+                is_empty = xmin >= xmax or ymin >= ymax
+                measured.append((box, view(pixels, (0, 0, w, h) if is_empty else box) if view else None))
+        except OSError as error:
+            raise errors.UserError(
+                f"the photo {crops.names[i]}, whose crops are known, cannot be read any more: "
+                f"{photos.why_broken(crops.names[i], error)}. Put it back as it was, or remove it"
+            ) from error
         return (h, w), photo.num_bytes, measured
 
     n = len(boxes)
@@ -154,13 +160,15 @@ def is_kept(reasons: Reasons) -> np.ndarray:
 def is_blocklisted(path: str, crops: crop_dataset.CropDataset) -> np.ndarray:
     """bool [n]: whether a file lists the crop or its photo; empty lines and # comments are ignored.
 
-    The file may be for a larger set of photos; the number of unknown names is logged.
+    A line that starts with # is the name of a photo or crop if there is one of this name. The file may be
+    for a larger set of photos; the number of unknown names is logged.
 
     Raises errors.UserError if all of its names are unknown.
     """
-    lines = [line.strip() for line in tables.read_text(path, "a blocklist").splitlines()]
-    listed = {line for line in lines if line and not line.startswith("#")}
-    found, unknown = tables.is_listed(crops, listed)
+    lines = {line.strip() for line in tables.read_text(path, "a blocklist").split("\n")} - {""}
+    found, others = tables.is_listed(crops, lines)
+    unknown = [line for line in others if not line.startswith("#")]
+    listed = lines - ({*others} - {*unknown})
     if listed and len(unknown) == len(listed):
         example = tables.crop_names(crops)[0]
         raise errors.UserError(

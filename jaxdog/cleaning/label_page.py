@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -144,6 +145,11 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__((HOST, port), Handler)
         self.address = f"http://{HOST}:{self.server_address[1]}/"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Prints a traceback, but not for a browser that has closed the connection before the reply."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
 
 class Handler(http.server.BaseHTTPRequestHandler):
     """GET / (the page), /question, /crop/<row>.png; POST /answer {"crop", "label"}, /undo.
@@ -182,20 +188,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not self._is_own_request():
             return
         try:
-            if self.path == "/undo":
-                self._send_question(self.server.session.undo())
-            elif self.path == "/answer":
-                answer = untrusted.parse_json(body)
-                if type(answer) is not dict or type(answer.get("crop")) is not int:
-                    raise errors.UserError('an answer must be {"crop": number, "label": word}')
-                self._send_question(self.server.session.answer(answer["crop"], str(answer.get("label"))))
-            else:
-                self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+            question = self._answered(body)
         except ValueError as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
         except OSError as error:
             log.error("the label could not be written: %s", error)
             self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, f"the label could not be written: {error}")
+        else:
+            if question is None:
+                self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
+            else:
+                self._send_question(question)
+
+    def _answered(self, body: bytes) -> Question | None:
+        """Does what a POST request asks; returns the next question, or None if there is no such page."""
+        if self.path == "/undo":
+            return self.server.session.undo()
+        if self.path != "/answer":
+            return None
+        answer = untrusted.parse_json(body)
+        if type(answer) is not dict or type(answer.get("crop")) is not int:
+            raise errors.UserError('an answer must be {"crop": number, "label": word}')
+        return self.server.session.answer(answer["crop"], str(answer.get("label")))
 
     def _is_own_request(self) -> bool:
         """Whether the request is addressed to this server and from its own page; if not, refuses it."""

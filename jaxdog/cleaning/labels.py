@@ -18,6 +18,7 @@ CLUSTERS = {"near": 0, "far": 1}  # cluster of each label; other crops have no c
 UNDO = "undo"
 BINARY = getattr(os, "O_BINARY", 0)  # else Windows writes other line breaks
 COLUMNS = ("file", "xmin", "ymin", "xmax", "ymax", "number", "label")
+CONTENT = "labels (written by jaxdog label)"
 
 CropKey = tuple[str, photos.Box, int]  # file name of the photo, box, index of the crop within the box
 
@@ -38,12 +39,13 @@ def crop_keys(crops: crop_dataset.CropDataset) -> list[CropKey]:
 
 
 def read(path: str | os.PathLike) -> Labels:
-    """The labels in a file; an incomplete last row is ignored.
+    """The labels in a file; an incomplete last row, which may still be written, is ignored.
 
     Raises FileNotFoundError, or errors.UserError, which names the line.
     """
+    data = tables.read_text(path, f"a table of {CONTENT}").encode()
     labels: dict[CropKey, str] = {}
-    for line, row in tables.read_rows(path, COLUMNS, "labels (written by jaxdog label)", drop_partial=True):
+    for line, row in tables.read_rows(path, COLUMNS, CONTENT, drop_partial=_whole(data) < len(data)):
         try:
             xmin, ymin, xmax, ymax, index = (int(row[name]) for name in COLUMNS[1:6])
         except ValueError as error:
@@ -60,6 +62,13 @@ def read(path: str | os.PathLike) -> Labels:
     return Labels(labels, tuple(labels))
 
 
+def _whole(data: bytes) -> int:
+    """The bytes of a file up to an incomplete last row; a row that only lacks its line end is complete."""
+    end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+    last = data[end:].rpartition(b",")[2]
+    return len(data) if last in [label.encode() for label in (*LABELS, UNDO)] else end
+
+
 class LabelLog:
     """The file, open for appending; created if missing, and an incomplete last row is removed.
 
@@ -71,8 +80,12 @@ class LabelLog:
         if not self.path.is_file() or not self.path.stat().st_size:
             files.write_text(self.path, _csv_line(COLUMNS))
         read(self.path)  # raises before a file of another kind is changed
-        os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
+        data = self.path.read_bytes()
+        whole = data[: _whole(data)]
+        os.truncate(self.path, len(whole))
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | BINARY)
+        if not whole.endswith((b"\n", b"\r")):
+            os.write(self._file, b"\n")
 
     def append(self, crop: CropKey, label: str) -> None:
         """Writes a row in one call; it is on disk when this returns. A part of a row is removed again."""

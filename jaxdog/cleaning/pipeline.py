@@ -4,13 +4,13 @@ import json
 import logging
 import os
 import pathlib
+import re
 from collections import Counter
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
-import PIL.Image
 from jax.sharding import Mesh
 
 from jaxdog import sharding
@@ -19,7 +19,7 @@ from jaxdog.config import build, schema
 from jaxdog.data import crop_dataset, crop_recipes, cropping, photos, tables
 from jaxdog.evaluation import batching, copies, feature_extractor
 from jaxdog.metrics.backbones import networks, vgg
-from jaxdog.utils import errors, files, optional, plots
+from jaxdog.utils import errors, files, optional, outputs, plots, png
 
 log = logging.getLogger("jaxdog")
 
@@ -27,6 +27,7 @@ TABLE, LABELS, SUMMARY, SHEETS = "clean.csv", "labels.csv", "clean.json", "clust
 VGG_BATCH_SIZE = 16
 SEARCH_SIZE = 64  # height and width in pixels for the search of near duplicates
 COLUMNS = 10  # in a contact sheet
+SHEET = re.compile(r"cluster_\d{2,}|dropped")  # names of contact sheets
 
 
 def run(
@@ -78,7 +79,8 @@ def run(
 
 
 def _check_requirements(settings: filters.Settings, folder: pathlib.Path) -> None:
-    """Raises errors for missing packages and files before the photos are read."""
+    """Raises errors for missing packages and files, and for a link in place of the folder of sheets."""
+    outputs.check_links(folder, (SHEETS,))
     if settings.method in ("pixels", "segments", "features"):
         optional.load("sklearn.cluster", f"clustering by {settings.method}")
     if settings.method == "segments":
@@ -209,18 +211,17 @@ def _write_sheets(
     sheet_size: int,
 ) -> None:
     """Contact sheets: cluster_00.png, ... of the kept crops, nearest to the center first, and dropped.png."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in (*folder.glob("cluster_*.png"), folder / "dropped.png"):
-        old.unlink(missing_ok=True)
     sheets = {
         f"cluster_{c:02d}": np.flatnonzero(table.keep & (table.cluster == c)) for c in _cluster_numbers(table)
     }
     sheets["dropped"] = np.flatnonzero(~table.keep)
+    sheets = {name: members for name, members in sheets.items() if len(members)}
     for name, members in sheets.items():
-        if len(members):
-            rows = clusters.sample_by_distance(members, clustering.distance, sheet_size)
-            with files.atomic_path(folder / f"{name}.png") as temporary:
-                PIL.Image.fromarray(plots.grid(crops.image[rows], COLUMNS)).save(temporary, "PNG")
+        rows = clusters.sample_by_distance(members, clustering.distance, sheet_size)
+        png.write(folder / f"{name}.png", plots.grid(crops.image[rows], COLUMNS))
+    for path in folder.glob("*.png"):
+        if SHEET.fullmatch(path.stem) and path.stem not in sheets:  # of an earlier command
+            path.unlink()
 
 
 def _count_reasons(reasons: filters.Reasons) -> Counter[str]:

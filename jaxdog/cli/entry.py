@@ -1,11 +1,12 @@
 """The commands, and the entry points of `jaxdog`, `jaxdog-score` and `python -m jaxdog.main`.
 
 jaxdog COMMAND ...                              one of COMMANDS
-jaxdog --config FILE [--mode MODE] ...          the same with flags only, see `flags.py`
+jaxdog --config FILE [--mode MODE] ...          with flags only, see `flags.py`
 """
 
 import difflib
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -46,12 +47,17 @@ def run_score() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs one command. Errors of the user, of the disk or for lack of memory end in a paragraph, without a
-    traceback."""
+    """Runs one command.
+
+    Errors of the user, of the system or for lack of memory end in a paragraph, without a traceback.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name of a file may have characters that it cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if argv and argv[0].startswith("-") and argv[0] not in ("-h", "--help", "--version"):
-            command, overrides, words = flags.OLD, *options.split_overrides(flags.two_hyphens(argv))
-            parser = options.Parser(prog="jaxdog", description=flags.OLD.summary, epilog=flags.OLD.examples)
+            command, overrides, words = flags.FLAGS_ONLY, *options.split_overrides(flags.two_hyphens(argv))
+            only = flags.FLAGS_ONLY
+            parser = options.Parser(prog="jaxdog", description=only.summary, epilog=only.examples)
             command.add_arguments(parser)
         else:
             overrides, words = options.split_overrides(argv)
@@ -70,9 +76,13 @@ def main(argv: Sequence[str]) -> None:
         print(f"\njaxdog: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        if error.errno not in errors.ADVICE:
+        if error.errno is None:
             raise
         print(f"\njaxdog: {errors.explain(error)}.", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError as error:
+        found = f" ({error})" if str(error) else ""
+        print(f"\njaxdog: {errors.NO_MEMORY}{found}.", file=sys.stderr)
         sys.exit(1)
     except RuntimeError as error:  # of which JAX's errors are
         if not (text := errors.out_of_memory(error)):
@@ -87,7 +97,9 @@ def main(argv: Sequence[str]) -> None:
 def tree(name: str) -> options.Parser:
     """The parser of all commands, of which only that of `name` has its arguments."""
     parser = options.Parser(
-        prog="jaxdog", description="GANs for small images in JAX.", epilog=f"{EXAMPLES}\n{flags.OLD.summary}"
+        prog="jaxdog",
+        description="GANs for small images in JAX.",
+        epilog=f"{EXAMPLES}\n{flags.FLAGS_ONLY.summary}",
     )
     version = importlib.import_module("jaxdog").__version__ if name == "--version" else ""
     parser.add_argument("--version", action="version", version=f"jaxdog {version}")

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-OLD = options.Command(
+FLAGS_ONLY = options.Command(
     "--config",
     "Also with flags only: jaxdog --config CONFIG [--mode MODE] [--workdir RUN] ..., "
     "see jaxdog --config toy --help",

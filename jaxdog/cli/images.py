@@ -15,12 +15,19 @@ SUFFIXES = (".gif", ".webp", ".mp4")
 
 def _open(args: argparse.Namespace) -> Any:
     """The `Generator` of a run's folder, of an exported one, or of a name."""
-    from jaxdog.generators import generator  # not at the top: it imports JAX
+    from jaxdog.data import dataset_info  # not at the top: they import JAX
+    from jaxdog.generators import generator
 
+    options.show_log()
     folder = pathlib.Path(args.run).expanduser()
     step = args.step if args.step in ("best", "latest") else _step(args.step)
     if (folder / "checkpoints").is_dir():
         opened = generator.Generator.from_run(folder, step=step)
+    elif (folder / dataset_info.NAME).is_file():
+        raise errors.MissingFileError(
+            f"{folder} is the folder of a run that has no checkpoint yet: wait for the first one, after "
+            "config.checkpoint.every steps, or go on with jaxdog train"
+        )
     elif step == "best":
         opened = generator.Generator.from_pretrained(args.run)
     else:
@@ -36,15 +43,22 @@ def _step(text: str) -> int:
     return int(text)
 
 
-def _classes(args: argparse.Namespace) -> list[str] | None:
-    return None if args.classes is None else [str(name) for name in args.classes]
+def _classes(args: argparse.Namespace, opened: Any) -> list[str] | None:
+    """The names of classes: a text that is not one of them has several, with commas."""
+    if args.classes is None:
+        return None
+    split = ([text] if text in opened.classes else options.words_of(text) for text in args.classes)
+    return [name for names in split for name in names]
 
 
 def _add_images(parser: options.Parser, classes: str) -> None:
     """Options of commands that generate images."""
     options.add_run(parser, exported=True)
     parser.add_argument(
-        "--classes", metavar="NAME,NAME", action="extend", type=options.words_of, help=classes
+        "--classes",
+        metavar="NAME,NAME",
+        action="append",
+        help=f"{classes}; a name that contains a comma needs a --classes of its own",
     )
     parser.add_argument(
         "--truncation",
@@ -73,22 +87,27 @@ def _add_sample(parser: options.Parser) -> None:
 
 def _sample(args: argparse.Namespace) -> None:
     suffix = pathlib.Path(args.out).suffix
+    suffix = suffix if suffix[1:2].isalpha() else ""  # images_0.7 is a folder
     if suffix not in (".png", ".zip", ""):
         raise errors.UserError(f"--out is {args.out!r}; it must end in .png or .zip, or be a folder")
     out = outputs.check(args.out, "--out", folder=not suffix, empty=not suffix)
-    images = _open(args).sample(
-        args.num_samples, classes=_classes(args), seed=args.seed, truncation=args.truncation
-    )
+    opened = _open(args)
+    classes = _classes(args, opened)
+    if classes is not None and len(classes) > args.num_samples:
+        left = errors.some(classes[args.num_samples :])
+        raise errors.UserError(
+            f"--num-samples is {args.num_samples}, so that {left} would have no image: give at least "
+            f"{len(classes)}, or fewer --classes"
+        )
+    images = opened.sample(args.num_samples, classes=classes, seed=args.seed, truncation=args.truncation)
     write_images(out, images, args.columns)
     print(f"{len(images)} images: {out}")
 
 
 def write_images(out: pathlib.Path, images: Any, columns: int | None = None) -> None:
     """Writes images uint8 [n, h, w, 3] as a grid (.png), as a .zip, or as files in a folder."""
-    import PIL.Image
-
     from jaxdog.evaluation import submission
-    from jaxdog.utils import plots
+    from jaxdog.utils import plots, png
 
     if out.suffix == ".zip":
         submission.write_zip(out, [images], len(images), images.shape[1])
@@ -100,10 +119,8 @@ def write_images(out: pathlib.Path, images: Any, columns: int | None = None) -> 
         named = [(out / f"{i:0{digits}d}.png", image) for i, image in enumerate(images)]
     with contextlib.ExitStack() as undo:  # all files or none
         for path, image in named:
-            with files.atomic_path(path, durable=len(named) == 1) as temporary:  # a flush each takes long
-                PIL.Image.fromarray(image).save(temporary, "PNG")
-            if len(named) > 1:
-                undo.callback(path.unlink, missing_ok=True)
+            png.write(path, image, durable=len(named) == 1)  # a flush each takes long
+            undo.callback(path.unlink, missing_ok=True)
         undo.pop_all()
 
 
@@ -141,9 +158,10 @@ def _interpolate(args: argparse.Namespace) -> None:
     from jaxdog.render import animation
 
     animation.check(out, args.fps)
-    frames = _open(args).interpolate(
+    opened = _open(args)
+    frames = opened.interpolate(
         args.seeds,
-        classes=_classes(args),
+        classes=_classes(args, opened),
         frames=args.frames,
         loop=not args.no_loop,
         truncation=args.truncation,
@@ -171,9 +189,9 @@ def _add_project(parser: options.Parser) -> None:
 
 
 def _project(args: argparse.Namespace) -> None:
-    out = outputs.check(args.out, "--out", (".png",))
-    latent = outputs.check(out.with_suffix(".npz"), "the latent's file")
     path = pathlib.Path(args.image).expanduser()
+    out = outputs.check(args.out, "--out", (".png",), apart={"the photo": path})
+    latent = outputs.check(out.with_suffix(".npz"), "the latent's file")
     if not path.is_file():
         raise errors.MissingFileError(f"{path} does not exist, or is no file")
     import numpy as np

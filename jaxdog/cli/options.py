@@ -5,17 +5,19 @@ Nothing in `cli` imports JAX before a command runs, so that `--help` is fast.
 
 import argparse
 import difflib
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from jaxdog.utils import errors, seeds
+from jaxdog.utils import errors, integers
 
 OVERRIDE = re.compile(r"--?(no)?config\.")
 NUMBER = re.compile(r"-[\d.]")  # a negative number is a value, not an option
 SAME_BITS = "--xla_gpu_deterministic_ops"
+MAX_SEEDS = 100_000  # in one list
 OVERRIDES_HELP = """
 --config.FIELD=VALUE sets a field of the config, for example --config.train.max_hours=2 or
 --config.system.batch_size=64. An unknown field is an error that lists the fields there are.
@@ -72,14 +74,16 @@ def option_names(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(overrides, other words); `--config.x v` becomes `--config.x=v`."""
+    """(overrides, other words); `--config.x v` becomes `--config.x=v`, and `--noconfig.x` takes no value."""
     overrides, others, rest = [], [], list(words)
     while rest:
         word = rest.pop(0)
-        if not OVERRIDE.match(word):
+        override = OVERRIDE.match(word)
+        if override is None:
             others.append(word)
             continue
-        if "=" not in word and rest and (not rest[0].startswith("-") or NUMBER.match(rest[0])):
+        takes_value = "=" not in word and override[1] is None
+        if takes_value and rest and (not rest[0].startswith("-") or NUMBER.match(rest[0])):
             word = f"{word}={rest.pop(0)}"
         overrides.append(word)
     return overrides, others
@@ -121,7 +125,7 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
 
 def seed(text: str) -> int:
     """The type of an option: a seed of generated images."""
-    return integer(0, seeds.MOST_OF_IMAGES)(text)
+    return integer(0, integers.MAX_IMAGE_SEED)(text)
 
 
 def side(text: str) -> int:
@@ -155,7 +159,10 @@ def seeds_of(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(
                 f"{word!r} in {text!r} is neither an integer nor a range like 3-6"
             )
-        values += range(seed(found[1]), seed(found[2] or found[1]) + 1)
+        first, last = seed(found[1]), seed(found[2] or found[1])
+        if len(values) + last - first >= MAX_SEEDS:
+            raise argparse.ArgumentTypeError(f"{text!r} is more than {MAX_SEEDS:,} seeds")
+        values += range(first, last + 1)
     return values
 
 
@@ -209,7 +216,16 @@ def add_hosts(group: Any) -> None:
     group.add_argument("--process-id", metavar="I", type=integer(0), help="several hosts: this one, from 0")
 
 
-# ------------------------------------------------------------------ JAX
+# ------------------------------------------------------------------ JAX and logs
+
+
+def show_log() -> None:
+    """Shows the log lines of jaxdog on stderr, and of absl only errors."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    log = logging.getLogger("jaxdog")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
 
 
 def set_environment(args: argparse.Namespace) -> None:

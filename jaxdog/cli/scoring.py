@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 from typing import Any, get_args
 
 from jaxdog.cli import options
@@ -65,7 +64,8 @@ def _add_arguments(parser: options.Parser) -> None:
     group.add_argument(
         "--save-as",
         choices=score_options.FORMATS,
-        help="format of these files: features (default), or mean and covariance as pytorch-fid saves them",
+        help="format of these files. jaxdog: features (default); pytorch-fid: mu and sigma, as pytorch-fid "
+        "saves them",
     )
     group.add_argument("--batch-size", type=options.integer(1), help="images per forward pass; default: 64")
     group.add_argument(
@@ -83,10 +83,9 @@ def _metrics(text: str) -> list[str]:
 
 
 def options_of(args: argparse.Namespace) -> score_options.Options:
-    """The `Options` of parsed arguments."""
+    """The `Options` of parsed arguments; raises errors.UserError as `score_options.from_keywords`."""
     given: dict[str, Any] = {name: getattr(args, name) for name in DEFAULTS._fields}
-    given["metrics"] = given["metrics"] and tuple(given["metrics"])
-    return DEFAULTS._replace(**{name: value for name, value in given.items() if value is not None})
+    return score_options.from_keywords({name: x for name, x in given.items() if x is not None})
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -94,21 +93,23 @@ def _run(args: argparse.Namespace) -> None:
     real, fake, *more = [*args.paths, None, None] if args.paths else [args.real, args.fake]
     if more[2:] or (args.paths and (args.real or args.fake)) or real is None or fake is None:
         raise errors.UserError("give two sets of images, as in jaxdog score REAL FAKE, or --real and --fake")
+    given = options_of(args)
     if args.out is not None:
-        outputs.check(args.out, "--out")
-    from jaxdog.evaluation import score_files  # not at the top: it imports JAX
+        used = {"the real images": real, "the generated images": fake}
+        used |= {f"the file of {name}": getattr(given, name) for name in score_options.OUTPUTS}
+        outputs.check(args.out, "--out", apart=used)
+    from jaxdog.evaluation import score_files, score_table  # not at the top: they import JAX
     from jaxdog.training import writers
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    log = logging.getLogger("jaxdog")
-    log.addHandler(logging.StreamHandler())
-    log.setLevel(logging.INFO)
+    options.show_log()
     try:
-        scores = score_files.score(real, fake, options_of(args))
-        print(score_files.table(scores), flush=True)
+        scores = score_files.score(real, fake, given)
+        print(score_table.table(scores), flush=True)
         if args.out is not None:
             files.write_text(args.out, json.dumps(writers.to_json(scores), indent=2) + "\n")
-    except (OSError, ImportError) as error:
+    except OSError as error:
+        raise errors.UserError(errors.explain(error)) from error
+    except ImportError as error:
         raise errors.UserError(str(error)) from error
 
 

@@ -1,6 +1,8 @@
 """Builds typed records from a resolved config, and data and training phases from the records."""
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,11 +12,12 @@ from jaxdog import types
 from jaxdog.config import registry, schema, sections, systems
 from jaxdog.data import crop_dataset, photos, select, sources, toy
 from jaxdog.metrics import fid
-from jaxdog.utils import errors, seeds
+from jaxdog.systems import sampling
+from jaxdog.utils import errors, integers
 
 Config = ml_collections.ConfigDict
 # The least value of each number, by section.
-LEAST = {
+MINIMUMS = {
     "data": {"toy_photos": 1, "classes": 0, "stored_resolution": 0, "workers": 0},
     "generator": {"channels": 1},
     "discriminator": {"channels": 1},
@@ -30,6 +33,8 @@ LEAST = {
     "checkpoint": {"keep_last": 1, "keep_best": 0},  # without a checkpoint, a run could not resume
     "submit": {"images": 2, "resolution": 0},
 }
+MOST = 2**31 - 1  # of each of these numbers: devices count with 32 bits
+UNLIMITED = ("max_hours", "memory_gb")  # may be infinite
 SWEEPABLE = ("truncation", "method", "labels", "batch_stats", "postprocess", "ema_index")
 
 
@@ -68,10 +73,13 @@ def check(config: Config) -> schema.Experiment:
     """
     given = config.to_dict()
     tree_of(given).check(given, "config")
-    _check_least(given)
+    _check_numbers(given)
     _check_seeds(given, "config")
     experiment = _records(given)
+    _check_name(experiment.name)
+    _check_rollback(experiment.train.rollback_ratio)
     check_steps(experiment.train, phases(experiment, classes(experiment.data)), experiment.checkpoint.every)
+    _check_sample(experiment.sample)
     recipe(experiment.data)
     select_crops(experiment.data)
     _check_metrics(experiment)
@@ -97,21 +105,53 @@ def _records(given: dict[str, Any]) -> schema.Experiment:
     return schema.Experiment(**{**given, **sections_})
 
 
-def _check_least(given: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a number that is not at least that of LEAST, such as NaN."""
-    for section, fields in LEAST.items():
+def _check_numbers(given: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a number, such as NaN, that is less than that of MINIMUMS, or more than MOST."""
+    for section, fields in MINIMUMS.items():
         for field, least in fields.items():
-            value = given[section].get(field, least)
+            value = given.get(section, {}).get(field, least)
             numbers = value if isinstance(value, tuple) else (value,)
-            if not all(isinstance(x, int | float) and x >= least for x in numbers):
-                raise errors.ConfigError(f"config.{section}.{field} is {value}, and must be at least {least}")
+            most = math.inf if field in UNLIMITED else MOST
+            enough = all(isinstance(x, int | float) and x >= least for x in numbers)
+            if not enough or max(numbers, default=least) > most:
+                limit = f"at most {most:,}" if enough else f"at least {least}"
+                raise errors.ConfigError(f"config.{section}.{field} is {value}, and must be {limit}")
+
+
+def _check_name(name: str) -> None:
+    """Raises ConfigError for a name that is no folder of its own in runs/."""
+    if name.strip() in ("", ".", ".."):
+        raise errors.ConfigError(
+            f"config.name is {name!r}, and must be a name for the experiment, whose run is in runs/NAME"
+        )
+
+
+def _check_sample(sample: schema.Sample) -> None:
+    """Raises UserError for batch statistics of no images, and a truncation too small to draw."""
+    needed = {"batch": ("batch_size",), "standing": ("batch_size", "num_standing_images")}
+    for field in needed.get(sample.batch_stats, ()):
+        if getattr(sample, field) < 1:
+            raise errors.ConfigError(
+                f"config.sample.{field} is {getattr(sample, field)}, and must be at least 1 with "
+                f"config.sample.batch_stats = {sample.batch_stats!r}: it is the number of images that "
+                f"{'share statistics' if field == 'batch_size' else 'standing statistics are computed of'}"
+            )
+    sampling.check_truncation(sample.truncation, sample.method, "config.sample.truncation")
+
+
+def _check_rollback(ratio: float) -> None:
+    if ratio != 0.0 and not 1.0 < ratio < math.inf:
+        raise errors.ConfigError(
+            f"config.train.rollback_ratio is {ratio}, and must be 0 (never), or above 1: a score this many "
+            "times the best restores the best checkpoint"
+        )
 
 
 def _check_seeds(section: Mapping[str, Any], path: str) -> None:
     """Raises UserError for a seed that is out of range, at any place of a config."""
     for name, value in section.items():
         if name == "seed":
-            seeds.check(value, f"{path}.{name}")
+            integers.check_seed(value, f"{path}.{name}")
         elif isinstance(value, Mapping):
             _check_seeds(value, f"{path}.{name}")
 
@@ -167,23 +207,40 @@ def _check_metrics(config: schema.Experiment) -> None:
 
 
 def _check_sweep(config: schema.Experiment) -> None:
-    """Raises ConfigError if a value of config.sample.sweep is not valid for its field."""
-    types_ = {name: field.type for name, field in sections.Record(schema.Sample).fields().items()}
+    """Raises ConfigError if a value of config.sample.sweep is not valid for its field or system."""
     for name, values in config.sample.sweep.items():
         path = f"config.sample.sweep.{name}"
         sections.choose(dict.fromkeys(SWEEPABLE), name, path)
         if not isinstance(values, tuple) or not values:
             raise errors.ConfigError(f"{path} is {values!r}, and must be a tuple of values to try")
         for value in values:
-            if name == "ema_index" and value not in range(1 + len(config.ema.extra_ema_decays)):
-                raise errors.ConfigError(
-                    f"{path} has {value!r}; 0 is the average, and 1 to {len(config.ema.extra_ema_decays)} "
-                    f"those of config.ema.extra_ema_decays = {config.ema.extra_ema_decays}"
-                )
-            if name == "postprocess":
-                phases(config._replace(sample=config.sample._replace(postprocess=value)), 2)
-            elif name != "ema_index":
-                sections.check_type(path, value, types_[name])
+            _check_swept(config, name, value, path)
+    fields = {name: x for name, x in config.sample.sweep.items() if name != "ema_index"}
+    for values in itertools.product(*fields.values()):
+        setting = dict(zip(fields, values, strict=True))
+        try:
+            _check_sample(config.sample._replace(**setting))
+        except errors.UserError as error:
+            raise errors.ConfigError(f"config.sample.sweep has {setting}: {error}") from error
+
+
+def _check_swept(config: schema.Experiment, name: str, value: Any, path: str) -> None:
+    """Raises ConfigError for one value of config.sample.sweep, `path`."""
+    averages = 1 + len(config.ema.extra_ema_decays)
+    if name == "ema_index":
+        if type(value) is not int or value not in range(averages):
+            raise errors.ConfigError(
+                f"{path} has {value!r}; 0 is the average, and 1 to {averages - 1} "
+                f"those of config.ema.extra_ema_decays = {config.ema.extra_ema_decays}"
+            )
+        return
+    sections.check_type(path, value, sections.Record(schema.Sample).fields()[name].type)
+    sample = config.sample._replace(**{name: value})
+    try:
+        _check_numbers({"sample": sample._asdict()})
+        phases(config._replace(sample=sample), classes(config.data))
+    except errors.UserError as error:
+        raise errors.ConfigError(f"{path} has {value!r}: {error}") from error
 
 
 def _check_parallel(config: schema.Experiment) -> None:

@@ -24,7 +24,6 @@ from jaxdog.utils import errors
 Config = ml_collections.ConfigDict
 Overrides = Mapping[str, Any] | Sequence[str]
 SWEEP = "sample.sweep"  # a section that is replaced as a whole
-MAX_ATTENTION = 64  # height of maps with self-attention; BigGAN has it at 64x64 for 128 and 256 px
 
 
 def names() -> tuple[str, ...]:
@@ -45,9 +44,9 @@ def find(name_or_path: str | os.PathLike) -> pathlib.Path:
     if path.is_dir() and given not in names():
         raise errors.ConfigError(
             f"{given} is a folder, and a config is a Python file or one of {', '.join(names())}. To resume a "
-            "run, give the config that it was started with, and its folder as --workdir"
+            "run with jaxdog train, give the config that it was started with, and its folder as --workdir"
         )
-    if path.is_file() and path.suffix != ".py":
+    if path.is_file() and path.suffix != ".py" and given not in names():
         raise errors.ConfigError(
             f"{given} is not a Python file; a config of your own is a file with get_config(), for which "
             "jaxdog configs NAME > my_config.py is a start"
@@ -91,7 +90,7 @@ def load(
       overrides: changed fields, as words of the command line (["train.steps=500"]) or as a dictionary
         ({"train.steps": 500} or {"train": {"steps": 500}}).
       data: a folder of photos to train on, see `with_data`; None: the config's photos.
-      resolution: side of the images in pixels, see `with_resolution`; None: the config's.
+      resolution: side of the images in pixels, see `resizing.with_resolution`; None: the config's.
 
     Raises errors.UserError if there is no such config, field or choice.
     """
@@ -110,15 +109,26 @@ def load(
 def _variant(get_config: Callable[..., Config], variant: str, path: pathlib.Path) -> Config:
     """A variant of a config, with its name, so that it gets another work folder."""
     if variant == "full":
-        return get_config()
+        return _checked(get_config(), path)
     if not inspect.signature(get_config).parameters:
         raise errors.ConfigError(
             f"{path} has no variant {variant!r}: its get_config() takes no argument. Leave out ':{variant}'"
         )
-    config = get_config(variant)
+    config = _checked(get_config(variant), path)
     if not str(config.name).endswith(f"_{variant}"):
         config.name = f"{config.name}_{variant}"
     return config
+
+
+def _checked(config: Any, path: pathlib.Path) -> Config:
+    """What get_config() has returned; raises errors.ConfigError unless it is a config with a name."""
+    if isinstance(config, Config) and isinstance(config.get("name"), str):
+        return config
+    what = "a config without a name" if isinstance(config, Config) else f"a {type(config).__name__}"
+    raise errors.ConfigError(
+        f"get_config() of {path} returned {what}, and must return a config, as resolve.experiment and "
+        "resolve.derive make it: jaxdog configs NAME shows one"
+    )
 
 
 def change(
@@ -131,7 +141,9 @@ def change(
     if data is not None:
         config = with_data(config, data)
     if resolution is not None:
-        config = with_resolution(config, resolution)
+        from jaxdog.config import resizing  # not at the top: it imports JAX
+
+        config = resizing.with_resolution(config, resolution)
     return override(config, overrides)
 
 
@@ -147,110 +159,11 @@ def with_data(config: Config, data: str | os.PathLike) -> Config:
             f"{path} {what}; it should be a folder of photos, or of one folder per class"
         )
     from jaxdog.config import resolve  # not at the top: it imports JAX
+    from jaxdog.data import listing
 
-    name = f"{config.name}_{path.resolve().name}"
+    name = f"{config.name}_{listing.printable(path.resolve().name)}"
     others = {"source": "folder", "path": str(path), "classes": 0, "select": {"drop": None}}
     return resolve.derive(config, name=name, data=others)
-
-
-def check_resolution(resolution: Any) -> None:
-    """Raises errors.ConfigError unless a resolution is a positive integer, or None."""
-    integer = hasattr(resolution, "__index__") and not isinstance(resolution, bool)  # also one of NumPy
-    if resolution is not None and (not integer or resolution < 1):
-        raise errors.ConfigError(
-            f"the resolution is {resolution!r}, and must be a positive integer, such as 64: the side of the "
-            "generated images, which are square"
-        )
-
-
-def with_resolution(config: Config, resolution: int) -> Config:
-    """The config for images of resolution x resolution pixels.
-
-    Stored crops, and the heights of maps with self-attention, keep their ratio to it, the latter up to
-    MAX_ATTENTION. The latents of a hierarchical BigGAN get the next size that it can split. An R3GAN halves
-    its width with each doubling, and a progressive system fewer or more stages. Not every network can have
-    every size.
-
-    Raises errors.ConfigError for a size that is not positive, or that a progressive system does not reach.
-    """
-    check_resolution(resolution)
-    resolution = int(resolution)
-    from jaxdog.config import resolve
-    from jaxdog.models import biggan
-
-    fields: Any = config
-    progressive = "resolution" not in fields.system
-    before = fields.system.resolutions[-1] if progressive else fields.system.resolution
-    changes: dict[str, Any] = (
-        _stages(fields, resolution) if progressive else {"system": {"resolution": resolution}}
-    )
-    if fields.data.stored_resolution:
-        stored = max(round(fields.data.stored_resolution * resolution / before), resolution)
-        changes["data"] = {"stored_resolution": stored}
-    if fields.generator.get("name") == "biggan" and fields.generator.hierarchical:
-        slices = len(biggan.shape_of(resolution).g)
-        changes["system"]["latent_dim"] = -(-fields.system.latent_dim // slices) * slices
-    for player in ("generator", "discriminator"):
-        network = fields[player]
-        if heights := network.get("attention", ()):
-            changes[player] = {"attention": _attention(heights, resolution, before)}
-        if network.get("name") == "r3gan":
-            changes[player] = {"widths": _r3gan_widths(network.widths, resolution, player == "discriminator")}
-    return resolve.derive(config, **changes)
-
-
-def _attention(heights: tuple[int, ...], resolution: int, before: int) -> tuple[int, ...]:
-    """The heights of maps with self-attention for another resolution, each of them once.
-
-    Memory grows with the fourth power of the height.
-    """
-    limit, scaled = max(MAX_ATTENTION, *heights), []
-    for height in heights:
-        height = max(height * resolution // before, 1)
-        while height > limit:
-            height //= 2  # the maps of a network halve
-        scaled.append(height)
-    return tuple(dict.fromkeys(scaled))
-
-
-def _stages(fields: Any, resolution: int) -> dict[str, Any]:
-    """Changes of a progressive system: its stages up to `resolution`.
-
-    The last stage is as long as the config's last one; those that are added before it are as long as the one
-    before them.
-    """
-    first = fields.system.resolutions[0]
-    count = (resolution // first).bit_length()  # stages
-    if count < 2 or resolution != first << (count - 1):
-        sizes = ", ".join(str(first << i) for i in range(1, 7))
-        raise errors.ConfigError(
-            f"the resolution is {resolution} px; choices of {fields.name}, which grows from {first} px: "
-            f"{sizes}, ..."
-        )
-
-    def fit(values: tuple) -> tuple:
-        *growing, last = values
-        return (*growing[: count - 1], *[growing[-1]] * (count - len(values)), last)
-
-    steps = fit(fields.system.steps)
-    return {
-        "system": {
-            "resolutions": tuple(first << i for i in range(count)),
-            "steps": steps,
-            "fade": fit(fields.system.fade),
-        },
-        "ema": {"decay": fit(fields.ema.decay)},
-        "train": {"steps": sum(steps)},
-    }
-
-
-def _r3gan_widths(widths: tuple[int, ...], resolution: int, downwards: bool) -> tuple[int, ...]:
-    """Widths at 4x4, 8x8, ..., or the reverse, up to `resolution`; an added width is half the last."""
-    upwards = widths[::-1] if downwards else widths
-    count = (resolution // 4).bit_length()
-    added = (max(upwards[-1] >> i, 1) for i in range(1, count - len(upwards) + 1))
-    fitted = (*upwards[:count], *added)
-    return fitted[::-1] if downwards else fitted
 
 
 # ------------------------------------------------------------------ overrides
@@ -266,7 +179,8 @@ def override(config: Config, overrides: Overrides) -> Config:
       config: unchanged.
       overrides: as for `load`. A word may also begin with "config." or "--config.".
 
-    Raises errors.ConfigError if a field does not exist, naming those that do, or a value is not of its type.
+    Raises errors.ConfigError if a field does not exist, naming those that do, a value is not of its type, or
+    config.sample.sweep chooses the field.
     """
     if isinstance(overrides, str):
         raise errors.ConfigError(f"overrides is {overrides!r}, and must be a list of such words")
@@ -278,7 +192,23 @@ def override(config: Config, overrides: Overrides) -> Config:
         return config
     from jaxdog.config import resolve  # not at the top: it imports JAX
 
-    return resolve.derive(config, **_nested(_whole(config, values)))
+    changes = _nested(_whole(config, values))
+    _check_swept(config, changes)
+    return resolve.derive(config, **changes)
+
+
+def _check_swept(config: Config, changes: Mapping[str, Any]) -> None:
+    """Raises errors.ConfigError for a change of a field of config.sample whose value the sweep chooses."""
+    sample = changes.get("sample")
+    if not isinstance(sample, Mapping):
+        return
+    sweep = sample.get("sweep", _current(config, SWEEP))
+    for name in sample if isinstance(sweep, Mapping | Config) else ():
+        if name in sweep:
+            raise errors.ConfigError(
+                f"config.sample.{name} would have no effect: config.{SWEEP} tries {sweep[name]} and chooses "
+                f"the best. Take it out of the sweep as well: --config.{SWEEP}.{name}=None"
+            )
 
 
 def _whole(config: Config, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,9 +216,10 @@ def _whole(config: Config, values: Mapping[str, Any]) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for name, value in values.items():
         head, _, row = name.rpartition(".")
-        old = _current(config, name)
-        if head == SWEEP:
-            rows = {**whole.get(head, _current(config, SWEEP).to_dict()), row: value}
+        old, rows = _current(config, name), whole.get(SWEEP, _current(config, SWEEP))
+        rows = rows.to_dict() if isinstance(rows, Config) else rows
+        if head == SWEEP and isinstance(rows, Mapping | None):
+            rows = {**(rows or {}), row: value}
             whole[head] = {name: x for name, x in rows.items() if x is not None}
         else:
             clears = value == {} and isinstance(old, Config) and name != SWEEP
@@ -303,7 +234,13 @@ def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
         *sections, field = name.split(".")
         place = tree
         for section in sections:
-            place = place.setdefault(section, {})
+            inner = place.get(section)
+            if not isinstance(inner, Mapping | None):
+                raise errors.ConfigError(
+                    f"config.{name} cannot be set, since {section} is set to {inner!r}; leave one of them out"
+                )
+            place[section] = {**(inner or {})}  # a copy; None: it was removed before
+            place = place[section]
         both_sections = isinstance(value, Mapping) and isinstance(place.get(field), dict)
         place[field] = {**place[field], **value} if both_sections else value
     return tree
@@ -328,6 +265,10 @@ def split_word(word: str) -> tuple[str, str | bool]:
     match = re.fullmatch(r"-*(no(?=config\.))?(?:config\.)?([^=]*)(?:=(.*))?", word, re.DOTALL)
     assert match is not None  # any text does
     no, name, text = match.groups()
+    if no and text is not None:
+        raise errors.ConfigError(
+            f"{word} has a value, and --noconfig.{name} alone means False; write --config.{name}={text}"
+        )
     return name, no is None if text is None else text
 
 

@@ -80,9 +80,8 @@ def check_resolutions(
         )
 
 
-def check_one_player(config: schema.Experiment, who: str, *unset: str) -> None:
-    """Checks that no EMA, truncation or batch statistics are configured for a system without them."""
-    check_unset(config, who, *unset)
+def check_running_statistics(config: schema.Experiment, who: str) -> None:
+    """Raises ConfigError if a system without other batch statistics is to sample with them."""
     if config.sample.batch_stats != "running":
         raise errors.ConfigError(
             f"config.sample.batch_stats is {config.sample.batch_stats!r}; {who} samples with running "
@@ -90,14 +89,20 @@ def check_one_player(config: schema.Experiment, who: str, *unset: str) -> None:
         )
 
 
-def check_no_augmentation(config: schema.Experiment) -> None:
-    """Memorizers reproduce the crops as they are stored."""
+def check_no_ema(config: schema.Experiment, who: str) -> None:
+    """Raises ConfigError if a system without EMA has one."""
+    check_unset(config, who, "ema.decay", "ema.start", "ema.rampup", "ema.extra_ema_decays")
+
+
+def check_memorizer(config: schema.Experiment) -> None:
+    """Raises ConfigError for what a memorizer has not; it reproduces the crops as they are stored."""
     if config.augment:
         name = sorted(config.augment)[0]
         raise errors.ConfigError(
             f"config.augment.{name} is not a field: this system has no augment, so leave it empty"
         )
-    check_unset(config, "a memorizer", "ema.decay", "sample.truncation", "sample.postprocess")
+    check_no_ema(config, "a memorizer")
+    check_unset(config, "a memorizer", "sample.truncation", "sample.postprocess")
     sizes = {config.system.resolution, config.data.stored_resolution, config.submit.resolution}
     if len(sizes) > 1:
         raise errors.ConfigError(
@@ -107,6 +112,7 @@ def check_no_augmentation(config: schema.Experiment) -> None:
 
 
 def check_unset(config: schema.Experiment, who: str, *paths: str) -> None:
+    """Raises ConfigError if one of the fields `paths` is neither 0 nor empty."""
     for path in paths:
         section, field = path.split(".")
         value = getattr(getattr(config, section), field)

@@ -14,7 +14,7 @@ from jaxdog.utils import errors
 
 log = logging.getLogger("jaxdog")
 
-LEAST = 2  # photos of which scores can be computed
+MIN_PHOTOS = 2  # photos of which scores can be computed
 
 
 def check_data(config: schema.Experiment, crops: crop_dataset.CropDataset) -> None:
@@ -28,17 +28,17 @@ def check_data(config: schema.Experiment, crops: crop_dataset.CropDataset) -> No
     """
     photos_read = crop_dataset.readable(crops)
     n, classes = len(photos_read), len(crops.class_names)
-    if n < LEAST:
+    if n < MIN_PHOTOS:
         raise errors.ConfigError(
-            f"config.data has too few readable photos, {n}; scores need at least {LEAST}"
+            f"config.data has too few readable photos, {n}; scores need at least {MIN_PHOTOS}"
         )
     every = config.data.select.get("hold_out", {}).get("every")
     held_out = 0 if every is None else int(select.is_held_out(photos_read, every).sum())
-    if every is not None and held_out < LEAST:
+    if every is not None and held_out < MIN_PHOTOS:
         raise errors.ConfigError(
             f"config.data.select.hold_out.every is {every}, which holds out {held_out} of {n} photos; scores "
-            f"against held-out photos need at least {LEAST}: every must be at most {n // LEAST}"
-            + ("" if n // LEAST > 1 else ", so leave hold_out out or add photos")
+            f"against held-out photos need at least {MIN_PHOTOS}: every must be at most {n // MIN_PHOTOS}"
+            + ("" if n // MIN_PHOTOS > 1 else ", so leave hold_out out or add photos")
         )
     exclude = config.sample.exclude_classes
     if not set(range(classes)) - set(exclude) or not set(exclude) <= set(range(classes)):
@@ -113,7 +113,7 @@ class PhotoReader:
         source, expected = build.source(self.config.data, prepare=self.prepare), self.expected
         if expected is not None and source.key != expected.source:  # other files; perhaps the same photos
             found = self._select(source)[1]
-            if found.content != expected.content:
+            if not dataset_info.is_same(expected, found):
                 raise errors.UserError(
                     "the photos are not those that the run was trained on: "
                     f"{dataset_info.changes(expected, found)}"

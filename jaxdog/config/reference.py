@@ -26,17 +26,18 @@ its experiment; all others have the defaults of this page. `--dry-run` prints th
 setting all of their fields that have no default, such as `--config.data.select.hold_out.every=10`;
 `--config.augment.flip=None` removes one, and `--config.augment={}` all of a section."""
 COMMON = {  # meanings of parameters that functions need not document themselves
-    "activation": '"relu" or "leaky_relu"',
+    "activation": "of the hidden layers",
     "attention": "heights after which self-attention follows",
     "attention_bias": "biases in the attention's convolutions",
+    "attention_form": "keys and values at half the height (as in the authors' code), or at the whole height",
     "attention_key_ratio": "channels of the attention's input divided by those of its keys",
     "b1": "decay of the first moment",
     "b2": "decay of the second moment",
-    "base": '"cross_entropy", "least_squares" or "hinge"',
+    "base": "the loss of the difference of two logits",
     "blocks": "residual blocks per resolution",
     "bottleneck": "width of a block, relative to that of its 3x3 convolutions",
     "channels": "width multiplier",
-    "class_head": '"none", "linear", "multi_hinge" or "cosine"',
+    "class_head": "the auxiliary classifier's last layer",
     "condition_bias": "biases in the conditional norms' dense layers",
     "conv_bias": "biases of convolutions",
     "decay": "of the moving average",
@@ -54,18 +55,24 @@ COMMON = {  # meanings of parameters that functions need not document themselves
     "gain_offset": "added to the gains of conditional norms",
     "group_size": "channels of a convolution group; 0: dense",
     "head_bias": "bias of the logit",
+    "final": "the last learning rate, as a fraction of `learning_rate`",
     "hierarchical": "each block gets its own slice of z",
     "hours": "length of the schedule",
-    "interval": "steps from one evaluation of the regularizer to the next",
+    "initializer": "torch's default, or N(0, 0.02)",
+    "interval": "steps from one evaluation to the next",
     "last": "at the end of the ramp",
     "last_downsample": "the last block also downsamples",
     "linear_bias": "biases of dense layers",
     "mapping_layers": "layers of the mapping network",
+    "max_aspect": "boxes whose h / w is above this are dropped",
+    "min_aspect": "boxes whose h / w is below this are dropped",
+    "min_side": "boxes whose short side has fewer pixels are dropped",
     "p": "probability",
     "projection": "adds the inner product of features and class embedding to the logit",
     "rates": "learning rates, in order",
     "ratio": "largest shift or side, relative to the image",
     "real_target": "target of real images",
+    "resampler": "of the resize",
     "residual": "use residual blocks",
     "scale": "amplitude",
     "shared_embedding": "one class embedding for all norms",
@@ -74,11 +81,15 @@ COMMON = {  # meanings of parameters that functions need not document themselves
     "spectral": "use spectral norm",
     "steps": "length of the ramp",
     "target": "of the gradient norm",
+    "upsampling": "a 4x4 transposed convolution, or nearest and a 3x3 convolution",
     "w_dim": "length of w",
-    "weight": "of the loss term; a pair (first, last) changes along half a cosine during training",
+    "weight": "of the loss term",
+    "weight_decay": "L2 term added to the gradient, as in torch's Adam (not AdamW)",
+    "which": "the boxes of a photo that are cut",
     "width": "channels",
     "widths": "channels of each stage",
 }
+PAIR = "a pair (first, last) changes along half a cosine during training"
 Row = tuple[str, ...]  # cells of a table
 CONFIG_ROW = ("field", "type", "default", "meaning")
 
@@ -149,21 +160,18 @@ def _record(path: str, record: sections.Record, shown: list[sections.Section]) -
 
 
 def _functions(records: Mapping[str, sections.Record]) -> str:
-    """One table of several functions. What one of them does not document is taken from another one."""
+    """One table of several functions."""
     rows: list[Row] = []
-    known = dict(COMMON)
-    for record in records.values():
-        known |= _meanings(record.function)
     for name, record in records.items():
         rows.append((f"**{name}**", "", "", "", _summary(record.function)))
         own = dataclasses.replace(record, beside=None)
-        rows += [("", *row) for row in _fields(own, known)]
+        rows += [("", *row) for row in _fields(own)]
     return _table(("name", *CONFIG_ROW), rows)
 
 
-def _fields(record: sections.Record, known: Mapping[str, str] = COMMON) -> list[Row]:
-    """(field, type, default, meaning and choices); `known` has meanings to fall back on."""
-    meanings = {**known, **_meanings(record.function)}
+def _fields(record: sections.Record) -> list[Row]:
+    """(field, type, default, meaning and choices)"""
+    meanings = _meanings(record.function)
     if record.beside:
         meanings |= _meanings(record.beside.function)
     rows = []
@@ -175,7 +183,9 @@ def _fields(record: sections.Record, known: Mapping[str, str] = COMMON) -> list[
             default = _code(field.default)
         else:
             default = "required" if fallback is None else ""
-        meaning = "; ".join(part for part in (meanings.get(name, "").rstrip("."), choices) if part)
+        ramp = PAIR if name not in meanings and field.type == float | tuple else ""
+        meaning = meanings.get(name, COMMON.get(name, "")).rstrip(".")
+        meaning = "; ".join(part for part in (meaning, ramp, choices) if part)
         rows.append((name, _type(field.type), default, meaning))
     return rows
 

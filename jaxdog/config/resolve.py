@@ -12,7 +12,7 @@ from jaxdog.utils import errors
 
 Config = ml_collections.ConfigDict
 
-# The smoke test of every config: the same experiment at a tiny size on drawn dogs, in seconds.
+# The smoke test of every config: the same experiment at a tiny size on drawn dogs, in minutes.
 SMOKE_TEST = {
     "data": {"toy_photos": 48, "cache_dir": "runs/cache"},
     "train": {
@@ -57,7 +57,7 @@ def load_sibling(file: str, name: str, variant: str = "full") -> Config:
 
 
 def smoke_test(config: Config, variant: str, **changes: Any) -> Config:
-    """`config` where variant is "full"; where it is "test", the same experiment on drawn dogs in seconds.
+    """`config` where variant is "full"; where it is "test", the same experiment, tiny, on drawn dogs.
 
     Args:
       config: the full config.

@@ -7,7 +7,7 @@ and `data.dataset_info` the content of the photos.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxdog.config import build, schema
@@ -19,6 +19,8 @@ REMEDY = "Delete it, and run jaxdog train with the config of this run, which wri
 CHANGEABLE = ("parallel", "train", "checkpoint", "eval", "sample", "submit", "name")
 # Fields of config.data that say where the photos are and how they are read, and not which they are.
 PLACES = ("path", "archives", "classes", "cache_dir", "workers", "select.from_csv.path")
+# Fields of config.eval that are paths, or one of the words of `NO_PATHS`.
+WEIGHTS, NO_PATHS = ("weights", "nasnet_weights", "dinov2_weights"), ("published", "random")
 
 
 def find(folder: pathlib.Path) -> pathlib.Path:
@@ -38,6 +40,14 @@ def load(folder: pathlib.Path) -> build.Config:
         raise
     except (ValueError, TypeError) as error:
         raise errors.ConfigError(f"{path} is not a config: {error}") from error
+
+
+def check(config: build.Config, folder: pathlib.Path) -> schema.Experiment:
+    """`build.check` of the config that a run saved in its folder, whose errors name the file."""
+    try:
+        return build.check(config)
+    except errors.UserError as error:
+        raise errors.ConfigError(f"{folder / NAME} cannot be used: {error}") from error
 
 
 def from_json(value: Any) -> build.Config:
@@ -66,9 +76,12 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 def check_same(folder: pathlib.Path, config: schema.Experiment) -> None:
     """Raises ConfigError, naming the fields, if the run in a folder learns something else than `config`."""
     try:
-        old, new = flatten(to_json(build.check(load(folder)))), flatten(to_json(config))
+        given = load(folder).to_dict()
     except errors.MissingFileError:
         return
+    now = to_dict(config)
+    given |= {name: now[name] for name in CHANGEABLE}  # whose old values may be invalid
+    old, new = flatten(to_json(check(build.Config(given), folder))), flatten(to_json(config))
     changed = [
         f"{name} is {new.get(name)!r}, was {old.get(name)!r}"
         for name in sorted(old.keys() | new.keys())
@@ -84,9 +97,39 @@ def check_same(folder: pathlib.Path, config: schema.Experiment) -> None:
 
 
 def _differs(name: str, old: Any, new: Any) -> bool:
-    if name == "init_from" and old and new:
-        return pathlib.Path(old).expanduser().resolve() != pathlib.Path(new).expanduser().resolve()
+    if name == "init_from":  # whether there was a source matters, not where it is now
+        return bool(old) != bool(new)
     return old != new
+
+
+def absolute(config: schema.Experiment) -> schema.Experiment:
+    """The config with absolute paths, which hold from any folder.
+
+    Those that start with ~ do so already, and the cache may be anywhere: its files are made again.
+    """
+
+    def change(field: str, path: str) -> str:
+        keep = not path or path.startswith("~") or field == "cache_dir"
+        return path if keep else str(pathlib.Path(path).absolute())
+
+    return with_paths(config, change)
+
+
+def with_paths(config: schema.Experiment, change: Callable[[str, str], str]) -> schema.Experiment:
+    """The config with `change(field, path)` in place of each path: of photos, tables, weights, other runs."""
+    data, scoring = config.data, config.eval
+    select = {
+        name: {k: change("select", x) if k == "path" else x for k, x in step.items()}
+        for name, step in data.select.items()
+    }
+    places = {name: change(name, getattr(data, name)) for name in ("path", "archives", "cache_dir")}
+    weights = {name: getattr(scoring, name) for name in WEIGHTS}
+    weights = {name: x if x in NO_PATHS else change(name, x) for name, x in weights.items()}
+    return config._replace(
+        data=data._replace(select=select, **places),
+        eval=scoring._replace(**weights),
+        init_from=change("init_from", config.init_from),
+    )
 
 
 def write(folder: pathlib.Path, config: schema.Experiment) -> None:

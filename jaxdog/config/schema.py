@@ -47,16 +47,14 @@ class TwoPlayer:
     split_d: bool = False  # D's forward pass runs on real and on generated images separately
     reuse_latents: bool = False  # the G step reuses the latents of the last D step
     g_step_groups: int = 1  # groups of the G step's batch for which D computes batch statistics separately
-    fake_label_source: Literal["uniform", "real"] = (
-        "uniform"  # labels of generated images: uniformly random, or those of the real batch
-    )
+    fake_label_source: Literal["uniform", "real"] = "uniform"  # labels of fakes: random, or the real batch's
     g_fresh_reals: bool = False  # relativistic losses: the G step gets another real batch than D
     class_loss: Table  # the auxiliary class loss
     d_regularizers: Table  # regularizers of the discriminator
     g_regularizers: Table  # regularizers of the generator
     diffaugment: Table  # differentiable augmentations of real and generated images
     augment_p: Table  # the probability of diffaugment
-    class_transition: tuple = (0.0, 0.0)  # fractions of the run between which class conditioning fades in
+    class_transition: tuple = (0.0, 0.0)  # fractions between which labels and class loss fade in
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -225,7 +225,10 @@ def choose(table: Mapping[str, Any], name: Any, path: str) -> Any:
 
 
 def check_type(path: str, value: Any, hint: Any) -> None:
-    """Raises ConfigError unless `value` fits a plain annotation or a Literal; an int fits a float."""
+    """Raises ConfigError unless `value` fits a plain annotation or a Literal; an int fits a float.
+
+    A tuple holds numbers, unless its annotation says otherwise.
+    """
     kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     choices = choices_of(hint)
     plain = tuple(str if typing.get_origin(x) is typing.Literal else typing.get_origin(x) or x for x in kinds)
@@ -238,6 +241,10 @@ def check_type(path: str, value: Any, hint: Any) -> None:
     if choices:
         for one in value if isinstance(value, tuple) else (value,):
             choose(dict.fromkeys(choices), one, path)
+    elif isinstance(value, tuple):
+        held = [typing.get_args(kind)[0] for kind in kinds if typing.get_origin(kind) is tuple]
+        for i, one in enumerate(value):
+            check_type(f"{path}[{i}]", one, held[0] if held else float)
 
 
 def choices_of(hint: Any) -> tuple[str, ...]:

@@ -119,7 +119,8 @@ def _regularizers(table: sections.AllOf, section: Mapping[str, Any], name: str) 
 
 def _vae(config: schema.Experiment, classes: int) -> Phases:
     system, steps = config.system, config.train.steps
-    phase_parts.check_one_player(config, "a variational autoencoder", "ema.decay")
+    phase_parts.check_running_statistics(config, "a variational autoencoder")
+    phase_parts.check_no_ema(config, "a variational autoencoder")
     optimizers = phase_parts.optimizers(config, encoder=steps, g=steps)
     spec = vae.VAESpec(
         encoder=registry.encoder(config),
@@ -140,7 +141,9 @@ def _vae(config: schema.Experiment, classes: int) -> Phases:
 def _vqvae(config: schema.Experiment, classes: int) -> Phases:
     """The autoencoder's phase, then the prior's."""
     system, steps, dtype = config.system, config.train.steps, registry.DTYPES[config.dtype]
-    phase_parts.check_one_player(config, "an autoencoder with codes", "ema.decay", "sample.truncation")
+    phase_parts.check_running_statistics(config, "an autoencoder with codes")
+    phase_parts.check_no_ema(config, "an autoencoder with codes")
+    phase_parts.check_unset(config, "an autoencoder with codes", "sample.truncation")
     first = system.autoencoder_steps
     if not 0 < first < steps:
         raise errors.ConfigError(
@@ -182,7 +185,7 @@ def _vqvae(config: schema.Experiment, classes: int) -> Phases:
 
 
 def _flow(config: schema.Experiment, classes: int) -> Phases:
-    phase_parts.check_one_player(config, "flow matching")
+    phase_parts.check_running_statistics(config, "flow matching")
     system, shape = config.system, (config.system.resolution, config.system.resolution, 3)
     spec = flow.FlowSpec(
         network=registry.VELOCITIES.instantiate(
@@ -215,7 +218,7 @@ def _flow(config: schema.Experiment, classes: int) -> Phases:
 
 def _memorizer(config: schema.Experiment, classes: int) -> Phases:
     """The discriminator's phase, then the generator's; with discriminator_steps = 0 the generator's alone."""
-    phase_parts.check_no_augmentation(config)
+    phase_parts.check_memorizer(config)
     system, steps = config.system, config.train.steps
     first = system.discriminator_steps
     if not 0 <= first < steps:
@@ -263,7 +266,7 @@ def _memorizer_spec(
 
 
 def _imitation(config: schema.Experiment, classes: int) -> Phases:
-    phase_parts.check_no_augmentation(config)
+    phase_parts.check_memorizer(config)
     system = config.system
     imitation = memorizer.imitation(classes, system.resolution, system.blend_weight)
     return (types.Phase("imitation", imitation, config.train.steps, system.batch_size),)

@@ -21,14 +21,8 @@ FEW_BROKEN, MAX_BROKEN = 5, 0.01  # photos that may be unreadable: this many or 
 # Pixels of a source that are decoded at most: so many, or so many times its bytes if that is more. Photos
 # have up to about 50 pixels per byte; files that are made to fill the memory have thousands.
 FREE_PIXELS, PIXELS_PER_BYTE = 1_000_000_000, 200
-ARRAYS = (
-    "image",
-    "label",
-    "photo",
-    "original_size",
-    "crop_type",
-    "box",
-)  # fields of CropDataset in a cache file
+# Fields of CropDataset in a cache file.
+ARRAYS = ("image", "label", "photo", "original_size", "crop_type", "box")
 FORMAT = 5  # version of cache files; older versions are not read
 
 
@@ -197,13 +191,9 @@ def _crop_photo(source: photos.Source, recipe: photos.Recipe, i: int) -> _PhotoC
         photo = source.photos[i]
         name, label = photo.name, photo.label
         image = photo.read()
+        found = recipe(image, photo.boxes)
     except OSError as error:
-        if reason := errors.of_the_system(error):
-            raise errors.UserError(
-                f"the photo {name} cannot be read: {reason}. It may be sound: make it readable, or take it "
-                "out of the folder"
-            ) from error
-        return _PhotoCrops(name, label, [], str(error) or type(error).__name__)
+        return _PhotoCrops(name, label, [], photos.why_broken(name, error))
     h, w, _ = image.shape
     default_box = [*photo.boxes, (0, 0, w, h)][0]
     crops = [
@@ -211,7 +201,7 @@ def _crop_photo(source: photos.Source, recipe: photos.Recipe, i: int) -> _PhotoC
             original_size=crop.image.shape[:2] if crop.original_size is None else crop.original_size,
             box=default_box if crop.box is None else crop.box,
         )
-        for crop in recipe(image, photo.boxes)
+        for crop in found
     ]
     return _PhotoCrops(name, label, crops, "", photo.notes, h * w)
 

@@ -10,13 +10,14 @@ A recipe is a function
 
 To add one, write such a function with keyword-only parameters, add it to `RECIPES` and select it in a config:
 `config.data.crop = dict(name="my_recipe", ...)`, with its other parameters as fields. A crop of a box should
-set `Crop.box`, as mode clean lists crops by their boxes. The recipes of the competition's entries
+set `Crop.box`, as `jaxdog clean` lists crops by their boxes. The recipes of the competition's entries
 are in `crop_recipes_2019.py` and `multicrop.py`.
 """
 
 import functools
 import inspect
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -24,8 +25,10 @@ from jaxdog.data import crop_recipes_2019, cropping, multicrop, photos
 
 VERSION = 1  # part of cache keys; increment when the output of a recipe changes
 
-MODES = (*cropping.GROWTHS, "pad", "clip", "center")
-PAD_MODES = ("none", "reflect", "black")
+Mode = Literal["grow", "grow_high", "grow_evenly", "pad", "clip", "center"]
+MODES = get_args(Mode)
+PadMode = Literal["none", "reflect", "black"]
+PAD_MODES = get_args(PadMode)
 BOX, PHOTO = 0, 1  # crop types of box_and_photo
 MOSTLY_ALL = 0.8  # whole_and_boxes omits boxes that cover at least this fraction of the photo
 
@@ -39,7 +42,11 @@ def as_is(photo: np.ndarray, boxes: Sequence[photos.Box] = ()) -> list[photos.Cr
 
 
 def squash(
-    photo: np.ndarray, boxes: Sequence[photos.Box] = (), *, size: int, resampler: str = "lanczos"
+    photo: np.ndarray,
+    boxes: Sequence[photos.Box] = (),
+    *,
+    size: int,
+    resampler: cropping.Resampler = "lanczos",
 ) -> list[photos.Crop]:
     """The whole photo resized to size x size, regardless of its aspect ratio.
 
@@ -50,14 +57,22 @@ def squash(
 
 
 def short_side_center(
-    photo: np.ndarray, boxes: Sequence[photos.Box] = (), *, size: int, resampler: str = "lanczos"
+    photo: np.ndarray,
+    boxes: Sequence[photos.Box] = (),
+    *,
+    size: int,
+    resampler: cropping.Resampler = "lanczos",
 ) -> list[photos.Crop]:
     """The center square of the whole photo, whose short side is resized to `size`."""
     return [photos.Crop(cropping.resize_center_crop(photo, size, resampler))]
 
 
 def whole_and_boxes(
-    photo: np.ndarray, boxes: Sequence[photos.Box] = (), *, size: int, resampler: str = "lanczos"
+    photo: np.ndarray,
+    boxes: Sequence[photos.Box] = (),
+    *,
+    size: int,
+    resampler: cropping.Resampler = "lanczos",
 ) -> list[photos.Crop]:
     """The whole photo and each box that is not most of it, squashed; used for the copy search."""
     h, w, _ = photo.shape
@@ -78,14 +93,14 @@ def box_square(
     boxes: Sequence[photos.Box],
     *,
     size: int,
-    mode: str = "grow",
-    pad_mode: str = "none",
-    which: str = "all",
+    mode: Mode = "grow",
+    pad_mode: PadMode = "none",
+    which: cropping.Which = "all",
     margin: int | float = 0,
     min_side: int = 1,
     min_aspect: float = 0.0,
     max_aspect: float = 100.0,
-    resampler: str = "lanczos",
+    resampler: cropping.Resampler = "lanczos",
 ) -> list[photos.Crop]:
     """One square crop per box that passes the filters.
 
@@ -105,7 +120,7 @@ def box_square(
         height if float.
       min_side: boxes whose short side (before the margin) has fewer pixels are dropped.
       min_aspect, max_aspect: boxes whose h / w is outside these limits are dropped.
-      resampler: one of cropping.RESAMPLERS.
+      resampler: of the resize.
 
     Raises:
       errors.UserError: `mode`, `pad_mode` or `which` is not among the choices.
@@ -140,16 +155,19 @@ def box(
     boxes: Sequence[photos.Box],
     *,
     size: int,
-    which: str = "all",
+    which: cropping.Which = "all",
     margin: int = 0,
     min_side: int = 1,
     min_aspect: float = 0.0,
     max_aspect: float = 100.0,
-    resampler: str = "lanczos",
+    resampler: cropping.Resampler = "lanczos",
 ) -> list[photos.Crop]:
     """Same as `box_square` with mode "clip", but the crops record their original size.
 
     A limit t on |h - w| / min(h, w) corresponds to min_aspect = 1 / (1 + t), max_aspect = 1 + t.
+
+    Args:
+      margin: pixels added on each side, clipped to the photo.
     """
     h, w, _ = photo.shape
     crops = []
@@ -162,7 +180,7 @@ def box(
 
 
 def box_and_photo(
-    photo: np.ndarray, boxes: Sequence[photos.Box], *, size: int, resampler: str = "lanczos"
+    photo: np.ndarray, boxes: Sequence[photos.Box], *, size: int, resampler: cropping.Resampler = "lanczos"
 ) -> list[photos.Crop]:
     """Two crops per box: the box (crop type BOX) and the whole photo (crop type PHOTO).
 
@@ -186,7 +204,7 @@ def around(
     context: float = 1.0,
     min_photo: int = 1,
     min_side: int = 1,
-    resampler: str = "lanczos",
+    resampler: cropping.Resampler = "lanczos",
 ) -> list[photos.Crop]:
     """A square about each box's center, clipped to the photo.
 
@@ -197,7 +215,7 @@ def around(
       context: side of the square relative to the box's long side.
       min_photo: photos whose short side has fewer pixels are dropped.
       min_side: boxes whose short side has fewer pixels are dropped.
-      resampler: one of cropping.RESAMPLERS.
+      resampler: of the resize.
     """
     h, w, _ = photo.shape
     if min(h, w) < min_photo:

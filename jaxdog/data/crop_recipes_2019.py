@@ -25,7 +25,11 @@ n02092002_6518:0 n02093256_1826:1 n02093256_4997:0 n02093256_14914:0 n02093428_5
 
 
 def corner(
-    photo: np.ndarray, boxes: Sequence[photos.Box] = (), *, size: int, resampler: str = "lanczos"
+    photo: np.ndarray,
+    boxes: Sequence[photos.Box] = (),
+    *,
+    size: int,
+    resampler: cropping.Resampler = "lanczos",
 ) -> list[photos.Crop]:
     """The top left corner of the whole photo, flipped: hirune924's memorizer.
 
@@ -48,7 +52,11 @@ def corner(
 
 
 def upper_middle(
-    photo: np.ndarray, boxes: Sequence[photos.Box] = (), *, size: int, resampler: str = "lanczos"
+    photo: np.ndarray,
+    boxes: Sequence[photos.Box] = (),
+    *,
+    size: int,
+    resampler: cropping.Resampler = "lanczos",
 ) -> list[photos.Crop]:
     """The top square, 18 / 64 from the left, of the whole photo resized to a width of 100 / 64 of `size`.
 
@@ -62,7 +70,11 @@ def upper_middle(
 
 
 def upper_middle_and_center(
-    photo: np.ndarray, boxes: Sequence[photos.Box] = (), *, size: int, resampler: str = "lanczos"
+    photo: np.ndarray,
+    boxes: Sequence[photos.Box] = (),
+    *,
+    size: int,
+    resampler: cropping.Resampler = "lanczos",
 ) -> list[photos.Crop]:
     """Both crops of cdeotte's supervised network.
 
@@ -79,8 +91,8 @@ def top_left_square(
     boxes: Sequence[photos.Box],
     *,
     size: int,
-    which: str = "all",
-    resampler: str = "lanczos",
+    which: cropping.Which = "all",
+    resampler: cropping.Resampler = "lanczos",
 ) -> list[photos.Crop]:
     """The top left square of each box, as large as its short side: cdeotte's memorizer."""
     h, w, _ = photo.shape
@@ -93,7 +105,7 @@ def top_left_square(
 
 
 def four_squares(
-    photo: np.ndarray, boxes: Sequence[photos.Box], *, size: int, resampler: str = "lanczos"
+    photo: np.ndarray, boxes: Sequence[photos.Box], *, size: int, resampler: cropping.Resampler = "lanczos"
 ) -> list[photos.Crop]:
     """Four crops of each dog: MeisterMorxrc's DCGAN.
 

@@ -4,6 +4,7 @@ Boxes are (xmin, ymin, xmax, ymax) in pixels, xmax and ymax exclusive. Images ar
 """
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -17,8 +18,10 @@ _PILLOW = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-RESAMPLERS = (*_PILLOW, "area", "tf1-bilinear")
-WHICH = ("all", "first", "last")
+Resampler = Literal["box", "bilinear", "bicubic", "lanczos", "area", "tf1-bilinear"]
+RESAMPLERS = get_args(Resampler)
+Which = Literal["all", "first", "last"]
+WHICH = get_args(Which)
 
 
 # ------------------------------------------------------------------------------------- boxes
@@ -133,7 +136,8 @@ def take(photo: np.ndarray, box: photos.Box, pad_mode: str = "none") -> np.ndarr
     """The pixels of the box, uint8 [ymax - ymin, xmax - xmin, 3].
 
     Pixels outside the photo are black ("black") or mirrored about the border pixel ("reflect"). With pad_mode
-    "none" the box must be within the photo, else errors.UserError is raised.
+    "none" the box must be within the photo, else errors.UserError is raised. Raises BrokenPhotoError if the
+    photo is so long that the pixels would fill the memory.
     """
     h, w, _ = photo.shape
     xmin, ymin, xmax, ymax = box
@@ -143,6 +147,7 @@ def take(photo: np.ndarray, box: photos.Box, pad_mode: str = "none") -> np.ndarr
                 f"box {box} extends beyond the photo of {w} x {h} (w x h) and pad_mode is 'none'"
             )
         return photo[ymin:ymax, xmin:xmax]
+    _check_size(photo, ymax - ymin, xmax - xmin)
     rows, columns = np.arange(ymin, ymax), np.arange(xmin, xmax)
     if pad_mode == "reflect":
         return photo[_mirror(rows, h)][:, _mirror(columns, w)]
@@ -182,14 +187,28 @@ def resize(image: np.ndarray, h: int, w: int, resampler: str) -> np.ndarray:
     "area" weights each pixel by its overlap with the output pixel. "tf1-bilinear" is TensorFlow 1's kernel:
     output pixel i interpolates the two pixels around i * in / out, without antialiasing. The last two are
     computed in float32 and rounded to the nearest integer (ties to even).
+
+    Raises BrokenPhotoError if the image is so long that resizing one side before the other would fill the
+    memory.
     """
     check_choice("resampler", resampler, RESAMPLERS)
+    _check_size(image, max(h, image.shape[0]), max(w, image.shape[1]))
     if resampler in _PILLOW:
         if image.shape[:2] == (h, w):
             return np.ascontiguousarray(image)
         return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((w, h), _PILLOW[resampler]))
     exact = _tf1_bilinear(image, h, w) if resampler == "tf1-bilinear" else _area(image, h, w)
     return np.rint(exact).astype(np.uint8)
+
+
+def _check_size(photo: np.ndarray, h: int, w: int) -> None:
+    """Raises BrokenPhotoError if a picture of h x w, needed for a crop of the photo, has too many pixels."""
+    if h * w > photos.MAX_PIXELS:
+        long, short = max(photo.shape[:2]), min(photo.shape[:2])
+        raise photos.BrokenPhotoError(
+            f"its long side is {long / short:,.0f} times its short side, and a crop of it would need "
+            f"{h:,} x {w:,} pixels; the limit is {photos.MAX_PIXELS:,}"
+        )
 
 
 def _tf1_bilinear(image: np.ndarray, h: int, w: int) -> np.ndarray:

@@ -22,6 +22,7 @@ log = logging.getLogger("jaxdog")
 NAME = "dataset.json"  # in the folder of a run
 FORMAT = 1  # version of the file
 DIGITS = 8  # of the hash of an image that `DatasetInfo.images` keeps
+MAX_LISTED = 1_000_000  # images that are listed in it
 
 
 class DatasetInfo(NamedTuple):
@@ -36,7 +37,8 @@ class DatasetInfo(NamedTuple):
     image_shape: tuple[int, ...]  # (h, w, c) of a stored crop
     held_out: tuple[int, ...] | None = None  # rows of the real features that are not trained on, if known
     content: str = ""  # hash of all crops in order, with their classes; "": unknown
-    images: tuple[str, ...] = ()  # for each class, the first digits of the hashes of its crops to train on
+    # Of each class, the first digits of the hash of each of its crops to train on; (): too many, or unknown.
+    images: tuple[str, ...] = ()
 
 
 def describe(
@@ -55,6 +57,7 @@ def describe(
     hashes = of_all if crops.row is None else [of_all[row] for row in crops.row]
     everything = _content(all_crops, of_all) if all_crops is not crops else ""
     of_class = lambda i: "".join(hashes[row][:DIGITS] for row in np.flatnonzero(crops.label == i))  # noqa: E731
+    listed = range(len(crops.class_names) if len(crops.image) <= MAX_LISTED else 0)
     return DatasetInfo(
         class_names=tuple(crops.class_names),
         class_counts=tuple(counts[i] for i in range(len(crops.class_names))),
@@ -64,7 +67,7 @@ def describe(
         recipe=recipe,
         image_shape=tuple(crops.image.shape[1:]),
         content=hashlib.sha256(f"{everything} {_content(crops, hashes)}".encode()).hexdigest(),
-        images=tuple(of_class(i) for i in range(len(crops.class_names))),
+        images=tuple(of_class(i) for i in listed),
     )
 
 
@@ -85,6 +88,11 @@ def _content(crops: crop_dataset.CropDataset, hashes: Sequence[str]) -> str:
 # ------------------------------------------------------------------ the same photos?
 
 
+def is_same(old: DatasetInfo, new: DatasetInfo) -> bool:
+    """Whether two training sets are of the same photos; runs of old versions know only the class names."""
+    return old.content == new.content if old.content else old.class_names == new.class_names
+
+
 def resumed(folder: pathlib.Path, old: DatasetInfo, new: DatasetInfo) -> DatasetInfo:
     """The training set of a run that resumes: the new one, with what the old one knows of the same photos.
 
@@ -95,9 +103,8 @@ def resumed(folder: pathlib.Path, old: DatasetInfo, new: DatasetInfo) -> Dataset
 
     Raises ConfigError that names what has changed, unless the photos are the same.
     """
-    same = old.content == new.content if old.content else old.class_names == new.class_names
     shape = (len(old.class_names), old.image_shape)  # of the networks; a class may have no image
-    if not same or shape != (len(new.class_names), new.image_shape):
+    if not is_same(old, new) or shape != (len(new.class_names), new.image_shape):
         raise errors.ConfigError(
             f"{folder} was trained on other photos: {changes(old, new)}. Its networks know classes by number "
             "and its batches images by their order, so it continues with the same photos only: restore them. "
@@ -133,9 +140,10 @@ def changes(old: DatasetInfo, new: DatasetInfo) -> str:
         lines.append("the order of the classes, which is that of their names, has changed")
     if old.image_shape != new.image_shape:
         lines.append(f"the shape of the crops is {list(new.image_shape)}, was {list(old.image_shape)}")
-    if not lines and old.images != new.images:
+    if not lines and old.images and new.images and old.images != new.images:
         lines.append("the same images are in another order, as their files have other names")
-    return errors.some(lines or ["photos that config.data.select leaves out have changed"], between="; ")
+    left_out = "photos that config.data.select leaves out have changed"
+    return errors.some(lines or [left_out if new.images else "images have changed"], between="; ")
 
 
 def _images(info: DatasetInfo) -> dict[str, collections.Counter[str]]:

@@ -5,6 +5,7 @@ the host, and it resumes at any step without a saved loader state.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,6 +18,11 @@ from jaxdog.utils import optional
 
 NUM_THREADS = 4  # reader threads
 BUFFER_SIZE = 4  # executions to prefetch
+
+
+def load_grain() -> Any:
+    """The module of Grain; raises MissingExtraError if it is not installed."""
+    return optional.load("grain", "training on images that stay on the host")
 
 
 def prefetch(
@@ -32,11 +38,11 @@ def prefetch(
       batch_size: b.
       mesh: the mesh of all devices.
     """
-    grain = optional.load("grain", "training on images that stay on the host")
+    grain = load_grain()
     n, count = data.image.shape[0], steps_per_execution * batch_size
     rows_sharding = NamedSharding(mesh, P(None, sharding.AXIS))
-    # Computed on the host's CPU, as the devices are busy with earlier steps.
-    key = jax.device_put(key, jax.local_devices(backend="cpu")[0])
+    # Computed on the host's CPU, if JAX has it, as the devices are busy with earlier steps.
+    key = jax.device_put(key, sharding.host_cpu() or jax.local_devices()[0])
     indices = jax.jit(batches.indices_at, static_argnums=(0, 3))
 
     def read(execution: int) -> batches.Data:

@@ -16,6 +16,8 @@ from jaxdog.utils import archives, errors, files, untrusted
 
 MAX_ARRAY_BYTES = 16 << 30  # of an array in an .npz, which is held in memory
 MAX_CLASSES = 100_000
+MAX_IMAGES = 10_000_000  # in an array
+PIECE = 100_000  # labels that are hashed at once
 # Names of arrays in .npz files, in order of preference.
 IMAGES = ("images", "image", "arr_0", "samples", "x")
 LABELS = ("labels", "label", "arr_1", "y")
@@ -105,7 +107,7 @@ def array(name: str, image: np.ndarray, label: Any = None) -> photos.Source:
     shape = image.shape
     if image.ndim == 4 and shape[1] in (1, 3) and shape[3] not in (1, 3):
         image = np.moveaxis(image, 1, -1)
-    if image.ndim == 3 and {shape[0], shape[-1]} & {1, 3}:
+    if image.ndim == 3 and (shape[0] in (1, 3) or shape[-1] in (1, 2, 3, 4)):  # with alpha: 2, 4
         raise errors.UserError(
             f"its array has shape {shape}, which is that of one image; an array of images has shape "
             "[n, h, w, 3], and of gray ones [n, h, w, 1] or [n, h, w]"
@@ -115,6 +117,8 @@ def array(name: str, image: np.ndarray, label: Any = None) -> photos.Source:
     if image.ndim != 4 or image.shape[-1] not in (1, 3) or 0 in shape:
         raise errors.UserError(f"its array has shape {shape}, and must have shape [n, h, w, 3]")
     n, h, w, _ = image.shape
+    if n > MAX_IMAGES:
+        raise errors.UserError(f"it has {n:,} images; the limit is {MAX_IMAGES:,}")
     if h * w > photos.MAX_PIXELS:
         raise errors.UserError(f"its images have {h} x {w} pixels; the limit is {photos.MAX_PIXELS:,}")
     if image.dtype != np.uint8:
@@ -131,12 +135,21 @@ def array(name: str, image: np.ndarray, label: Any = None) -> photos.Source:
         read = functools.partial(np.broadcast_to, image[i], (*image.shape[1:3], 3))
         return photos.Photo(str(i), 0 if label is None else int(label[i]), (), read)
 
+    class_names = tuple(str(c) for c in range(classes))
+    return photos.Source(f"array-{name}-{_content(shape, image, label)}", class_names, sources.Lazy(n, photo))
+
+
+def _content(shape: tuple[int, ...], image: np.ndarray, label: np.ndarray | None) -> str:
+    """A hash of the images, in the shape that they had, and of their labels."""
     hashed = hashlib.sha256()
     for one in image:  # one by one, as the array may be larger than the memory
         hashed.update(one.tobytes())
-    digest = _digest([shape, hashed.hexdigest(), *([] if label is None else label.tolist())])
-    class_names = tuple(str(c) for c in range(classes))
-    return photos.Source(f"array-{name}-{digest}", class_names, sources.Lazy(n, photo))
+    digest = hashlib.sha256(f"[{shape!r}, {hashed.hexdigest()!r}".encode())
+    labels = np.zeros(0, int) if label is None else label
+    for i in range(0, len(labels), PIECE):
+        digest.update("".join(f", {x}" for x in labels[i : i + PIECE].tolist()).encode())
+    digest.update(b"]")
+    return digest.hexdigest()[:16]
 
 
 def _to_uint8(image: np.ndarray) -> np.ndarray:
@@ -157,7 +170,3 @@ def _to_uint8(image: np.ndarray) -> np.ndarray:
             "in image files: scores of unrounded values are those of different images"
         )
     return converted
-
-
-def _digest(facts: Any) -> str:
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

@@ -3,10 +3,13 @@
 The rules are the same for both, so that a zip is read as the folder that it unpacks to.
 """
 
+import contextlib
+import errno
 import os
 import pathlib
 import stat
 import unicodedata
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,13 +22,17 @@ EXTENSIONS = (
     *(".avif", ".bmp", ".gif", ".tif", ".tiff"),
 )
 HEIC = (".heic", ".heif")
-HIDDEN, LINK, SPECIAL, CLOSED = "hidden", "link", "special", "closed"
+HIDDEN, LINK, SPECIAL, REPEATED = "hidden", "link", "special", "repeated"
 KINDS = {  # kind of an entry that is never read -> what it is called
     HIDDEN: "hidden files or folders",
     LINK: "links to nowhere or to a folder that they are in",
     SPECIAL: "devices, pipes, sockets or links in a zip",
-    CLOSED: "folders that cannot be opened",
+    REPEATED: "files that a later one of the same name in the zip replaces",
 }
+# Hidden folders, in small letters.
+OF_SYSTEMS = ("__macosx", "lost+found", "system volume information", "$recycle.bin")
+NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # errors of links
+UTF8_FLAG = 0x800  # of a file in a zip
 
 
 class File(NamedTuple):
@@ -48,7 +55,7 @@ class Files(NamedTuple):
     name: str  # of the folder, or of the zip without its extension
     files: tuple[File, ...]  # ordered as in folders that are sorted by name
     skipped: dict[str, list[str]]  # one of KINDS -> names of entries that are never read
-    num_bytes: int  # on disk
+    num_bytes: int  # of the photos in a folder, or of a zip
 
     @property
     def photos(self) -> tuple[File, ...]:
@@ -67,8 +74,8 @@ class Classes(NamedTuple):
 
 
 def printable(name: str) -> str:
-    """A file name as text: bytes that are not UTF-8 and control characters become escapes such as \\udce9."""
-    odd = {c for c in name if unicodedata.category(c) in ("Cc", "Cs")}
+    """A file name in one line: bytes that are not UTF-8, control characters and line ends become escapes."""
+    odd = {c for c in name if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")}
     return "".join(c.encode("unicode_escape").decode() if c in odd else c for c in name)
 
 
@@ -95,7 +102,7 @@ def stem(name: str, extensions: Sequence[str]) -> str:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is ignored."""
-    return name.startswith(".") or name == "__MACOSX"
+    return name.startswith(".") or name.casefold() in OF_SYSTEMS
 
 
 # ------------------------------------------------------------------------------------- folders
@@ -104,7 +111,8 @@ def is_hidden(name: str) -> bool:
 def of_folder(root: pathlib.Path) -> Files:
     """The files of a folder and of the folders in it; links are followed.
 
-    Raises errors.UserError for paths of `check_path`, or for more than archives.MAX_FILES entries.
+    Raises errors.UserError for paths of `check_path`, for more than archives.MAX_FILES entries, or if the
+    system does not let a folder in it be opened, or say what an entry is.
     """
     check_path(root)
     found: list[File] = []
@@ -114,7 +122,7 @@ def of_folder(root: pathlib.Path) -> Files:
     number = 0
     while waiting:
         folder = waiting.pop()
-        for name, entry in _entries(folder, skipped):
+        for name, entry in _entries(folder):
             number += 1
             if number > archives.MAX_FILES:
                 raise errors.UserError(
@@ -131,7 +139,8 @@ def of_folder(root: pathlib.Path) -> Files:
                 found.append(File(name, stamp, status.st_size, read))
     found.sort(key=lambda file: file.parts)
     skipped = {kind: sorted(names) for kind, names in skipped.items()}
-    return Files(root.resolve().name, tuple(found), skipped, sum(file.num_bytes for file in found))
+    listed = Files(root.resolve().name, tuple(found), skipped, 0)
+    return listed._replace(num_bytes=sum(min(x.num_bytes, archives.MAX_FILE_BYTES) for x in listed.photos))
 
 
 class _Folder(NamedTuple):
@@ -142,16 +151,14 @@ class _Folder(NamedTuple):
     ids: frozenset[tuple[int, int]]  # (device, inode) of it and of the folders that it is in
 
 
-def _entries(folder: _Folder, skipped: dict[str, list[str]]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """The entries of a folder and their names; a folder that cannot be opened is skipped."""
+def _entries(folder: _Folder) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The entries of a folder and their names."""
     try:
         with os.scandir(folder.path) as entries:
             for entry in entries:
                 yield folder.prefix + printable(entry.name), entry
-    except OSError:
-        if not folder.prefix:
-            raise
-        skipped.setdefault(CLOSED, []).append(folder.prefix[:-1])
+    except OSError as error:
+        raise _closed(folder.path, error) from error
 
 
 def _kind(entry: os.DirEntry[str], folder: _Folder) -> tuple[str, os.stat_result]:
@@ -161,11 +168,22 @@ def _kind(entry: os.DirEntry[str], folder: _Folder) -> tuple[str, os.stat_result
         return HIDDEN, nothing
     try:
         status = os.stat(entry.path)
-    except OSError:
-        return LINK, nothing
+    except OSError as error:
+        odd = error.errno == errno.EINVAL and entry.is_symlink()  # a loop of links on Windows
+        if error.errno in NOWHERE or odd:
+            return LINK, nothing
+        raise _closed(entry.path, error) from error
     if stat.S_ISDIR(status.st_mode):
         return LINK if (status.st_dev, status.st_ino) in folder.ids else "", status
     return "" if stat.S_ISREG(status.st_mode) else SPECIAL, status
+
+
+def _closed(path: str, error: OSError) -> errors.UserError:
+    """The error for a file or folder that may hold photos and that the system does not show."""
+    return errors.UserError(
+        f"{printable(path)} cannot be read: {error.strerror or error}. It may hold photos, so it is not left "
+        "out: make it readable, or take it out of the folder"
+    )
 
 
 def _read_file(path: str) -> bytes:
@@ -183,7 +201,7 @@ def _read_file(path: str) -> bytes:
 def of_zip(path: pathlib.Path) -> Files:
     """The files in a zip, of which nothing is extracted to disk; names in it are never used as paths.
 
-    Of several files of one name the last counts, as when they are extracted.
+    Of several files of one name the last counts, as when they are extracted; the others are skipped.
 
     Raises:
       FileNotFoundError: the path does not exist.
@@ -191,24 +209,39 @@ def of_zip(path: pathlib.Path) -> Files:
     """
     check_path(path)
     archive = archives.open_zip(path)
-    found: dict[str, File] = {}
-    skipped: dict[str, dict[str, None]] = {}
+    found: dict[tuple[str, ...], File] = {}  # by names that are not escaped
+    skipped: dict[str, list[str]] = {}
     for entry in archive.infolist():
-        name = entry.filename.replace("\\", "/") if entry.create_system == 0 else entry.filename  # 0: Windows
-        parts = [printable(part) for part in name.split("/") if part not in ("", ".", "..")]
+        full = _zip_name(entry)
+        parts = tuple(part for part in full.split("/") if part not in ("", ".", ".."))
+        name = printable("/".join(parts))
         hidden = next((i for i, part in enumerate(parts) if is_hidden(part)), None)
         if hidden is not None:
-            skipped.setdefault(HIDDEN, {})["/".join(parts[: hidden + 1])] = None
-        elif not parts or entry.is_dir():
+            skipped.setdefault(HIDDEN, []).append(printable("/".join(parts[: hidden + 1])))
+        elif not parts or full.endswith("/"):
             continue
         elif (mode := entry.external_attr >> 16) and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-            skipped.setdefault(SPECIAL, {})["/".join(parts)] = None
+            skipped.setdefault(SPECIAL, []).append(name)
         else:
+            if parts in found:
+                skipped.setdefault(REPEATED, []).append(name)
             stamp, read = (entry.CRC, entry.file_size), partial(archives.read, archive, entry)
-            found["/".join(parts)] = File("/".join(parts), stamp, entry.file_size, read)
+            found[parts] = File(name, stamp, entry.file_size, read)
     ordered = tuple(sorted(found.values(), key=lambda file: file.parts))
-    names = {kind: sorted(of_kind) for kind, of_kind in skipped.items()}
+    names = {kind: sorted(x if kind == REPEATED else set(x)) for kind, x in skipped.items()}
     return Files(path.stem, ordered, names, path.stat().st_size)
+
+
+def _zip_name(entry: zipfile.ZipInfo) -> str:
+    """The path of a file in a zip, with /; that of a folder ends in /.
+
+    Some programs, such as the Finder of macOS, write UTF-8 without the flag that says so.
+    """
+    name = entry.filename
+    if not entry.flag_bits & UTF8_FLAG:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/") if entry.create_system == 0 else name  # 0: Windows
 
 
 # ------------------------------------------------------------------------------------- rules
@@ -218,7 +251,8 @@ def classes(listed: Files, photos: Sequence[File], where: str) -> Classes:
     """The classes of photos: the folders that hold them.
 
     Folders that hold only one folder are skipped. Then either all photos are in the folder itself and have
-    one class, named after it, or each folder with photos is a class, whatever folders it has.
+    one class, named after it, or each folder with photos is a class, whatever folders it has. A single class
+    that has photos next to several folders is refused, as these may be the classes.
 
     Args:
       listed: the folder or zip.
@@ -231,6 +265,9 @@ def classes(listed: Files, photos: Sequence[File], where: str) -> Classes:
     depth = 0
     while min(map(len, paths)) > depth + 2 and len({path[depth] for path in paths}) == 1:
         depth += 1
+    inner = {path[depth + 1] for path in paths if len(path) > depth + 2}
+    if len({path[depth] for path in paths}) == 1 and len(inner) > 1:
+        depth += 1  # with photos next to them
     names = sorted({path[depth] for path in paths if len(path) > depth + 1})
     flat = [path[-1] for path in paths if len(path) == depth + 1]
     if flat and names:

@@ -18,10 +18,8 @@ from jaxdog.data import cropping, photos
 from jaxdog.utils import errors
 
 PLAIN, TURNED, MOVED = 0, 1, 2
-LIGHT, MEDIUM = (
-    0.08,
-    0.12,
-)  # relative enlargement of boxes: for MOVED crops, and for the region that is not grown
+# Relative enlargement of boxes: for MOVED crops, and for the region that is not grown.
+LIGHT, MEDIUM = 0.08, 0.12
 
 
 def multicrop(
@@ -30,7 +28,7 @@ def multicrop(
     *,
     size: int,
     both_sides: bool = False,
-    resampler: str = "lanczos",
+    resampler: cropping.Resampler = "lanczos",
 ) -> list[photos.Crop]:
     """All crops of all dogs.
 
@@ -46,7 +44,7 @@ def multicrop(
       both_sides: whether PLAIN crops of a wide box show both its left and its right end. False as in the
         original, which used the left end twice: corners 0 and 2 of torchvision's FiveCrop are both on the
         left.
-      resampler: one of cropping.RESAMPLERS.
+      resampler: of the resize.
 
     Raises:
       errors.UserError: `size` is odd.

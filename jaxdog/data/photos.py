@@ -10,14 +10,15 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import tqdm
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from jaxdog.utils import files
+from jaxdog.data import metadata
+from jaxdog.utils import errors, files, progress
 
+T = TypeVar("T")
 Box = tuple[int, int, int, int]  # xmin, ymin, xmax, ymax in pixels; xmax and ymax are exclusive
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # Pillow's names
@@ -42,6 +43,19 @@ TURNS = {  # EXIF orientation -> the turn that makes a photo upright
 
 class BrokenPhotoError(OSError):
     """A photo cannot be read; other photos of its source still can."""
+
+
+def why_broken(name: str, error: OSError) -> str:
+    """Why a photo cannot be used, in words.
+
+    Raises errors.UserError if the system does not let it be read: then it may be sound.
+    """
+    if reason := errors.of_the_system(error):
+        raise errors.UserError(
+            f"the photo {name} cannot be read: {reason}. It may be sound: make it readable, or take it "
+            "out of the folder"
+        ) from error
+    return str(error) or type(error).__name__
 
 
 class Photo(NamedTuple):
@@ -92,14 +106,35 @@ def decode(data: bytes, *, upright: bool = False, max_pixels: int = MAX_PIXELS) 
     Raises:
       BrokenPhotoError: the bytes are not such an image, or a truncated or too large one.
     """
-    with open_image(data, max_pixels) as image:
-        return pixels(image, upright=upright)
+
+    def read(data: bytes) -> np.ndarray:
+        with open_image(data, max_pixels) as image:
+            return pixels(image, upright=upright)
+
+    return _despite_metadata(read, data)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
     """Height and width of an encoded image, read from its header only; raises BrokenPhotoError."""
-    with open_image(data) as image:
-        return image.height, image.width
+
+    def read(data: bytes) -> tuple[int, int]:
+        with open_image(data) as image:
+            return image.height, image.width
+
+    return _despite_metadata(read, data)
+
+
+def _despite_metadata(read: Callable[[bytes], T], data: bytes) -> T:
+    """`read(data)`; if only metadata in the file is damaged, `read` of the file without it."""
+    try:
+        return read(data)
+    except BrokenPhotoError:
+        without = metadata.remove(data)
+        if without == data:
+            raise
+        with contextlib.suppress(BrokenPhotoError):
+            return read(without)
+        raise
 
 
 @contextlib.contextmanager
@@ -216,7 +251,7 @@ def thread_map(
             yield waiting.popleft().result()
 
     try:
-        hidden = None if description else True  # None: hidden where the output is no terminal
-        yield iter(tqdm.tqdm(results(), description, len(indices), unit="photo", leave=False, disable=hidden))
+        shown = bool(description)
+        yield iter(progress.bar(len(indices), description, "photo", shown, iterable=results()))
     finally:
         pool.shutdown(cancel_futures=True)

@@ -44,7 +44,7 @@ def drop(crops: crop_dataset.CropDataset, names: tuple[str, ...]) -> crop_datase
 def from_csv(
     crops: crop_dataset.CropDataset, path: str, keep: bool, clusters: tuple[int, ...], labels: str
 ) -> crop_dataset.CropDataset:
-    """The crops selected by a table, which mode clean writes and which may be edited by hand.
+    """The crops selected by a table, which `jaxdog clean` writes and which may be edited by hand.
 
     Args:
       crops: all crops, from any recipe; rows are matched by photo and box.

@@ -4,21 +4,25 @@ Each function returns a `photos.Source`, whose photos are read lazily, in severa
 need no files, are in `toy.py`.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import os
 import pathlib
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
 
 from jaxdog.data import cropping, listing, photos
-from jaxdog.utils import errors, files, optional
+from jaxdog.utils import errors, files, optional, untrusted
 
 ARCHIVES = ("images.tar", "annotation.tar", "lists.tar")
+MAX_ANNOTATION = 1 << 20  # bytes
+MAX_BOXES = 1000  # of a photo
+NO_BOX = "its annotation has no box, so the whole photo counts as the object"
 _TFDS_NAME = "stanford_dogs"
 _TFDS = ("tensorflow_datasets", "Stanford Dogs from TensorFlow Datasets (data.source 'tfds')")
 
@@ -82,16 +86,21 @@ def tfds(
             raise errors.MissingFileError(f"{builder.data_path} does not exist")
         _prepare(builder, archives)
         builder = _tfds_builder(data_dir)
-    skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
-    parts = [builder.as_data_source(split, decoders=skip) for split in splits]
-    ends = [sum(len(part) for part in parts[: i + 1]) for i in range(len(parts))]
+    with _readable(builder.data_path):
+        skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
+        parts = [builder.as_data_source(split, decoders=skip) for split in splits]
+        ends = [sum(len(part) for part in parts[: i + 1]) for i in range(len(parts))]
+        class_names = tuple(map(listing.printable, builder.info.features["label"].names))
+        facts = [(name, s.num_examples, s.num_bytes) for name, s in sorted(builder.info.splits.items())]
 
     def photo(i: int) -> photos.Photo:
         part = next(p for p, end in enumerate(ends) if i < end)
-        return _tfds_photo(parts[part][i - ends[part] + len(parts[part])])
+        try:
+            with files.guard(photos.BrokenPhotoError, "damaged in its file, "):
+                return _tfds_photo(parts[part][i - ends[part] + len(parts[part])])
+        except photos.BrokenPhotoError as error:
+            return photos.Photo(f"record {i}", 0, (), functools.partial(_fail, error))
 
-    class_names = tuple(builder.info.features["label"].names)
-    facts = [(name, s.num_examples, s.num_bytes) for name, s in sorted(builder.info.splits.items())]
     key = f"tfds-{_TFDS_NAME}-{builder.version}-{'+'.join(splits)}-{_digest([*facts, class_names])}"
     return photos.Source(key, class_names, Lazy(ends[-1], photo))
 
@@ -99,13 +108,31 @@ def tfds(
 def _tfds_builder(data_dir: str | os.PathLike | None) -> Any:
     tensorflow_datasets = optional.load(*_TFDS)
     folder = None if data_dir is None else os.path.expanduser(data_dir)
+    with _readable(folder):
+        try:
+            return tensorflow_datasets.builder(_TFDS_NAME, data_dir=folder, file_format="array_record")
+        except ValueError as error:  # prepared earlier in tfds' default format
+            raise errors.UserError(
+                f"Stanford Dogs in {folder or 'the default data folder of tfds'} is not in the array_record "
+                f"format ({error}), and other formats cannot be read without TensorFlow. Use another data "
+                "folder to prepare the dataset again."
+            ) from error
+
+
+@contextlib.contextmanager
+def _readable(folder: str | os.PathLike | None) -> Iterator[None]:
+    """Whatever tfds raises in the block on damaged files is a UserError."""
     try:
-        return tensorflow_datasets.builder(_TFDS_NAME, data_dir=folder, file_format="array_record")
-    except ValueError as error:  # prepared earlier in tfds' default format
+        yield
+    except (errors.UserError, MemoryError, ImportError):
+        raise
+    except Exception as error:
+        passing = errors.of_the_system(error)
+        advice = "Make its files readable" if passing else "Its files may be damaged: delete it"
         raise errors.UserError(
-            f"Stanford Dogs in {folder or 'the default data folder of tfds'} is not in the array_record "
-            f"format ({error}), and other formats cannot be read without TensorFlow. Use another data "
-            "folder to prepare the dataset again."
+            f"Stanford Dogs in {folder or 'the default data folder of tfds'} cannot be read "
+            f"({type(error).__name__}: {untrusted.one_line(error)}). {advice}, or use another data folder to "
+            "prepare the dataset again"
         ) from error
 
 
@@ -113,7 +140,7 @@ def _tfds_photo(record: dict[str, Any]) -> photos.Photo:
     """A record as a photo; its boxes are fractions (ymin, xmin, ymax, xmax) of the photo, in float32."""
     data = record["image"]
     name = record["image/filename"]
-    name = os.path.basename(name.decode() if isinstance(name, bytes) else name)
+    name = listing.printable(os.path.basename(os.fsdecode(name)))
     label = int(record["label"])
     sides = np.asarray(record["objects"]["bbox"], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
     try:
@@ -250,17 +277,23 @@ def _kaggle_photo(rows: Sequence[tuple[int, listing.File, listing.File]], i: int
     name, data = image.parts[-1], functools.cache(image.read)
     try:
         h, w = photos.image_size(data())
-        boxes, notes = _usable_boxes(_voc_boxes(annotation), h, w)
+        found = _voc_boxes(annotation)
+        boxes, notes = _usable_boxes(found, h, w) if found else ((), (NO_BOX,))
     except OSError as error:
         return photos.Photo(name, label, (), functools.partial(_fail, error), image.num_bytes)
     return photos.Photo(name, label, boxes, lambda: photos.decode(data()), image.num_bytes, notes)
 
 
 def _voc_boxes(annotation: listing.File) -> list[photos.Box]:
-    """The boxes of a PASCAL VOC annotation file; raises BrokenPhotoError."""
+    """The boxes of a PASCAL VOC annotation file; raises BrokenPhotoError, also for more than MAX_BOXES."""
     sides = ("xmin", "ymin", "xmax", "ymax")
-    with files.guard(photos.BrokenPhotoError, f"annotation {annotation.name}: "):
-        found = ET.fromstring(annotation.read()).iter("bndbox")
+    what, size = f"annotation {annotation.name}: ", annotation.num_bytes
+    if size > MAX_ANNOTATION:
+        raise photos.BrokenPhotoError(f"{what}it has {size:,} bytes, the limit is {MAX_ANNOTATION:,}")
+    with files.guard(photos.BrokenPhotoError, what):
+        found = list(ET.fromstring(annotation.read()).iter("bndbox"))
+        if len(found) > MAX_BOXES:
+            raise photos.BrokenPhotoError(f"{what}it has {len(found):,} boxes, the limit is {MAX_BOXES:,}")
         boxes = [[round(float(box.findtext(side, ""))) for side in sides] for box in found]
         return [(xmin, ymin, xmax, ymax) for xmin, ymin, xmax, ymax in boxes]
 

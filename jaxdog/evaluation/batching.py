@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import tqdm
 
-from jaxdog.utils import interrupts
+from jaxdog.utils import interrupts, progress
 
 
 def padded_batches(n: int, batch_size: int) -> Iterator[np.ndarray]:
@@ -82,5 +82,4 @@ def _one_behind(parts: Iterator[Any]) -> Iterator[Any]:
 
 def progress_bar(n: int, title: str) -> tqdm.tqdm:
     """A progress bar over n images, shown by process 0 only; hidden without a title."""
-    visible = bool(title) and jax.process_index() == 0
-    return tqdm.tqdm(total=n, desc=title, unit="img", leave=False, disable=None if visible else True)
+    return progress.bar(n, title, "img", bool(title) and jax.process_index() == 0)

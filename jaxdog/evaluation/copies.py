@@ -17,14 +17,13 @@ from jaxdog import sharding
 from jaxdog.data import crop_dataset
 from jaxdog.evaluation import batching
 from jaxdog.metrics import copy_search, copy_test, features, mifid, neighbors
-from jaxdog.utils import errors
+from jaxdog.utils import errors, integers
 
 MAX_IMAGES = 2000  # maximum number of generated images to search for, evenly spaced
 BASELINE_PHOTOS = 500  # number of real photos to search for among the others
 BATCH_SIZE = 256  # images per search; changes speed and memory, not results
-PAD_MULTIPLE = (
-    64  # fewer images than a batch are padded to a multiple of this, so that few sizes are compiled
-)
+# Fewer images than a batch are padded to a multiple of this, so that few sizes are compiled.
+PAD_MULTIPLE = 64
 MAX_PAIRS = 24  # maximum number of pairs in the report
 
 
@@ -61,11 +60,11 @@ def find_copies(
             f"a copy search needs at least 1 image and 2 photos, not {len(image)} images and "
             f"{len(np.unique(photo_id))} photos"
         )
-    searched = _evenly_spaced(len(image), MAX_IMAGES)
+    searched = integers.evenly_spaced(len(image), MAX_IMAGES)
     search = CopySearch(photo, photo_id, mesh)
     match = search(image[searched], np.full(len(searched), -1, np.int32))
     first_rows = np.unique(photo_id, return_index=True)[1]  # the whole photo comes first
-    rows = first_rows[_evenly_spaced(len(first_rows), BASELINE_PHOTOS)]
+    rows = first_rows[integers.evenly_spaced(len(first_rows), BASELINE_PHOTOS)]
     baseline = np.asarray(search(photo[rows], photo_id[rows]).similarity)
     values, distances, evidence = {}, None, copy_test.DistanceEvidence()
     if fake is not None and real is not None:
@@ -147,10 +146,15 @@ def distances_of(
     def measure(fake: jax.Array, real: jax.Array) -> tuple[jax.Array, ...]:
         own = mifid.memorization(fake, real)
         back = neighbors.nearest(real, fake, "cosine")
-        mean = jnp.sum(jnp.where(own.included, own.distance, 0)) / jnp.sum(own.included)
         among_real = neighbors.nearest(real, real, "cosine", exclude_self=True)
         authentic = jnp.mean(copy_test.authentic(fake, real))
-        return own.distance, mean, jnp.mean(back.distance), jnp.mean(among_real.distance), authentic
+        return (
+            own.distance,
+            mifid.mean_distance(own),
+            jnp.mean(back.distance),
+            jnp.mean(among_real.distance),
+            authentic,
+        )
 
     own, mean, back, among_real, authentic = jax.jit(measure, out_shardings=replicated)(*sides)
     values = {
@@ -169,8 +173,3 @@ def _pairs(result: copy_test.CopyTestResult, image: np.ndarray, photo: np.ndarra
         for row in result.evidence[:MAX_PAIRS]
     ]
     return np.asarray(pairs, np.uint8)
-
-
-def _evenly_spaced(n: int, count: int) -> np.ndarray:
-    """At most `count` of the row indices 0 .. n-1, evenly spaced."""
-    return np.unique(np.linspace(0, n - 1, min(n, count)).round().astype(int))

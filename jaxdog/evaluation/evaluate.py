@@ -17,14 +17,8 @@ from jaxdog.evaluation import batching, feature_extractor, metric_suite
 from jaxdog.metrics import comparison, features, metric_table
 from jaxdog.metrics.backbones import inception_weights
 
-SHARED = (
-    "samples",
-    "real",
-    "real_source",
-    "network",
-    "size",
-    "resampler",
-)  # of all networks in a line of scores
+# Of all networks in a line of scores.
+SHARED = ("samples", "real", "real_source", "network", "size", "resampler")
 VAL_METRICS = ("mifid", "kid")  # also computed against the held-out photos, and written as val_...
 
 
@@ -94,12 +88,15 @@ class Evaluator:
         generated = None if images is None else partial(batching.slices, images, self.extractor.batch_size)
         at_hand = comparison.Images(self.real_images, generated)
         spec, result = self.real.spec, self.suite.scores(fake, metrics, at_hand)
-        val_scores = {} if self.val_suite is None else self.val_suite.scores(fake, VAL_METRICS).scores
+        val = metric_suite.Result({}, {}, ())
+        if self.val_suite is not None:
+            val = self.val_suite.scores(fake, VAL_METRICS)
+        new = (f"held-out photos: {text}" for text in val.warnings if text not in result.warnings)
         return {
             **result.scores,
-            **{f"val_{name}": x for name, x in val_scores.items()},
+            **{f"val_{name}": x for name, x in val.scores.items()},
             **({"per_class": result.per_class} if result.per_class else {}),
-            "warnings": result.warnings,
+            "warnings": (*result.warnings, *new),
             "samples": fake.count,
             "real": self.real.count,
             "real_source": spec.source,
@@ -115,7 +112,7 @@ class Evaluator:
         return features.Features(layers, spec, label, self.real.class_names)
 
 
-def basis(
+def protocol(
     weights: inception_weights.Weights, samples: int, size: int, resampler: str, sampling: Mapping[str, Any]
 ) -> str:
     """How scores during training are computed: only those with equal phrases can be compared."""

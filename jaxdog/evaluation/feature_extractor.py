@@ -38,7 +38,7 @@ class FeatureExtractor:
         forward_size = min(batch_size, CPU_BATCH_SIZE) if jax.default_backend() == "cpu" else batch_size
         self._forward_size = sharding.round_up(forward_size, mesh)
         self._layers = (*features.frechet_layers(network), features.LOGITS)
-        self._told = jax.default_backend() != "cpu" or jax.process_index() != 0
+        self._cost_logged = jax.default_backend() != "cpu" or jax.process_index() != 0
         self._params = sharding.put(weights.params, sharding.replicated(mesh))
         # Features are replicated, so that every host can read all of them.
         self._features = sharding.jit_replicated(features.NETWORKS[network].features, mesh)
@@ -69,7 +69,7 @@ class FeatureExtractor:
                 count += len(batch)
                 yield self._forward(self._put(batching.pad(batch, size)))
 
-        layers = batching.collect(self._tell_cost(parts(), n), n, progress)
+        layers = batching.collect(self._log_cost(parts(), n), n, progress)
         return {name: x[:count] for name, x in layers.items()}
 
     def extract_samples(
@@ -88,18 +88,18 @@ class FeatureExtractor:
             for batch in generation.sample_batches(label, size, self.mesh):
                 yield from self._forward_in_chunks(sample(state, key, *batch))
 
-        return batching.collect(self._tell_cost(parts(), len(label)), len(label), "evaluation")
+        return batching.collect(self._log_cost(parts(), len(label)), len(label), "evaluation")
 
-    def _tell_cost(self, parts: Iterator[dict[str, jax.Array]], n: int) -> Iterator[dict[str, jax.Array]]:
+    def _log_cost(self, parts: Iterator[dict[str, jax.Array]], n: int) -> Iterator[dict[str, jax.Array]]:
         """The same batches of features of n images; logs their cost on CPUs, once, if they take long.
 
         FLOPs are logged before the first batch, and seconds after the second, as the first is compiled.
         """
         flops = features.NETWORKS[self.network].flops
-        if self._told or n * flops < LONG:
+        if self._cost_logged or n * flops < LONG:
             yield from parts
             return
-        self._told = True
+        self._cost_logged = True
         log.info(
             "features of %s images by %s: %.3g GFLOPs each, %.3g TFLOPs in all",
             *(f"{n:,}", self.network, flops / 1e9, n * flops / 1e12),

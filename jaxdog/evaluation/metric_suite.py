@@ -107,7 +107,7 @@ class Devices:
     def __init__(self, mesh: Mesh):
         self.mesh = mesh
 
-    def run(self, function: Callable[..., T], *static_argnums: int) -> Callable[..., T]:
+    def jitted(self, function: Callable[..., T], *static_argnums: int) -> Callable[..., T]:
         return sharding.jit_replicated(function, self.mesh, *static_argnums)
 
     def replicate(self, tree: Any) -> Any:

@@ -23,6 +23,7 @@ class Reconstruction(NamedTuple):
 
     scores: dict[str, float | None]  # "reconstruction_" + name of a Frechet distance, or "squared_error"
     pairs: np.ndarray  # [2k, s, s, 3] uint8: an image, its reconstruction, the next image, ...
+    warnings: tuple[str, ...]  # caveats of the scores
 
 
 def reconstruct(
@@ -53,13 +54,14 @@ def reconstruct(
     image, reconstructed = batching.collect(parts, count)
     spec = extractor.spec(f"{image.shape[1]}x{image.shape[2]}", "none", "training images")
     real, fake = (features.Features(extractor.extract(side), spec) for side in (image, reconstructed))
-    scores = metric_suite.MetricSuite(real, extractor.mesh).scores(fake).scores
+    found = metric_suite.MetricSuite(real, extractor.mesh).scores(fake, ("fid",))
     frechet = features.NETWORKS[spec.network].frechet.items()
     names = [features.metric_name(base, spec.kind, layer) for layer, base in frechet]
     error = float(np.mean(np.square((image.astype(np.float32) - reconstructed) / 127.5)))
-    kept = {**{name: scores[name] for name in names}, "squared_error": error}
+    kept = {**{name: found.scores[name] for name in names}, "squared_error": error}
     pairs = np.stack([image[:MAX_PAIRS], reconstructed[:MAX_PAIRS]], 1).reshape(-1, *image.shape[1:])
-    return Reconstruction({f"reconstruction_{name}": x for name, x in kept.items()}, pairs)
+    warnings = tuple(f"reconstructions: {text}" for text in found.warnings)
+    return Reconstruction({f"reconstruction_{name}": x for name, x in kept.items()}, pairs, warnings)
 
 
 def _batches(

@@ -3,32 +3,24 @@
 import contextlib
 import pathlib
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import PIL.Image
 from jax.sharding import Mesh
 
 from jaxdog import sharding
-from jaxdog.data import crop_dataset, crop_recipes, image_files, photos
-from jaxdog.evaluation import copies, feature_extractor, metric_suite, score_options
+from jaxdog.data import crop_dataset, crop_recipes, photos
+from jaxdog.evaluation import copies, feature_extractor, metric_suite, score_options, score_sides
 from jaxdog.metrics import comparison, features, leaderboard, metric_table, statistics_files
 from jaxdog.metrics.backbones import networks
-from jaxdog.utils import errors, files, outputs
+from jaxdog.utils import errors, png
 
 Options = score_options.Options
-# A path (see data/image_files.py), [n, h, w, 3] uint8, or a source (see score_inputs.py).
-Images = str | pathlib.Path | np.ndarray | photos.Source
-
-
-class Side(NamedTuple):
-    """One side of the comparison: images to read, or features, or statistics of features."""
-
-    source: photos.Source | None
-    features: features.Features | None
-    statistics: statistics_files.Statistics | None
+Images = score_sides.Images
+Side = score_sides.Side
+Compare = Callable[[features.FeatureSpec], None]  # raises UserError unless a side fits the other one
 
 
 def score(real: Images, fake: Images, options: Options = Options()) -> dict[str, Any]:  # noqa: B008
@@ -46,17 +38,17 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
     cache_dir = pathlib.Path(options.cache_dir).expanduser()
     features.get_network(options.network or "inception")
     metric_suite.check_metrics(options.metrics or ())
-    options = _with_outputs(options)
-    sides = real_side, fake_side = _open(real), _open(fake)
-    options = options._replace(network=options.network or _network(sides))
-    _check_possible(sides, options)
+    given = score_options.with_outputs(options, real, fake)
+    sides = real_side, fake_side = score_sides.open_side(real), score_sides.open_side(fake)
+    options = given._replace(network=given.network or score_sides.network_of(sides))
+    score_sides.check(real_side, fake_side, options, given)
     reference, generated = _both(real_side, fake_side, options, mesh, cache_dir)
     size = _side_length(generated) if fake_side.source is not None else options.size
     at_hand = comparison.Images(
         None if real_side.source is None else partial(_images, real_side.source, size, options),
         None if fake_side.source is None else partial(_images, fake_side.source, options.size, options),
     )
-    metrics = _metrics(options, reference, generated, at_hand)
+    metrics = score_sides.metrics_of(options, reference, generated, at_hand)
     for path, side in ((options.save_real, reference), (options.save_fake, generated)):
         if path:
             _save(path, side, options.save_as)
@@ -67,7 +59,7 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
     }
     warnings = [*result.warnings, *omissions("real", real_side.source, reference.count)]
     warnings += omissions("generated", fake_side.source, generated.count)
-    warnings += _statistics_notes(sides, options, metrics, (reference, generated))
+    warnings += score_sides.notes(sides, options, metrics, (reference, generated))
     if "copies" in metrics:
         if fake_side.source is None or real_side.source is None:
             warnings.append(f"no copies: {metric_table.NEEDS['images']}")
@@ -77,8 +69,7 @@ def score(real: Images, fake: Images, options: Options = Options()) -> dict[str,
             report = copies.find_copies(images, training.image, training.photo, mesh, generated, reference)
             scores["copies"] = copies.summary(report, training)
             if options.pairs:
-                with files.atomic_path(options.pairs) as temporary:
-                    PIL.Image.fromarray(copies.pair_grid(report)).save(temporary, "PNG")
+                png.write(options.pairs, copies.pair_grid(report))
     seconds = time.monotonic() - start
     count = _count(fake_side, generated), _count(real_side, reference)
     scores |= {"warnings": warnings, **_origin(reference, generated, *count), "seconds": seconds}
@@ -111,22 +102,6 @@ def _origin(
     }
 
 
-def _with_outputs(options: Options) -> Options:
-    """The options with whole paths; raises UserError for a file that cannot, or would not, be written."""
-    for name, suffix in (("save_real", ".npz"), ("save_fake", ".npz"), ("pairs", ".png")):
-        if path := getattr(options, name):
-            options = options._replace(**{name: str(outputs.check(path, name, (suffix,)))})
-    if options.pairs and "copies" not in (options.metrics or ()):
-        raise errors.UserError(f"pairs is {options.pairs!r}, but copies are not among the metrics")
-    if options.save_as not in score_options.FORMATS:
-        raise errors.UserError(f"save_as is {options.save_as!r}; choices: {', '.join(score_options.FORMATS)}")
-    if options.save_as != "jaxdog" and not (options.save_real or options.save_fake):
-        raise errors.UserError(
-            f"save_as is {options.save_as!r}, but no file is to be saved: set save_real or save_fake"
-        )
-    return options
-
-
 def _save(path: str, side: features.Features, save_as: str) -> None:
     if save_as != "jaxdog":
         statistics_files.write(path, side)
@@ -137,85 +112,6 @@ def _save(path: str, side: features.Features, save_as: str) -> None:
             f"{side.spec.source} does not have all features that {path} would hold; --save-as pytorch-fid "
             "writes their mean and covariance"
         )
-
-
-def _open(images: Images) -> Side:
-    if isinstance(images, photos.Source):
-        return Side(images, None, None)
-    if isinstance(images, np.ndarray):
-        return Side(image_files.array("array", images, None), None, None)
-    path = pathlib.Path(images).expanduser()
-    if features.is_features_file(path):
-        return Side(None, features.load(path), None)
-    if statistics_files.is_statistics_file(path):
-        return Side(None, None, statistics_files.read(path))
-    return Side(image_files.source(images), None, None)
-
-
-# --- statistics of other programs ------------------------------------------------------------------------
-
-
-def _network(sides: Sequence[Side]) -> str:
-    """The network of saved features, or of statistics; Inception for images."""
-    saved = [side.features.spec.network for side in sides if side.features is not None]
-    made = [statistics_files.network_of(side.statistics) for side in sides if side.statistics is not None]
-    return [*saved, *made, "inception"][0]
-
-
-def _metrics(
-    options: Options, real: features.Features, fake: features.Features, images: comparison.Images
-) -> tuple[str, ...]:
-    """The metrics to compute. Raises UserError for one that needs more than the moments of a side."""
-    if not real.moments and not fake.moments:
-        return options.metrics or metric_table.DEFAULT
-    has = {
-        name: comparison.available(metric.needs, real, fake, images)
-        for name, metric in metric_table.METRICS.items()
-    }
-    missing = [name for name in options.metrics or () if not has[name]]
-    if missing:
-        only = " and ".join(
-            f"{side.spec.source} has only the mean and the covariance of {', '.join(side.moments)}"
-            for side in (real, fake)
-            if side.moments
-        )
-        possible = ", ".join(name for name, possible in has.items() if possible)
-        raise errors.UserError(
-            f"{missing[0]} cannot be computed: {metric_table.NEEDS[metric_table.METRICS[missing[0]].needs]}; "
-            f"{only}. Metrics that can be computed: {possible or 'none'}"
-        )
-    return options.metrics or tuple(name for name in metric_table.DEFAULT_OF_MOMENTS if has[name])
-
-
-def _check_possible(sides: Sequence[Side], options: Options) -> None:
-    """Raises UserError, before features are computed, for statistics that cannot be what is asked for."""
-    unknown = statistics_files.UNKNOWN
-    kind = "random" if options.weights == "random" else unknown
-    spec = features.FeatureSpec(options.network, kind, unknown, unknown, unknown, options.weights)
-    nothing = np.empty((0, 0), np.float32)
-    layers = dict.fromkeys((*features.frechet_layers(options.network), features.LOGITS), nothing)
-    full = features.Features(layers, spec, nothing)  # as images will have them at most
-    real, fake = (
-        statistics_files.side(side.statistics, options.network, spec) if side.statistics is not None else full
-        for side in sides
-    )
-    some = None if any(side.source is None for side in sides) else lambda: iter(())
-    _metrics(options, real, fake, comparison.Images(some, some))
-
-
-def _statistics_notes(
-    sides: Sequence[Side],
-    options: Options,
-    metrics: Sequence[str],
-    both: tuple[features.Features, features.Features],
-) -> list[str]:
-    """What is assumed about statistics, and which metrics were left out, as warnings."""
-    read = [side.statistics for side in sides if side.statistics is not None]
-    notes = [statistics_files.note(statistics, options.network) for statistics in read]
-    if options.metrics is None and any(side.moments for side in both):
-        left_out = ", ".join(name for name in metric_table.DEFAULT if name not in metrics)
-        notes.append(f"mean and covariance give {', '.join(metrics)}, not {left_out}, which need features")
-    return notes
 
 
 # --- features --------------------------------------------------------------------------------------------
@@ -231,10 +127,12 @@ def _both(
         extractor = feature_extractor.FeatureExtractor(options.network, weights, mesh, options.batch_size)
     generated, reference = fake.features, real.features
     if fake.source is not None:
-        generated = _features(extractor, fake.source, options.size, options, None)
+        compare = None if reference is None else partial(features.check_comparable, reference.spec)
+        generated = _features(extractor, fake.source, options.size, options, None, compare)
     if real.source is not None:
         size = options.size if generated is None else _side_length(generated)
-        reference = _features(extractor, real.source, size, options, cache_dir if size else None)
+        compare = None if generated is None else partial(features.check_comparable, fake=generated.spec)
+        reference = _features(extractor, real.source, size, options, cache_dir if size else None, compare)
     if reference is None and real.statistics is not None:
         other = _assumed(options, cache_dir) if generated is None else generated.spec
         reference = statistics_files.side(real.statistics, options.network, other)
@@ -281,12 +179,14 @@ def _features(
     size: int,
     options: Options,
     cache_dir: pathlib.Path | None,
+    compare: Compare | None,
 ) -> features.Features:
     """Features of one side, whose images are squashed to `size` pixels unless it is 0.
 
-    They are cached unless `cache_dir` is None. Without an extractor there are none.
+    They are cached unless `cache_dir` is None. Without an extractor there are none. `compare` is called
+    before any are computed.
     """
-    compute = partial(_compute, extractor, source, size, options)
+    compute = partial(_compute, extractor, source, size, options, compare)
     if cache_dir is None or extractor is None:
         return compute()
     spec = extractor.spec(f"{size}x{size}", options.resampler, source.key)
@@ -295,7 +195,11 @@ def _features(
 
 
 def _compute(
-    extractor: feature_extractor.FeatureExtractor | None, source: photos.Source, size: int, options: Options
+    extractor: feature_extractor.FeatureExtractor | None,
+    source: photos.Source,
+    size: int,
+    options: Options,
+    compare: Compare | None,
 ) -> features.Features:
     """Features of one side; its images are in memory a batch at a time."""
     with contextlib.closing(_images(source, size, options)) as images:
@@ -310,6 +214,9 @@ def _compute(
     if extractor is None:
         spec = features.FeatureSpec(options.network, unknown, unknown, f"{h}x{w}", resampler, source.key)
         return features.Features({}, spec, None, source.class_names)
+    spec = extractor.spec(f"{h}x{w}", resampler, source.key)
+    if compare is not None:
+        compare(spec)
     labels: list[np.ndarray] = []
 
     def images_of(batches: Iterator[crop_dataset.Batch]) -> Iterator[np.ndarray]:
@@ -318,7 +225,6 @@ def _compute(
             yield image
 
     layers = extractor.extract_batches(images_of(_batches(source, size, options)), len(source.photos))
-    spec = extractor.spec(f"{h}x{w}", resampler, source.key)
     return features.Features(layers, spec, np.concatenate(labels), source.class_names)
 
 
@@ -366,34 +272,8 @@ def _check_values(source: photos.Source) -> None:
 
 
 def _photos_and_boxes(
-    source: photos.Source, size: int, resampler: str, cache_dir: pathlib.Path
+    source: photos.Source, size: int, resampler: score_options.Resampler, cache_dir: pathlib.Path
 ) -> crop_dataset.CropDataset:
     """The images among which copies are searched: whole photos and crops to their boxes, cached."""
     recipe = partial(crop_recipes.whole_and_boxes, size=size, resampler=resampler)
     return crop_dataset.load(source, recipe, crop_recipes.cache_key(recipe), cache_dir / "crops")
-
-
-def table(scores: dict[str, Any]) -> str:
-    """The result of `score` as text: scores, their origin, scores of each class, copies and warnings."""
-    values = {k: v for k, v in scores.items() if (isinstance(v, float) and k != "seconds") or v is None}
-    settings = {k: v for k, v in scores.items() if isinstance(v, str | int)}
-    settings["seconds"] = f"{scores['seconds']:.1f}"
-    width = max(map(len, [*values, *settings]))
-    lines = [f"{name:<{width}}  {'undefined' if x is None else f'{x:,.6g}'}" for name, x in values.items()]
-    lines += ["", *(f"{name:<{width}}  {x}" for name, x in settings.items())]
-    classes: Sequence[tuple[str, dict[str, Any]]] = list(scores.get("per_class", {}).items())
-    if classes:
-        names = list(classes[0][1])
-        lines += ["", "  ".join([f"{'class':<40}", *(f"{name:>22}" for name in names)])]
-        for class_name, row in classes:
-            cells = ["undefined" if row[name] is None else f"{row[name]:,.4g}" for name in names]
-            lines.append("  ".join([f"{class_name:<40}", *(f"{cell:>22}" for cell in cells)]))
-    if "leaderboard" in scores:
-        lines += ["", scores["leaderboard"]["text"]]
-    if "copies" in scores:
-        found = scores["copies"]
-        lines += ["", f"copies: {found['verdict']}", *(f"  because {reason}" for reason in found["reasons"])]
-        floats = {k: v for k, v in found.items() if isinstance(v, float)}
-        lines += [f"  {name:<{width}}{x:,.4g}" for name, x in floats.items()]
-    lines += ["", *(f"note: {warning}" for warning in scores["warnings"])] if scores["warnings"] else []
-    return "\n".join(lines)

@@ -12,9 +12,8 @@ import numpy as np
 import PIL.Image
 
 from jaxdog.data import image_files, photos, sources
-from jaxdog.evaluation import score_options
 from jaxdog.metrics import features, statistics_files
-from jaxdog.utils import errors
+from jaxdog.utils import errors, integers
 
 # Floats must reach down to this value, as nearly all images in [-1, 1] do and none in [0, 1].
 DARKEST = -0.5
@@ -36,7 +35,7 @@ def open_images(images: Any, n: int | None, side: str) -> pathlib.Path | photos.
     Raises errors.UserError if the images are of another type, shape or range, or there are fewer than n.
     """
     if n is not None:
-        score_options.check_integer("n", n, 1)
+        integers.check(n, "n", 1)
     if isinstance(images, str | os.PathLike):
         path = pathlib.Path(images).expanduser()
         return path if n is None else _spread(_source(path, side), n, side)

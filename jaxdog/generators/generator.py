@@ -23,7 +23,7 @@ from jaxdog.generators import hub, loading, model_card, pretrained, sampler
 from jaxdog.render import decoding, interpolation, projection, sheets
 from jaxdog.systems import sampling
 from jaxdog.training import train_step
-from jaxdog.utils import errors, plots
+from jaxdog.utils import errors, integers, plots
 
 Classes = names.Classes
 Output = Literal["numpy", "pil", "jax"]
@@ -149,10 +149,9 @@ class Generator:
 
         Raises UserError for an unknown class, or an argument out of range.
         """
+        _check_output(output, OUTPUTS)
         label = self._labels(n, classes, seed)
         batches = self._sampler.batches(label, sampler.seed_key(seed), truncation, self.batch_size)
-        if output not in OUTPUTS:
-            raise errors.UserError(f"output is {output!r}; choices: {', '.join(map(repr, OUTPUTS))}")
         if output == "jax":
             return jnp.concatenate(list(batches))[:n]
         images = batching.collect(map(_to_uint8, batches), n, "images" if n >= MANY else "")
@@ -164,7 +163,8 @@ class Generator:
         Raises UserError if the model has no latent vector.
         """
         decoding.require_latents(self.system, "a latent")
-        return self._sampler.latents(_positive(n), sampler.seed_key(seed), truncation, self.batch_size)
+        n, key = integers.check(n, "n", 1), sampler.seed_key(seed)
+        return self._sampler.latents(n, key, truncation, self.batch_size)
 
     def decode(self, z: Any, classes: Any = None, seed: int = 0) -> jax.Array:
         """Images float32 [b, h, w, 3] in [-1, 1] of latents z [b, latent_dim].
@@ -217,17 +217,18 @@ class Generator:
         seeds = list(np.atleast_1d(np.asarray(seeds, object)))
         if len(seeds) < 2:
             raise errors.UserError(f"seeds is {seeds}; interpolation needs at least two, such as [0, 1, 2]")
-        if frames < len(seeds):
+        if integers.check(frames, "frames", 1) < len(seeds):
             raise errors.UserError(f"frames is {frames}, and must be at least the {len(seeds)} seeds")
         count = 1 if classes is None else len(np.atleast_1d(classes))
         if count not in (1, len(seeds)):
             raise errors.UserError(
                 f"there are {count} classes and {len(seeds)} seeds; give one class, or one for each seed"
             )
-        if output not in OUTPUTS[:2]:
-            raise errors.UserError(f"output is {output!r}; choices: {', '.join(map(repr, OUTPUTS[:2]))}")
-        own = [self._labels(1, None, seed) for seed in seeds if classes is None]
-        label = np.concatenate(own) if own else self._labels(len(seeds), classes, seeds[0])
+        _check_output(output, OUTPUTS[:2])
+        if classes is None:
+            label = np.concatenate([self._labels(1, None, seed) for seed in seeds])
+        else:
+            label = self._labels(len(seeds), classes, seeds[0])
         z = np.concatenate([self.latents(1, seed, truncation) for seed in seeds])
         noise = sampling.image_keys(sampler.seed_key(seeds[0]), 1)[0]
         system = self._sampler.truncated(truncation)
@@ -309,7 +310,7 @@ class Generator:
           seed: of the generated images.
           **options: fields of `jaxdog.evaluation.score_options.Options`, such as metrics and weights.
         """
-        checked = score_options.from_keywords(options)
+        checked = score_options.with_outputs(score_options.from_keywords(options), photos, None)
         real = score_inputs.open_images(photos, None, "real")
         return score_files.score(real, self.sample(n, seed=seed), checked)
 
@@ -360,7 +361,7 @@ class Generator:
 
     def _labels(self, n: int, classes: Classes, seed: int) -> np.ndarray:
         """Labels [n] int32 of images 0 to n - 1."""
-        n = _positive(n)
+        n = integers.check(n, "n", 1)
         if classes is not None:
             return np.resize(np.asarray(names.indices(classes, self.class_names, self.classes), np.int32), n)
         sample, total = self.config.sample, len(self.class_names)
@@ -372,14 +373,13 @@ class Generator:
 _to_uint8 = jax.jit(sampling.to_uint8)
 
 
+def _check_output(output: str, choices: tuple[str, ...]) -> None:
+    if output not in choices:
+        raise errors.UserError(f"output is {output!r}; choices: {', '.join(map(repr, choices))}")
+
+
 def _as_output(images: np.ndarray, output: str) -> Any:
     return [PIL.Image.fromarray(image) for image in images] if output == "pil" else images
-
-
-def _positive(n: int) -> int:
-    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-        raise errors.UserError(f"n is {n!r}, and must be an integer of at least 1")
-    return int(n)
 
 
 def _square(image: Any, side: int) -> np.ndarray:

@@ -33,7 +33,7 @@ class Loaded(NamedTuple):
 
 def from_run(folder: pathlib.Path, which: runs.Which) -> Loaded:
     """A checkpoint of a run with the best option of its sweep; see `Generator.from_run`."""
-    config = build.check(saved.load(folder))
+    config = saved.check(saved.load(folder), folder)
     cache_dir = pathlib.Path(config.data.cache_dir).expanduser()
     with _without_warnings_of_orbax():
         run = runs.make(config, folder, cache_dir, training=False, scoring=False)

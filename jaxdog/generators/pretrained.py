@@ -5,10 +5,11 @@
     README.md          the model card
     samples.png        a grid of samples
 
-Files are written atomically, config.json last. It has the sha256 of model.safetensors, so that a folder of
-mixed or damaged files is not loaded.
+All files are written before any gets its name. config.json has the sha256 of model.safetensors, so that a
+folder of mixed or damaged files is not loaded.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ import safetensors
 import safetensors.numpy
 
 from jaxdog.config import build, saved, schema
+from jaxdog.data import listing
 from jaxdog.evaluation import sampling_state
 from jaxdog.memorizers import baselines
 from jaxdog.training import train_step
@@ -84,7 +86,8 @@ def check(config: schema.Experiment, dtype: str) -> None:
 
 
 def check_folder(folder: pathlib.Path) -> None:
-    """Raises PretrainedError if an export would replace files in `folder` that no export has written."""
+    """Raises UserError by `listing.check_path`, or if files that no export has written are in the way."""
+    listing.check_path(folder)
     if _is_run(folder):
         raise PretrainedError(f"{folder} is the folder of a run, whose {CONFIG} must stay: name another one")
     present = [name for name in FILES if (folder / name).exists()]
@@ -96,7 +99,7 @@ def check_folder(folder: pathlib.Path) -> None:
 
 
 def _is_export(folder: pathlib.Path) -> bool:
-    """Whether `save` has written the folder, if only in part: config.json is its last file."""
+    """Whether `save` has written the folder, if only in part: model.safetensors is its first file."""
     try:
         if (folder / CONFIG).exists():
             return "format_version" in untrusted.read_json(folder / CONFIG, "")
@@ -116,43 +119,43 @@ def save(folder: pathlib.Path, model: Pretrained, dtype: str, card: str, samples
       card: the text of README.md.
       samples: [h, w, 3] uint8.
 
+    An export that is there is as it was until all new files are on the disk.
+
     Raises PretrainedError if an array is not finite, or float16 cannot hold it, or by `check_folder`.
     """
     check_folder(folder)
     arrays = {name: _stored(name, np.asarray(x), dtype) for name, x in model.arrays.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    with files.atomic_path(folder / WEIGHTS) as temporary:
-        safetensors.numpy.save_file(arrays, temporary, metadata=METADATA)
-        digest = _sha256(temporary)
-    with files.atomic_path(folder / SAMPLES) as temporary:
-        PIL.Image.fromarray(samples).save(temporary, format="PNG", optimize=True)
-    files.write_text(folder / CARD, card)
-    fields = {
-        "format_version": FORMAT_VERSION,
-        "jaxdog_version": version.version(),
-        "class_names": model.class_names,
-        "step": model.step,
-        "phase": model.phase,
-        "dtype": dtype,
-        "sha256": digest,
-        "scores": model.scores,
-        "notes": model.notes,
-        "config": saved.to_dict(without_paths(model.config)),
-    }
-    files.write_text(folder / CONFIG, json.dumps(fields, indent=1) + "\n")
+    with contextlib.ExitStack() as stack:  # at its end, the files get their names in the order of FILES
+        paths = {name: stack.enter_context(files.atomic_path(folder / name)) for name in FILES[::-1]}
+        safetensors.numpy.save_file(arrays, paths[WEIGHTS], metadata=METADATA)
+        fields = {
+            "format_version": FORMAT_VERSION,
+            "jaxdog_version": version.version(),
+            "class_names": model.class_names,
+            "step": model.step,
+            "phase": model.phase,
+            "dtype": dtype,
+            "sha256": _sha256(paths[WEIGHTS]),
+            "scores": model.scores,
+            "notes": model.notes,
+            "config": saved.to_dict(without_paths(model.config)),
+        }
+        PIL.Image.fromarray(samples).save(paths[SAMPLES], "PNG", optimize=True)
+        paths[CARD].write_text(card, encoding="utf-8", newline="")
+        paths[CONFIG].write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
+        for path in paths.values():
+            files.sync(path)
 
 
 def without_paths(config: schema.Experiment) -> schema.Experiment:
     """The config without the paths of this machine: of photos, tables, weights, caches and other runs."""
-    select = {
-        name: {k: os.path.basename(x) if k == "path" else x for k, x in step.items()}
-        for name, step in config.data.select.items()
+    replaced = {
+        "path": "",
+        "archives": "",
+        "init_from": "",
+        "cache_dir": schema.Data._field_defaults["cache_dir"],
     }
-    defaults = schema.Data._field_defaults
-    data = config.data._replace(path="", archives="", cache_dir=defaults["cache_dir"], select=select)
-    fields = ("weights", "nasnet_weights", "dinov2_weights")
-    names = {field: os.path.basename(getattr(config.eval, field).rstrip("/\\")) for field in fields}
-    return config._replace(data=data, init_from="", eval=config.eval._replace(**names))
+    return saved.with_paths(config, lambda name, x: replaced.get(name, os.path.basename(x.rstrip("/\\"))))
 
 
 def rounded(arrays: Mapping[str, Any], dtype: str) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """The compiled functions of a generator: seeds, labels and latents to images."""
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterator
@@ -14,16 +15,23 @@ from jaxdog import sharding, types
 from jaxdog.config import build, schema
 from jaxdog.evaluation import generation, sampling_state
 from jaxdog.systems import sampling
-from jaxdog.utils import errors, seeds
+from jaxdog.utils import errors, integers
 
 Array = jax.Array
 
 
 def seed_key(seed: int) -> types.Key:
     """The key of a seed, 0 to 2^64 - 1; raises UserError for another one."""
-    number = seeds.check(seed, "seed", seeds.MOST_OF_IMAGES)
+    number = integers.check_seed(seed, "seed", integers.MAX_IMAGE_SEED)
     # Without 64-bit integers JAX keeps only the lower half of a seed.
     return jax.random.fold_in(jax.random.key(number % 2**32), np.uint32(number >> 32))
+
+
+def _number(truncation: Any) -> float:
+    if not isinstance(truncation, str | bool) and np.ndim(truncation) == 0:
+        with contextlib.suppress(TypeError, ValueError):
+            return float(truncation)
+    raise errors.UserError(f"truncation is {truncation!r}, and must be a number of at least 0")
 
 
 class Sampler:
@@ -45,7 +53,7 @@ class Sampler:
         self.arrays = sharding.put(arrays, sharding.replicated(self.mesh))
         # Caches of this object, so that they are freed with it.
         self._jit = functools.cache(self._compile)
-        self.truncated = functools.cache(self._truncated)
+        self._with_truncation = functools.cache(self._truncated)
         self.differentiable = functools.cache(self._differentiable)
 
     def with_arrays(self, arrays: dict[str, np.ndarray]) -> "Sampler":
@@ -57,6 +65,13 @@ class Sampler:
     def state(self) -> Any:
         """The state, with zeros for the arrays that sampling does not read."""
         return sampling_state.fill(self.shapes, self.arrays)
+
+    def truncated(self, truncation: Any) -> types.System:
+        """The system with another truncation, see `Generator.sample`; None: the config's.
+
+        Raises UserError unless the truncation is a number, which may be one of NumPy or JAX, in its range.
+        """
+        return self._with_truncation(None if truncation is None else _number(truncation))
 
     def latents(self, n: int, key: types.Key, truncation: float | None, batch_size: int) -> Array:
         """The latents [n, latent_dim] of images 0 to n - 1 of a key."""
@@ -89,7 +104,6 @@ class Sampler:
                 yield self.images(z, labels, key, index, truncation)
 
     def _truncated(self, truncation: float | None) -> types.System:
-        """The system with another truncation, see `Generator.sample`; None: the config's."""
         if truncation is None:
             return self.system
         in_w, config = self.system.map_latents is not None, self._config
@@ -97,10 +111,12 @@ class Sampler:
             raise errors.UserError(f"truncation is {truncation}, but this model has none: leave it out")
         if not 0.0 <= truncation < float("inf"):
             raise errors.UserError(f"truncation is {truncation}, and must be at least 0")
+        if not in_w:
+            sampling.check_truncation(truncation, config.sample.method)
         if in_w:
-            config = config._replace(generator={**config.generator, "truncation_psi": float(truncation)})
+            config = config._replace(generator={**config.generator, "truncation_psi": truncation})
         else:
-            config = config._replace(sample=config.sample._replace(truncation=float(truncation)))
+            config = config._replace(sample=config.sample._replace(truncation=truncation))
         return build.phases(config, self._classes)[self.phase].system
 
     def _differentiable(self) -> types.System:

@@ -7,7 +7,7 @@ randomly drawn targets are the same for both.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +121,7 @@ def wasserstein() -> Loss:
 
 
 # Losses of the difference of two logits, of which the first should be larger.
+Base = Literal["cross_entropy", "least_squares", "hinge"]
 BASES: dict[str, Callable[[Array], Array]] = {
     "cross_entropy": lambda x: jax.nn.softplus(-x),
     "least_squares": lambda x: jnp.square(x - 1.0),
@@ -134,7 +135,7 @@ def _base(loss: str, name: str) -> Callable[[Array], Array]:
     return BASES[name]
 
 
-def relativistic(base: str = "cross_entropy") -> Loss:
+def relativistic(base: Base = "cross_entropy") -> Loss:
     """Relativistic GAN: pairs of a real and a generated image (Jolicoeur-Martineau 2018, sec. 3.3).
 
     "cross_entropy" is RSGAN, eq. 4 and 5; "least_squares" and "hinge" are its analogues. With fake labels
@@ -151,7 +152,7 @@ def relativistic(base: str = "cross_entropy") -> Loss:
     )
 
 
-def relativistic_average(base: str = "least_squares") -> Loss:
+def relativistic_average(base: Base = "least_squares") -> Loss:
     """Relativistic average GAN: logits against the other kind's mean (Jolicoeur-Martineau 2018, sec. 4).
 
     base:

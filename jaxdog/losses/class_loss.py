@@ -5,7 +5,7 @@ learns to generate images that are classified as their labels. The losses are th
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ Term = Callable[[types.DiscriminatorOutput, Array], Array]  # (output, label [b]
 class ClassLoss(NamedTuple):
     """A class loss, and the class head that it needs (see `models.heads`)."""
 
-    weight: float
+    weight: Array | float
     real: Term  # minimized by D on real images and by G on generated ones
     fake: Term | None = None  # minimized by D on generated images; None: no such term
     class_head: str = "linear"  # "linear" | "multi_hinge" | "cosine"
@@ -42,12 +42,12 @@ def none() -> None:
     """No class loss."""
 
 
-def cross_entropy(weight: float, apply_to: str = "real") -> ClassLoss:
+def cross_entropy(weight: float, apply_to: Literal["real", "both"] = "real") -> ClassLoss:
     """AC-GAN's auxiliary classifier (Odena, Olah, Shlens 2017, eq. 3).
 
     Args:
       weight: of the loss.
-      apply_to: images that D learns to classify: "real" ones, or "both" real and generated ones (the paper).
+      apply_to: images that D learns to classify; real and generated ones in the paper.
 
     Raises:
       UserError: an unknown `apply_to`.

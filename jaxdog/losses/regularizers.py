@@ -26,6 +26,8 @@ PyTree = types.PyTree
 Images = tuple[Array, Array]  # image [b, h, w, c], label [b]
 Weight = float | tuple
 
+REAL, FAKE = 0, 1  # kinds of images
+
 TINY = 1e-12  # added to a squared norm before the square root, whose derivative at 0 is infinite
 
 
@@ -33,11 +35,13 @@ class DRegularizerInputs(NamedTuple):
     """What a discriminator's regularizer may use."""
 
     logit: Callable[[Array, Array], Array]  # (image, label) -> [b], with the model state of this step
-    real: Images
+    real: Images  # as D sees them, after diffaugment
     fake: Images
     real_logit: Array  # [b], as in the adversarial loss
     fake_logit: Array  # [b]
     params: PyTree
+    raw: tuple[Array, Array]  # the real and the generated images before diffaugment
+    augment: Callable[[int, Array], Array]  # (REAL or FAKE, images) -> diffaugment's, with the same draws
 
 
 class GRegularizerInputs(NamedTuple):
@@ -100,19 +104,23 @@ def apply_regularizers(
         if row.interval < 1:
             raise errors.UserError(f"{name}.interval is {row.interval}, and must be at least 1")
 
-        def compute(row: Regularizer = row, i: int = i, name: str = name) -> tuple[Array, PyTree]:
-            return row.value(jax.random.fold_in(key, i), inputs, state[name])
-
-        if row.interval == 1:
-            value, new_state[name] = compute()
-        else:
-            skipped = (jnp.zeros(()), state[name])
-            value, new_state[name] = jax.lax.cond(
-                step % row.interval == 0, compute, lambda skipped=skipped: skipped
-            )
+        value, new_state[name] = _evaluate(row, jax.random.fold_in(key, i), step, inputs, state[name])
         loss += ramps.cosine_ramp(row.weight, progress) * row.interval * value
         scalars[f"regularizer/{name}"] = row.interval * value
     return RegularizerOutput(loss, new_state, scalars)
+
+
+def _evaluate(
+    row: Regularizer, key: Key, step: Array, inputs: DRegularizerInputs | GRegularizerInputs, state: PyTree
+) -> tuple[Array, PyTree]:
+    """The term and the new state; 0 and the old state between two intervals."""
+
+    def compute() -> tuple[Array, PyTree]:
+        return row.value(key, inputs, state)
+
+    if row.interval == 1:
+        return compute()
+    return jax.lax.cond(step % row.interval == 0, compute, lambda: (jnp.zeros(()), state))
 
 
 def _stateless(value: Callable[[Key, Any], Array]) -> Callable[[Key, Any, PyTree], tuple[Array, PyTree]]:
@@ -176,22 +184,26 @@ def dragan(weight: Weight, interval: int, noise_scale: float, target: float, per
 def r1(weight: Weight, interval: int) -> Regularizer:
     """R1: 1/2 E[||dD(x)/dx||^2] at real images x (Mescheder et al. 2018, eq. 9); weight is the paper's gamma.
 
+    With diffaugment T, D(x) is D(T(x)): the gradient is that of the image before T, as in StyleGAN2-ADA.
     `gan_steps.d_loss` adds weight * interval * R1 to D's loss at D's steps 0, interval, 2 interval, ...: the
     paper's interval is 1, StyleGAN2's 16 (lazy regularization).
     """
-    return _zero_centered(weight, interval, lambda inputs: inputs.real)
+    return _zero_centered(weight, interval, REAL)
 
 
 def r2(weight: Weight, interval: int) -> Regularizer:
-    """R2: 1/2 E[||dD(x)/dx||^2] at generated images x (Mescheder et al. 2018, eq. 10)."""
-    return _zero_centered(weight, interval, lambda inputs: inputs.fake)
+    """R2: 1/2 E[||dD(x)/dx||^2] at generated images x (Mescheder et al. 2018, eq. 10); else as R1."""
+    return _zero_centered(weight, interval, FAKE)
 
 
-def _zero_centered(
-    weight: Weight, interval: int, images: Callable[[DRegularizerInputs], Images]
-) -> Regularizer:
+def _zero_centered(weight: Weight, interval: int, kind: int) -> Regularizer:
     def value(key: Key, inputs: DRegularizerInputs) -> Array:
-        return 0.5 * jnp.mean(jnp.sum(jnp.square(_image_gradient(inputs, *images(inputs))), (1, 2, 3)))
+        _, label = (inputs.real, inputs.fake)[kind]
+
+        def total(image: Array) -> Array:
+            return jnp.sum(inputs.logit(inputs.augment(kind, image), label))
+
+        return 0.5 * jnp.mean(jnp.sum(jnp.square(jax.grad(total)(inputs.raw[kind])), (1, 2, 3)))
 
     return Regularizer(_stateless(value), weight, interval)
 
@@ -250,7 +262,10 @@ def lecam(weight: Weight, interval: int, decay: float) -> Regularizer:
 
 
 def orthogonal(weight: Weight, interval: int) -> Regularizer:
-    """Sum over kernels W [inputs, outputs] of ||W^T W * (1 - I)||_F^2 (Brock et al. 2018, eq. 3)."""
+    """Sum over kernels W [inputs, outputs] of ||W^T W * (1 - I)||_F^2 (Brock et al. 2018, eq. 3).
+
+    Class embeddings are among the kernels; the authors' code leaves out that of the generator.
+    """
 
     def value(key: Key, inputs: DRegularizerInputs | GRegularizerInputs) -> Array:
         total = jnp.zeros(())

@@ -60,7 +60,7 @@ def memorizer(
       seed: of the choice of photos.
 
     Raises:
-      UserError: an unknown recipe, or no photo gave a crop.
+      UserError: an unknown recipe, a photo that the system does not let be read, or no photo gave a crop.
     """
     recipes = _choose(recipe, MEMORIZERS)
     index = select.draw([photo.name for photo in source.photos], n, seed)
@@ -111,7 +111,7 @@ def _crop(
         try:
             return recipes[k % len(recipes)](photo.read(), photo.boxes, size=size)[:1]
         except OSError as error:
-            log.warning("Skipped a broken photo, %s: %s", photo.name, error)
+            log.warning("Skipped a broken photo, %s: %s", photo.name, photos.why_broken(photo.name, error))
             return []
 
     with photos.thread_map(crop, range(len(index)), "cropping photos") as results:

@@ -39,8 +39,8 @@ class Images(NamedTuple):
 class Devices(Protocol):
     """Where arrays are placed and functions run."""
 
-    def run(self, function: Callable[..., T], *static_argnums: int) -> Callable[..., T]:
-        """`function`, jitted once; its results are replicated."""
+    def jitted(self, function: Callable[..., T], *static_argnums: int) -> Callable[..., T]:
+        """`function` under `jax.jit`, compiled once; its results are replicated."""
         ...
 
     def replicate(self, tree: Any) -> Any:
@@ -94,7 +94,7 @@ class Comparison(Protocol):
         ...
 
 
-def frechet_layers(real: features.Features, fake: features.Features) -> list[str]:
+def shared_frechet_layers(real: features.Features, fake: features.Features) -> list[str]:
     """The network's layers with a Frechet distance of which both sides have features or moments."""
     known = [{*side.layers, *side.moments} for side in (real, fake)]
     return [layer for layer in features.frechet_layers(real.spec.network) if all(layer in x for x in known)]
@@ -105,7 +105,7 @@ def available(needs: str, real: features.Features, fake: features.Features, imag
     network = features.NETWORKS[real.spec.network]
     held = [network.layer in side.layers for side in (real, fake)]
     conditions: dict[str, bool] = {
-        "moments": bool(frechet_layers(real, fake)),
+        "moments": bool(shared_frechet_layers(real, fake)),
         "features": all(held),
         "generated features": network.layer in {*real.layers, *real.moments} and held[1],
         "logits": features.LOGITS in fake.layers,

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -242,12 +243,21 @@ def cache_path(folder: str | pathlib.Path, data_key: str, spec: FeatureSpec) -> 
 
 
 def save(path: str | pathlib.Path, side: Features) -> None:
-    """Writes one side of a comparison atomically. Raises OSError."""
+    """Writes one side of a comparison atomically.
+
+    Raises OSError, or UserError if the size of its images is not known, as that of others' statistics is not.
+    """
+    _check_size(side.spec)
     header = {**side.spec._asdict(), "n": side.count, "class_names": side.class_names, "version": VERSION}
     arrays = {"metadata": np.array(json.dumps(header))}
     arrays |= {name: np.asarray(x, np.float32) for name, x in side.layers.items()}
     arrays |= {} if side.label is None else {"label": np.asarray(side.label, np.int32)}
     _write(pathlib.Path(path), arrays)
+
+
+def _check_size(spec: FeatureSpec) -> None:
+    if not re.fullmatch(r"[1-9]\d{0,5}x[1-9]\d{0,5}", spec.size):
+        raise errors.UserError(f"the size of its images is {spec.size!r}, not height x width, as in 64x64")
 
 
 def _write(path: pathlib.Path, arrays: dict[str, Any]) -> None:
@@ -269,6 +279,7 @@ def load(path: str | pathlib.Path) -> Features:
                 f"its version is {header.get('version')!r}, but only version {VERSION} can be read"
             )
         spec = FeatureSpec(**{field: str(header[field]) for field in FeatureSpec._fields})
+        _check_size(spec)
         arrays = untrusted.read_npz(path, known.__contains__)
         width = {**NETWORKS[spec.network].width, LOGITS: inception.CLASSES}
         layers = {name: x for name, x in arrays.items() if name in width}
@@ -311,7 +322,7 @@ def _check(side: Features, n: Any, width: dict[str, int]) -> None:
 def is_features_file(path: str | pathlib.Path) -> bool:
     """Whether a path is an .npz file of `save`, rather than of images."""
     path = pathlib.Path(path)
-    return path.suffix == ".npz" and path.is_file() and "metadata" in untrusted.npz_names(path)
+    return path.suffix.lower() == ".npz" and path.is_file() and "metadata" in untrusted.npz_names(path)
 
 
 # --- the cache: a damaged or unwritable file is not an error -------------------------------------

@@ -151,7 +151,7 @@ def real_factor(compared: comparison.Comparison, layer: str) -> Factor:
         if layer not in compared.real.layers:
             return factor_of_moments(compared.real.moments[layer], compared.real.spec.source)._asdict()
         rows = compared.solver.shard_rows(compared.real.layers[layer])
-        return compared.solver.run(factor)(rows.x, rows.weight)._asdict()
+        return compared.solver.jitted(factor)(rows.x, rows.weight)._asdict()
 
     return compared.derived(
         f"factor_{layer}", compute, lambda arrays: Factor(**compared.solver.replicate(arrays))
@@ -164,10 +164,10 @@ def score(compared: comparison.Comparison, layer: str) -> float:
         fake = compared.solver.replicate(
             factor_of_moments(compared.fake.moments[layer], compared.fake.spec.source)
         )
-        return float(compared.solver.run(frechet)(real_factor(compared, layer), fake))
+        return float(compared.solver.jitted(frechet)(real_factor(compared, layer), fake))
     rows = compared.solver.shard_rows(compared.fake.layers[layer])
     return float(
-        compared.solver.run(frechet_from_features)(real_factor(compared, layer), rows.x, rows.weight)
+        compared.solver.jitted(frechet_from_features)(real_factor(compared, layer), rows.x, rows.weight)
     )
 
 
@@ -175,7 +175,7 @@ def scores(compared: comparison.Comparison) -> comparison.Scores:
     """Row "fid" of the table of metrics: FID of each layer."""
     return {
         compared.metric_name(compared.network.frechet[layer], layer): max(score(compared, layer), 0.0)
-        for layer in comparison.frechet_layers(compared.real, compared.fake)
+        for layer in comparison.shared_frechet_layers(compared.real, compared.fake)
     }
 
 
@@ -183,7 +183,7 @@ def infinity_scores(compared: comparison.Comparison) -> comparison.Scores:
     """Row "fid_infinity" of the table of metrics."""
     layer = compared.network.layer
     rows = compared.solver.replicate(compared.fake.layers[layer])
-    line = compared.solver.run(extrapolate)(real_factor(compared, layer), rows, jax.random.key(0))
+    line = compared.solver.jitted(extrapolate)(real_factor(compared, layer), rows, jax.random.key(0))
     if line.r2 < 0.98:
         compared.warn(f"FID-infinity: the line over 1/n has a poor fit (R2 {float(line.r2):.3f})")
     return {compared.metric_name("fid_infinity"): float(line.at_infinity)}

@@ -17,6 +17,7 @@ from jaxdog.utils import errors
 Array = jax.Array
 
 SPLITS = 10
+FEW = 100  # images of a split, below which its score is biased downwards: it is at most their number
 
 
 class Score(NamedTuple):
@@ -48,15 +49,23 @@ def inception_score(logits: Array, splits: int = SPLITS) -> Score:
 
 def scores(compared: comparison.Comparison) -> comparison.Scores:
     """Row "isc" of the table of metrics."""
-    splits = min(SPLITS, compared.fake.count)
+    count = compared.fake.count
+    splits = min(SPLITS, count)
+    each = count // splits
     if splits < SPLITS:
         compared.warn(f"the Inception Score uses {splits} splits of one image each instead of {SPLITS}")
+    elif each < FEW:
+        compared.warn(
+            f"the Inception Score is biased downwards: it is at most {count / splits:g}, the number of "
+            f"images in each of its {splits} splits"
+        )
     logits, label = compared.fake.layers[features.LOGITS], compared.fake.label
     if label is not None and _is_sorted(np.asarray(label)):
         logits = np.asarray(logits)[np.random.RandomState(0).permutation(len(logits))]
-    score = compared.devices.run(inception_score, 1)(logits, splits)
+    score = compared.devices.jitted(inception_score, 1)(logits, splits)
     names = compared.metric_name("inception_score"), compared.metric_name("inception_score_std")
-    return dict(zip(names, map(float, score), strict=True))
+    std = float(score.std) if each > 1 else None  # of one image, the score is 1
+    return dict(zip(names, (float(score.mean), std), strict=True))
 
 
 def _is_sorted(label: np.ndarray) -> bool:

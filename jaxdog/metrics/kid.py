@@ -4,8 +4,8 @@ The squared maximum mean discrepancy (MMD^2) of features with the kernel (x.y / 
 bias on random subsets. Unlike FID its expectation does not depend on the number of images. For
 equal distributions its expectation is 0, so an estimate may be slightly negative.
 
-Where a subset holds all images of a side, as with fewer than 1,000, the spread over subsets is not that of an
-estimate, and is undefined.
+Where two subsets share many images, as with fewer than 2,000 on a side, the spread over subsets is not that
+of an estimate, and is undefined.
 """
 
 from typing import NamedTuple
@@ -89,12 +89,13 @@ def scores(compared: comparison.Comparison) -> comparison.Scores:
     """Row "kid" of the table of metrics."""
     counts = compared.real.count, compared.fake.count
     size = min(SUBSET_SIZE, *counts)
-    whole = size == min(counts)  # a subset holds all images of a side
+    shared = 2 * size > min(counts)  # a subset holds more than half of a side
     if size < SUBSET_SIZE:
         compared.warn(f"KID is computed on subsets of {size} images instead of {SUBSET_SIZE}")
-    if whole:
+    if shared:
+        part = "all" if size == min(counts) else "more than half"
         compared.warn(
-            f"KID has no standard deviation: each subset of {size} images holds all of "
+            f"KID has no standard deviation: each subset of {size} images holds {part} of "
             f"{counts[0]:,} real or {counts[1]:,} generated ones"
         )
     real, fake = (
@@ -102,6 +103,6 @@ def scores(compared: comparison.Comparison) -> comparison.Scores:
         for side in (compared.real, compared.fake)
     )
     subsets = 1 if counts == (size, size) else SUBSETS  # all subsets are the same
-    score = compared.devices.run(kid)(real, fake, draw(*counts, subsets, size))
-    std = None if whole else float(score.std)
+    score = compared.devices.jitted(kid)(real, fake, draw(*counts, subsets, size))
+    std = None if shared else float(score.std)
     return {compared.metric_name("kid"): float(score.mean), compared.metric_name("kid_std"): std}

@@ -59,7 +59,11 @@ def memorization_distance(
 
     Not finite if a side has no included row. `mifid` applies the threshold.
     """
-    nearest = memorization(fake, real, block, fake_weight, real_weight)
+    return mean_distance(memorization(fake, real, block, fake_weight, real_weight))
+
+
+def mean_distance(nearest: Memorization) -> Array:
+    """The mean distance of the included rows, []."""
     return jnp.sum(jnp.where(nearest.included, nearest.distance, 0)) / jnp.sum(nearest.included)
 
 
@@ -83,16 +87,15 @@ def mifid(
 
 def scores(compared: comparison.Comparison) -> comparison.Scores:
     """Row "mifid" of the table of metrics: FID of each layer, MiFID and the memorization distance."""
-    fids = {
-        layer: fid.score(compared, layer) for layer in comparison.frechet_layers(compared.real, compared.fake)
-    }
+    layers = comparison.shared_frechet_layers(compared.real, compared.fake)
+    fids = {layer: fid.score(compared, layer) for layer in layers}
     named: comparison.Scores = {
         compared.metric_name(compared.network.frechet[layer], layer): max(distance, 0.0)
         for layer, distance in fids.items()
     }
     fake, real = compared.fake_rows, compared.real_rows
     distance = float(
-        compared.devices.run(memorization_distance)(
+        compared.devices.jitted(memorization_distance)(
             fake.x, real.x, fake_weight=fake.weight, real_weight=real.weight
         )
     )

@@ -59,15 +59,16 @@ def scores(compared: comparison.Comparison) -> dict[str, comparison.Scores]:
     layer, classes = compared.network.layer, len(compared.real.class_names)
     assert compared.real.label is not None and compared.fake.label is not None
     real, fake = (compared.solver.replicate(side.layers[layer]) for side in (compared.real, compared.fake))
-    result = compared.solver.run(per_class)(
+    result = compared.solver.jitted(per_class)(
         real, fake, groups(compared.real.label, classes), groups(compared.fake.label, classes)
     )
     fid_name = compared.metric_name(compared.network.frechet[layer], layer)
     table: dict[str, comparison.Scores] = {}
-    for name, distance, memorization in zip(compared.real.class_names, *map(np.asarray, result), strict=True):
+    clamped = (np.maximum(np.asarray(x, np.float64), 0.0) for x in result)  # rounding may make them negative
+    for name, distance, memorization in zip(compared.real.class_names, *clamped, strict=True):
         row = {fid_name: float(distance), "memorization_distance": float(memorization)}
         if compared.eps is not None:
-            score = mifid.mifid(float(distance), float(memorization), compared.eps)
-            row[compared.metric_name("mifid")] = float(score)
+            score = mifid.mifid(max(float(distance), mifid.MIN_FID), float(memorization), compared.eps)
+            row[compared.metric_name("mifid")] = float(score) if np.isfinite(memorization) else np.nan
         table[name] = {key: float(x) if np.isfinite(x) else None for key, x in row.items()}
     return table

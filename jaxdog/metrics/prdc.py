@@ -83,7 +83,7 @@ def real_radius(compared: comparison.Comparison, k: int) -> Array:
     rows, n = compared.real_rows, compared.real.count
 
     def compute() -> dict[str, Array]:
-        return {"radius": compared.devices.run(neighbors.kth, 1)(rows.x, k, weight=rows.weight)[:n]}
+        return {"radius": compared.devices.jitted(neighbors.kth, 1)(rows.x, k, weight=rows.weight)[:n]}
 
     def place(arrays: comparison.Arrays) -> Array:
         return compared.devices.replicate(np.pad(arrays["radius"], (0, len(rows.weight) - n)))
@@ -97,7 +97,7 @@ def scores(compared: comparison.Comparison) -> comparison.Scores:
     if k < K:
         compared.warn(f"precision, recall, density and coverage use {k} neighbors instead of {K}")
     real, fake = compared.real_rows, compared.fake_rows
-    result = compared.devices.run(prdc, 2)(
+    result = compared.devices.jitted(prdc, 2)(
         real.x,
         fake.x,
         k,

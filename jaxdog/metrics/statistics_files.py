@@ -57,10 +57,10 @@ class Statistics(NamedTuple):
 def is_statistics_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file is one that `read` reads, by its suffix and the names in it."""
     path = pathlib.Path(path)
-    if path.suffix not in SUFFIXES or not path.is_file():
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
         return False
     names = set(untrusted.npz_names(path))
-    return path.suffix != ".npz" or any(names >= pair for pair in MOMENTS) or names in HALVES
+    return path.suffix.lower() != ".npz" or any(names >= pair for pair in MOMENTS) or names in HALVES
 
 
 def read(path: str | os.PathLike[str]) -> Statistics:
@@ -68,7 +68,7 @@ def read(path: str | os.PathLike[str]) -> Statistics:
     path = pathlib.Path(path)
     readers = {".npz": _read_npz, ".pt": _read_torch, ".pkl": _read_stylegan}
     try:
-        program, values, moments = readers[path.suffix](path)
+        program, values, moments = readers[path.suffix.lower()](path)
         if values is None and moments is None:
             raise errors.UserError("it has neither features nor their mean and covariance")
         return Statistics(

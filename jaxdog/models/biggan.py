@@ -10,7 +10,7 @@ bias of the generator's last norm (128).
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -127,11 +127,11 @@ class Generator(nn.Module):
     condition_spectral: bool = True  # spectral norm on the norms' dense layers
     condition_joint: bool = False  # a single dense layer for gain and bias
     condition_bias: bool = False
-    condition_init: str = "orthogonal"  # a key of CONDITION_INITS; "sliced": see `sliced_orthogonal`
+    condition_init: Literal["orthogonal", "sliced"] = "orthogonal"  # "sliced": see `sliced_orthogonal`
     style_layers: int = 0  # dense layers from z to the style; 0: no style
     blur: bool = False  # after each block's first convolution
     final_norm: bool = True  # batch norm before the last activation
-    activation: str = "relu"
+    activation: layers.Activation = "relu"
     slope: float = 0.2
     conv_bias: bool = True
     linear_bias: bool = True
@@ -261,8 +261,8 @@ class Discriminator(nn.Module):
     embed_spectral: bool = True
     head_bias: bool = True
     projection: bool = True
-    class_head: str = "none"  # one of heads.CLASS_HEADS
-    activation: str = "relu"
+    class_head: heads.ClassHead = "none"
+    activation: layers.Activation = "relu"
     slope: float = 0.2
     conv_bias: bool = True
     class_scale: Any = 1.0  # [] in [0, 1], multiplies the projection

@@ -82,7 +82,7 @@ class Generator(nn.Module):
 
     channels: int
     latent_dim: int
-    shared_dim: int
+    shared_dim: int  # of the shared embedding
     classes: int
     size: int = 64
     attention: tuple[int, ...] = ()  # heights of the maps that self-attention follows
@@ -159,7 +159,7 @@ class Discriminator(nn.Module):
     attention_key_ratio: int = 8
     bottleneck: int = 4
     projection: bool = True
-    class_head: str = "none"  # one of heads.CLASS_HEADS
+    class_head: heads.ClassHead = "none"
     dtype: layers.Dtype = jnp.float32
 
     @nn.compact

@@ -6,7 +6,7 @@ with z, a class head) are options. Initialization is torch's default, as in thos
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -66,16 +66,16 @@ class Generator(nn.Module):
     latent_dim: int
     classes: int
     size: int = 64
-    upsampling: str = "transposed"  # a key of UPSAMPLINGS
-    norm: str = "batch"  # "batch": before each activation; "pixel": after each but the first
+    upsampling: Literal["transposed", "nearest"] = "transposed"
+    norm: Literal["batch", "pixel"] = "batch"  # before each activation; or after each but the first
     spectral: bool = False
     rgb_bias: bool = True  # of the last convolution; the others have no bias
     extra_convs: tuple[int, ...] = ()  # indices, from 0, of the maps followed by an extra 3x3 convolution
     rgb_upsample: bool = False  # whether the last convolution doubles the height (4x4) or not (3x3)
-    activation: str = "relu"
+    activation: layers.Activation = "relu"
     slope: float = 0.2  # of a leaky ReLU
     embed_dim: int = 0  # of the class embedding; 0: unconditional
-    initializer: str = "torch"  # a key of INITIALIZERS
+    initializer: Literal["torch", "normal"] = "torch"
     dtype: layers.Dtype = jnp.float32
 
     @nn.compact
@@ -134,7 +134,7 @@ class Trunk(nn.Module):
 
     widths: tuple[int, ...]  # channels after each convolution; each halves the height, see `stem`
     size: int = 64
-    stem: str = "strided"  # the first convolution: "strided" (4x4, stride 2) or "none" (3x3, stride 1)
+    stem: Literal["strided", "none"] = "strided"  # the first convolution: 4x4 with stride 2, or 3x3
     batch_norms: tuple[int, ...] = ()  # indices, from 0, of the convolutions followed by batch norm
     extra_convs: tuple[int, ...] = ()  # indices of those followed by an extra 3x3 convolution and batch norm
     spectral: bool = False  # of all convolutions but the first
@@ -202,8 +202,8 @@ class Discriminator(Trunk, kw_only=True):
     minibatch_std: bool = False  # of the whole batch, before the last convolution
     dropout: float = 0.0  # rate of the dropout after each activation
     head_bias: bool = False  # of the last convolution
-    class_head: str = "none"  # one of heads.CLASS_HEADS
-    initializer: str = "torch"  # a key of INITIALIZERS
+    class_head: heads.ClassHead = "none"
+    initializer: Literal["torch", "normal"] = "torch"
 
     @nn.compact
     def __call__(self, x: Array, label: Array, train: bool) -> types.DiscriminatorOutput:

@@ -1,5 +1,7 @@
 """The last layers of a discriminator: the real-or-generated logit and the auxiliary class head."""
 
+from typing import Literal, get_args
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,8 @@ from jaxdog.utils import errors
 
 Array = jax.Array
 
-CLASS_HEADS = ("none", "linear", "multi_hinge", "cosine")
+ClassHead = Literal["none", "linear", "multi_hinge", "cosine"]
+CLASS_HEADS = get_args(ClassHead)
 
 
 def discriminator_head(

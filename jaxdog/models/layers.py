@@ -8,7 +8,7 @@ that are mutable (`spectral_norm.SPECTRAL`, `norms.BATCH_STATS`).
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -22,6 +22,7 @@ from jaxdog.utils import errors
 Array = jax.Array
 Dtype = Any
 Init = Callable[..., Array]
+Activation = Literal["relu", "leaky_relu"]
 MakeLayer = Callable[..., Any]  # makes a module: a module class or a partial of one
 
 BLOCK = "block"  # the name of the values that rematerialization saves, see `checkpoint_block`

@@ -18,9 +18,9 @@ BATCH_STATS = "batch_stats"  # the collection that holds the running mean and va
 class Statistics(NamedTuple):
     """Statistics per channel, float32 [c]."""
 
-    origin: Array  # a value near the mean, subtracted first
-    mean: Array  # minus the origin
-    scale: Array  # 1 / standard deviation
+    offset: Array  # a value near the mean, subtracted first
+    mean_minus_offset: Array
+    inv_std: Array
 
 
 def batch_statistics(layer: nn.Module, x: Array, train: bool, momentum: float, epsilon: float) -> Statistics:
@@ -35,25 +35,25 @@ def batch_statistics(layer: nn.Module, x: Array, train: bool, momentum: float, e
     running_var = layer.variable(BATCH_STATS, "var", lambda: jnp.ones((c,)))
     if not train:
         return Statistics(running_mean.value, jnp.zeros((c,)), lax.rsqrt(running_var.value + epsilon))
-    origin, mean, var = moments(x)
+    offset, mean, var = moments(x)
     if not layer.is_initializing() and layer.is_mutable_collection(BATCH_STATS):
         n = x.size // c
-        running_mean.value = momentum * running_mean.value + (1 - momentum) * (origin + mean)
+        running_mean.value = momentum * running_mean.value + (1 - momentum) * (offset + mean)
         running_var.value = momentum * running_var.value + (1 - momentum) * var * (n / max(n - 1, 1))
-    return Statistics(origin, mean, lax.rsqrt(var + epsilon))
+    return Statistics(offset, mean, lax.rsqrt(var + epsilon))
 
 
 def moments(x: Array) -> tuple[Array, Array, Array]:
-    """(origin [c], mean minus origin [c], biased variance [c]) of x [..., c] in float32, in one pass.
+    """(offset [c], mean minus offset [c], biased variance [c]) of x [..., c] in float32, in one pass.
 
-    The origin is the first pixel. Subtracting it before squaring avoids cancellation if the mean is far from
+    The offset is the first pixel. Subtracting it before squaring avoids cancellation if the mean is far from
     zero.
     """
     flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
-    origin = lax.stop_gradient(flat[0])
-    flat = flat - origin[None, :]
+    offset = lax.stop_gradient(flat[0])
+    flat = flat - offset[None, :]
     mean = flat.mean(0)
-    return origin, mean, jnp.maximum(jnp.square(flat).mean(0) - jnp.square(mean), 0.0)
+    return offset, mean, jnp.maximum(jnp.square(flat).mean(0) - jnp.square(mean), 0.0)
 
 
 def normalize(x: Array, statistics: Statistics, gain: Array, bias: Array) -> Array:
@@ -61,12 +61,12 @@ def normalize(x: Array, statistics: Statistics, gain: Array, bias: Array) -> Arr
 
     Written as one multiplication and one addition per element, which keeps the backward pass cheap.
     """
-    factor = gain * statistics.scale[None, :]
-    term = bias - statistics.mean[None, :] * factor
-    origin, factor, term = (
-        y.reshape(len(y), *[1] * (x.ndim - 2), -1) for y in (statistics.origin[None, :], factor, term)
+    factor = gain * statistics.inv_std[None, :]
+    term = bias - statistics.mean_minus_offset[None, :] * factor
+    offset, factor, term = (
+        y.reshape(len(y), *[1] * (x.ndim - 2), -1) for y in (statistics.offset[None, :], factor, term)
     )
-    return ((x.astype(jnp.float32) - origin) * factor + term).astype(x.dtype)
+    return ((x.astype(jnp.float32) - offset) * factor + term).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):

@@ -9,6 +9,7 @@ wide; biases with 0.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -112,14 +113,14 @@ class Discriminator(nn.Module):
     widths: tuple[int, ...]  # channels of the first layer, then of each block
     classes: int
     size: int = 64
-    stem: str = "block"  # the first layer: a residual "block" that halves the height, or a 3x3 "conv"
-    norm: str = "none"  # before the blocks' activations: "none", or "layer" norm over each image
+    stem: Literal["block", "conv"] = "block"  # the first layer: a block that halves the height, or 3x3
+    norm: Literal["none", "layer"] = "none"  # before the blocks' activations; "layer": over each image
     spectral: bool = True
     inner_bias: bool = True  # of each block's first convolution
-    head: str = "sum"  # the last features: "sum" of the activated map over h and w, or the "flat" map
+    head: Literal["sum", "flat"] = "sum"  # the last features: the activated map summed over h and w, or flat
     head_bias: bool = True  # of the last linear layer and, with head "flat", of the last block's output
     projection: bool = True  # Miyato & Koyama 2018, eq. 3
-    class_head: str = "none"  # one of heads.CLASS_HEADS
+    class_head: heads.ClassHead = "none"
     dtype: layers.Dtype = jnp.float32
 
     @nn.compact

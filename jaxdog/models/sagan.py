@@ -5,6 +5,7 @@ Kernels are initialized as in Glorot & Bengio 2010 (uniform), biases with 0, gai
 """
 
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -19,6 +20,7 @@ Array = jax.Array
 
 glorot = nn.initializers.glorot_uniform()
 
+AttentionForm = Literal["pooled", "whole"]
 ATTENTIONS: dict[str, layers.MakeLayer] = {
     "pooled": partial(attention.SelfAttention, kernel_init=glorot),  # as in the authors' code
     "whole": attention.WholeAttention,
@@ -55,7 +57,7 @@ class Generator(nn.Module):
     classes: int
     size: int = 64
     attention: tuple[int, ...] = ()  # heights of the maps that self-attention follows
-    attention_form: str = "pooled"  # a key of ATTENTIONS
+    attention_form: AttentionForm = "pooled"
     attention_bias: bool = False
     normalize_latent: bool = False  # scale z to length 1
     norm_base_affine: bool = False  # the blocks' norms also have an unconditional gain and bias
@@ -137,12 +139,12 @@ class Discriminator(nn.Module):
     size: int = 64
     halvings: int = 4  # the number of blocks, from the first, that halve the height
     attention: tuple[int, ...] = ()  # heights of the maps that self-attention follows
-    attention_form: str = "pooled"  # a key of ATTENTIONS
+    attention_form: AttentionForm = "pooled"
     attention_bias: bool = False
     single_conv: bool = False  # see DiscriminatorBlock
     head_bias: bool = True  # has no effect under a relativistic loss
     projection: bool = True
-    class_head: str = "none"  # one of heads.CLASS_HEADS
+    class_head: heads.ClassHead = "none"
     dtype: layers.Dtype = jnp.float32
 
     @nn.compact

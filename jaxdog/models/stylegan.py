@@ -15,7 +15,7 @@ A network at size x size has the layers of all resolutions from 4 up to size.
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -233,7 +233,7 @@ class Generator(nn.Module):
     mapping_layers: int
     mapping_lr_multiplier: float  # of the optimizer's learning rate
     embed_dim: int  # of the class embedding; 0: unconditional
-    modulation: str  # "adain" or "demodulated"
+    modulation: Literal["adain", "demodulated"]  # w scales normalized maps, or demodulated kernels
     full_width_resolution: int  # see `resolutions.widths`
     style_mixing_prob: float  # in [0, 1], probability that a training image mixes two latents
     truncation_psi: float  # 0: the mean image; 1: no truncation

@@ -78,8 +78,8 @@ class Transformer(nn.Module):
     codebook_size: int  # of each level
     classes: int
     width: int
-    layers: int
-    heads: int
+    layers: int  # blocks of the one stack over all levels
+    heads: int  # of the attention
     dropout: float  # rate of the dropout after each attention and each perceptron
     dtype: Dtype = jnp.float32
 

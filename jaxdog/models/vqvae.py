@@ -158,7 +158,7 @@ class Downsampler(nn.Module):
 
 
 class Upsampler(nn.Module):
-    """[b, h, w, c] -> [b, 2^times h, 2^times w, features]."""
+    """[b, h, w, c] -> [b, 2^times h, 2^times w, features] float32; `dtype` is that of the layers before."""
 
     times: int
     features: int
@@ -173,8 +173,9 @@ class Upsampler(nn.Module):
         for i in range(self.residual_layers):
             h = ResidualLayer(self.residual_channels, self.dtype, name=f"residual{i}")(h)
         for i in range(self.times):
-            width = self.channels // 2 if i < self.times - 1 else self.features
-            h = _conv(width, 4, "transposed", dtype=self.dtype, name=f"up{i}")(nn.relu(h), True)
+            last = i == self.times - 1
+            width, dtype = (self.features, jnp.float32) if last else (self.channels // 2, self.dtype)
+            h = _conv(width, 4, "transposed", dtype=dtype, name=f"up{i}")(nn.relu(h).astype(dtype), True)
         return h
 
 

@@ -32,13 +32,13 @@ def quantize(image: Array, levels_256: bool = False, wrap: bool = False) -> Arra
     return _image(level % 256.0 if wrap else jnp.minimum(level, 255.0))
 
 
-def resize(image: Array, size: int, filter: str = "lanczos") -> Array:
+def resize(image: Array, size: int, filter: resample.Filter = "lanczos") -> Array:
     """Pillow's resize of the 8-bit image to [b, size, size, c], rounded after each axis as Pillow does.
 
     Args:
       image: [b, h, w, c]; rounded to the nearest of the 256 levels first.
       size: height and width of the output.
-      filter: as in `resample.resize_matrix`; Pillow once called "lanczos" ANTIALIAS.
+      filter: of the resize; Pillow once called "lanczos" ANTIALIAS.
     """
     level = jnp.clip(jnp.round(127.5 * (image + 1.0)), 0.0, 255.0)
     for axis in (2, 1):

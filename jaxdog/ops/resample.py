@@ -5,6 +5,7 @@ for regions, (x, y) for affine maps, as in OpenCV.
 """
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -35,21 +36,24 @@ def _lanczos(x: Array) -> Array:
     return jnp.where(jnp.abs(x) < 3.0, jnp.sinc(x) * jnp.sinc(x / 3.0), 0.0)
 
 
+Filter = Literal["box", "bilinear", "bicubic", "lanczos"]
+FILTERS = get_args(Filter)
 KERNELS: dict[str, Callable[[Array], Array]] = {
     "box": _box,
     "bilinear": _triangle,
     "bicubic": lambda x: _cubic(x, -0.5),
     "lanczos": _lanczos,
 }
-FILTERS = tuple(KERNELS)
 NEGATIVE_FILTERS = ("bicubic", "lanczos")  # these have negative weights and may overshoot
+WarpFilter = Literal["nearest", "linear", "cubic"]
+WARP_FILTERS = get_args(WarpFilter)
 WARP_KERNELS: dict[str, tuple[int, Callable[[Array], Array]]] = {  # pixels to either side, kernel
     "nearest": (1, lambda x: ((x >= -0.5) & (x < 0.5)).astype(x.dtype)),
     "linear": (1, _triangle),
     "cubic": (2, lambda x: _cubic(x, -0.75)),
 }
-WARP_FILTERS = tuple(WARP_KERNELS)
-BORDERS = ("reflect_101", "black")
+Border = Literal["reflect_101", "black"]
+BORDERS = get_args(Border)
 
 
 # ------------------------------------------------------------------------------------- resizing

@@ -23,6 +23,16 @@ Loss = Callable[[Any, Any], tuple[Array, Aux]]  # (params, batch) -> (loss [], a
 # ------------------------------------------------------------------ one step of a player
 
 
+def init_player(
+    variables: Any, optimizer: optax.GradientTransformation, regularizer_state: types.PyTree = None
+) -> types.PlayerState:
+    """A network with its optimizer before the first step; `variables` are those of the module's `init`."""
+    params = variables["params"]
+    model_state = {name: tree for name, tree in variables.items() if name != "params"}
+    state = {} if regularizer_state is None else regularizer_state
+    return types.PlayerState(params, model_state, optimizer.init(params), state)
+
+
 def apply_gradients(
     player: types.PlayerState,
     gradient: types.PyTree,
@@ -140,7 +150,7 @@ def adam(
       steps: number of updates over which `b2` changes.
     """
     l2 = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
-    return optax.chain(*l2, scale_by_adam(b1, b2, eps, steps), schedules.scale_by_learning_rate(schedule))
+    return _chain(*l2, scale_by_adam(b1, b2, eps, steps), schedules.scale_by_learning_rate(schedule))
 
 
 def adam_per_leaf(
@@ -158,22 +168,38 @@ def adam_per_leaf(
     """
     l2 = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
     scaled = per_leaf(scale_by_adam(b1, b2, eps, steps))
-    return optax.chain(*l2, scaled, schedules.scale_by_learning_rate(schedule), clip_row_norms(max_row_norms))
+    return _chain(*l2, scaled, schedules.scale_by_learning_rate(schedule), clip_row_norms(max_row_norms))
+
+
+def _chain(*parts: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """`optax.chain` whose parts get the schedule's `num_updates`, which a rollback does not set back."""
+    chained = optax.chain(*parts)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        (rate,) = (part for part in state if isinstance(part, schedules.LearningRateState))
+        return chained.update(updates, state, params, num_updates=rate.count, **extra)
+
+    return optax.GradientTransformationExtraArgs(chained.init, update)
 
 
 # ------------------------------------------------------------------ transformations
 
 
-def scale_by_adam(b1: float, b2: float | tuple, eps: float, steps: int) -> optax.GradientTransformation:
-    """`optax.scale_by_adam` with a `b2` that may change; bias correction uses the current value."""
-    if not isinstance(b2, tuple):
-        return optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+def scale_by_adam(
+    b1: float, b2: float | tuple, eps: float, steps: int
+) -> optax.GradientTransformationExtraArgs:
+    """`optax.scale_by_adam` with a `b2` that may change with the extra argument `num_updates` of `update`.
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        current: Any = ramps.cosine_ramp(b2, state.count / max(steps, 1))
+    Bias correction uses the current `b2`, and a count of its own, which belongs to the moments.
+    """
+    if not isinstance(b2, tuple):
+        return optax.with_extra_args_support(optax.scale_by_adam(b1=b1, b2=b2, eps=eps))
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        current: Any = ramps.cosine_ramp(b2, extra["num_updates"] / max(steps, 1))
         return optax.scale_by_adam(b1=b1, b2=current, eps=eps).update(updates, state, params)
 
-    return optax.GradientTransformation(optax.scale_by_adam(b1=b1, eps=eps).init, update)
+    return optax.GradientTransformationExtraArgs(optax.scale_by_adam(b1=b1, eps=eps).init, update)
 
 
 def scale_by_keras_adam(
@@ -201,19 +227,20 @@ def scale_by_keras_adam(
     return optax.GradientTransformation(init, update)
 
 
-def per_leaf(transform: optax.GradientTransformation) -> optax.GradientTransformation:
+def per_leaf(transform: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
     """`transform` with a separate state for every array, so that an array added later starts at count 0."""
 
     def init(params: Any) -> Any:
         return jax.tree.map(transform.init, params)
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         del params
         leaves, tree = jax.tree.flatten(updates)
-        results = [transform.update(x, s) for x, s in zip(leaves, tree.flatten_up_to(state), strict=True)]
+        states = tree.flatten_up_to(state)
+        results = [transform.update(x, s, **extra) for x, s in zip(leaves, states, strict=True)]
         return tree.unflatten([x for x, _ in results]), tree.unflatten([s for _, s in results])
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def clip_row_norms(max_norms: Mapping[str, float]) -> optax.GradientTransformation:

@@ -72,6 +72,12 @@ def cosine_restarts(steps: int, learning_rate: float, final: float, period: int,
 def exponential(steps: int, learning_rate: float, decay: float, interval: int) -> Schedule:
     """Staircase decay: multiplied by `decay` every `interval` updates (torch's ExponentialLR).
 
+    Args:
+      steps: updates of the run; not used.
+      learning_rate: the first one.
+      decay: factor.
+      interval: updates from one decay to the next.
+
     Raises:
       UserError: `interval` is below 1.
     """

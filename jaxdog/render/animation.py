@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 import PIL.Image
 
-from jaxdog.utils import errors, files, optional
+from jaxdog.utils import errors, files, integers, optional
 
+MIN_FPS = 0.1  # a GIF stores at most 655 s per frame, and equal frames as one
 MAX_GIF_FPS = 50  # browsers slow down frames that are shorter than 1/50 s
 PALETTE_PIXELS = 2**20  # at most, evenly spaced, from which a GIF's palette is made
 FFMPEG = ("imageio_ffmpeg", "an MP4 file")
@@ -34,12 +35,12 @@ def write(
     Args:
       path: a .gif, .webp or .mp4 file; missing folders are created.
       frames: [n, h, w, 3] uint8.
-      fps: frames per second, above 0; a GIF at most 50.
+      fps: frames per second, at least 0.1; a GIF at most 50.
       upscale: integer factor by which each frame is enlarged.
       resample: "nearest" repeats pixels, "lanczos" smooths.
 
     Raises:
-      UserError: an unknown suffix, frames of another shape or type, or a value out of range.
+      UserError: an unknown suffix, frames of another shape or type, a value out of range, or ffmpeg failed.
       MissingExtraError: an MP4 without imageio-ffmpeg.
     """
     path = pathlib.Path(path)
@@ -60,8 +61,8 @@ def check(path: pathlib.Path, fps: float) -> None:
     suffix = path.suffix.lower()
     if suffix not in WRITERS:
         raise errors.UserError(f"{path.name}: an animation's suffix must be one of {', '.join(WRITERS)}")
-    if not 0.0 < fps < float("inf"):
-        raise errors.UserError(f"fps is {fps:g}, and must be above 0")
+    if not MIN_FPS <= fps < float("inf"):
+        raise errors.UserError(f"fps is {fps:g}, and must be at least {MIN_FPS}")
     if suffix == ".gif" and fps > MAX_GIF_FPS:
         raise errors.UserError(
             f"fps is {fps:g}, and at most {MAX_GIF_FPS} for a GIF; a .webp or .mp4 file may have more"
@@ -72,8 +73,7 @@ def check(path: pathlib.Path, fps: float) -> None:
 
 def enlarge(frames: np.ndarray, factor: int, resample: str = "nearest") -> np.ndarray:
     """Images [n, h, w, 3] uint8 -> [n, factor * h, factor * w, 3] uint8."""
-    if factor < 1:
-        raise errors.UserError(f"upscale is {factor}, and must be an integer of at least 1")
+    integers.check(factor, "upscale", 1)
     if resample not in RESAMPLING:
         raise errors.UserError(f"resample is {resample!r}; choices: {', '.join(map(repr, RESAMPLING))}")
     if factor == 1:
@@ -132,7 +132,8 @@ def _write_mp4(path: pathlib.Path, frames: np.ndarray, fps: float) -> None:
     # Not by imageio_ffmpeg.write_frames, whose fork can hang in a process with threads, which JAX starts.
     done = subprocess.run(command, input=frames.tobytes(), capture_output=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"ffmpeg ended with code {done.returncode}: {done.stderr.decode()[-1000:]}")
+        reason = " ".join(done.stderr.decode(errors="backslashreplace").split())[-1000:]
+        raise errors.UserError(f"ffmpeg could not write the MP4 file (code {done.returncode}): {reason}")
 
 
 WRITERS: dict[str, Callable[[pathlib.Path, np.ndarray, float], None]] = {

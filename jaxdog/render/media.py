@@ -6,14 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
-import PIL.Image
 
 from jaxdog import types
 from jaxdog.render import animation, decoding, interpolation, sheets
 from jaxdog.report import report
 from jaxdog.systems import sampling
 from jaxdog.training import writers
-from jaxdog.utils import files, plots
+from jaxdog.utils import integers, plots, png
 
 MAX_CLASSES = 10  # of the class sheet, evenly spaced
 COLUMNS = 8  # of the sheets
@@ -48,12 +47,15 @@ def write(
     """
     media = folder / report.MEDIA
     state = state if system.prepare is None else jax.jit(system.prepare)(state, key)
-    classes = evenly_spaced([i for i in range(len(class_names)) if i not in exclude_classes], MAX_CLASSES)
+    shown = [i for i in range(len(class_names)) if i not in exclude_classes]
+    classes = [shown[i] for i in integers.evenly_spaced(len(shown), MAX_CLASSES)]
     label = np.resize(np.asarray(classes, np.int32), COLUMNS)
-    save(media / report.CLASSES, sheets.class_sheet(system, state, class_names, key, classes, COLUMNS))
+    png.write(media / report.CLASSES, sheets.class_sheet(system, state, class_names, key, classes, COLUMNS))
     if system.latent is not None:
-        save(media / report.TRUNCATION, sheets.truncation_sheet(system, state, label, key, method=method))
-        tiles = evenly_spaced(classes, TILES)
+        png.write(
+            media / report.TRUNCATION, sheets.truncation_sheet(system, state, label, key, method=method)
+        )
+        tiles = [classes[i] for i in integers.evenly_spaced(len(classes), TILES)]
         animation.write(media / report.INTERPOLATION, loops(system, state, tiles, key), FPS)
     grids = sheets.timelapse(folder / writers.GRIDS)
     if grids is not None:
@@ -70,15 +72,3 @@ def loops(system: types.System, state: Any, classes: Sequence[int], key: types.K
         for i, label in enumerate(classes)
     ]
     return np.stack([plots.grid(frame, n) for frame in np.stack(rows, axis=1)])
-
-
-def evenly_spaced(values: Sequence[int], count: int) -> list[int]:
-    """At most `count` of the values, evenly spaced, with the first and the last."""
-    index = np.unique(np.linspace(0, len(values) - 1, min(len(values), count)).round().astype(int))
-    return [values[i] for i in index]
-
-
-def save(path: pathlib.Path, image: np.ndarray) -> None:
-    """Writes an image [h, w, 3] uint8 as a PNG file, atomically."""
-    with files.atomic_path(path) as temporary:
-        PIL.Image.fromarray(image).save(temporary, format="PNG")

@@ -22,7 +22,7 @@ from jaxdog import types
 from jaxdog.ops import resample2x
 from jaxdog.render import decoding
 from jaxdog.systems import sampling
-from jaxdog.utils import errors
+from jaxdog.utils import errors, integers
 
 Array = jax.Array
 
@@ -260,7 +260,6 @@ def _check(
             f"the image is {list(image.shape)} {image.dtype}, and must be [{h}, {w}, {c}] uint8 as the "
             "generated ones"
         )
-    if steps < 1:
-        raise errors.UserError(f"steps is {steps}, and must be at least 1")
+    integers.check(steps, "steps", 1)
     if label is None and classes < 1:
         raise errors.UserError(f"classes is {classes}, and must be at least 1 if the class is unknown")

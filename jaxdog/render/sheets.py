@@ -18,7 +18,7 @@ from jaxdog.evaluation import copies
 from jaxdog.metrics import copy_search
 from jaxdog.render import decoding
 from jaxdog.systems import sampling
-from jaxdog.utils import errors, plots
+from jaxdog.utils import errors, files, integers, plots
 
 log = logging.getLogger("jaxdog")
 
@@ -163,22 +163,24 @@ def timelapse(
       rows: only the first rows of images are kept.
       columns: images in a row of the grids.
 
-    Returns None if there are fewer than 2 such grids. Grids that cannot be read are left out.
+    Returns None if there are fewer than 2 such grids. Those that cannot be read, and links out of the folder
+    of the run, are left out.
     """
-    pattern = re.compile(re.escape(name) + r"_(\d+)\.png")
+    folder, pattern = pathlib.Path(folder), re.compile(re.escape(name) + r"_(\d{1,18})\.png")
     found = {
-        int(m[1]): path for path in pathlib.Path(folder).glob("*.png") if (m := pattern.fullmatch(path.name))
+        int(m[1]): path
+        for path in folder.glob("*.png")
+        if (m := pattern.fullmatch(path.name)) and files.own_file(folder.parent, f"{folder.name}/{path.name}")
     }
     if len(found) < 2:
         return None
     steps = sorted(found)
-    spaced = np.unique(np.linspace(0, len(steps) - 1, max_frames).round().astype(int))
     grids = []
-    for i in spaced:
+    for i in integers.evenly_spaced(len(steps), max_frames):
         path = found[steps[i]]
         try:
-            grids.append(PIL.Image.fromarray(photos.decode(path.read_bytes())))
-        except OSError as error:
+            grids.append(PIL.Image.fromarray(photos.decode(files.read_limited(path, files.MAX_IMAGE_BYTES))))
+        except (OSError, errors.UserError) as error:
             log.warning("%s is left out of the timelapse: %s", path, error)
     if len(grids) < 2:
         return None

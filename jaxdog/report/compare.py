@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdog.config import saved
-from jaxdog.data import dataset_info
+from jaxdog.data import dataset_info, listing
 from jaxdog.metrics import features
 from jaxdog.report import report, strangers
 from jaxdog.training import writers
@@ -23,7 +23,11 @@ from jaxdog.utils import errors, files, plots
 
 NAME = "compare.html"
 # Fields that may differ between runs of one experiment; the seed is one of them.
-NOT_THE_EXPERIMENT = ("seed", "name", "data.cache_dir", "data.workers")
+NOT_THE_EXPERIMENT = (
+    *("seed", "name", "init_from"),
+    *(f"data.{name}" for name in saved.PLACES),
+    *(f"eval.{name}" for name in saved.WEIGHTS),
+)
 INCOMPARABLE = (
     "Scores of different groups are not comparable: they depend on the number of samples, on the real images "
     "and their size, and on the weights of the feature network."
@@ -99,7 +103,7 @@ def write(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
 def table(folders: Sequence[str | os.PathLike[str]]) -> str:
     """The final scores of the runs in `folders` as text, one table per setting; errors as for `write`."""
     with strangers.named(f"one of {', '.join(map(str, folders))}"):
-        return _table(*load(folders))
+        return _table(*load(folders)).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _table(runs: Sequence[RunFiles], notes: list[str]) -> str:
@@ -155,7 +159,7 @@ def load(folders: Sequence[str | os.PathLike[str]]) -> tuple[list[RunFiles], lis
 
 def read(folder: pathlib.Path, name: str) -> RunFiles:
     """The files of one run; raises UserError if the folder is no run, or a file is damaged."""
-    if not any(report.own_file(folder, file) for file in (saved.NAME, writers.LOG, writers.SCORES)):
+    if not any(files.own_file(folder, file) for file in (saved.NAME, writers.LOG, writers.SCORES)):
         raise errors.UserError("it is not the folder of a run")
     log = report.records(folder, writers.LOG)
     scores = report.drop_repeated(report.records(folder, writers.SCORES))
@@ -166,7 +170,7 @@ def read(folder: pathlib.Path, name: str) -> RunFiles:
     config = report.read_json(folder, saved.NAME, saved.REMEDY) or {}
     if "format_version" in config:  # of an exported generator
         config = config.get("config") or {}
-    data = dataset_info.read(folder) if report.own_file(folder, dataset_info.NAME) else None
+    data = dataset_info.read(folder) if files.own_file(folder, dataset_info.NAME) else None
     return RunFiles(
         name,
         folder,
@@ -185,7 +189,7 @@ def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
         depth = 1
         while sum(other[-depth:] == own[-depth:] for other in parts) > 1 and depth < len(own):
             depth += 1
-        names.append(str(pathlib.PurePath(*own[-depth:])))
+        names.append(listing.printable(str(pathlib.PurePath(*own[-depth:]))))
     return names
 
 

@@ -7,12 +7,11 @@ import base64
 import hashlib
 import io
 import json
-import logging
 import os
 import pathlib
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
@@ -20,16 +19,15 @@ import numpy as np
 import PIL.Image
 
 from jaxdog.config import saved, systems
-from jaxdog.data import photos
+from jaxdog.data import listing, photos
 from jaxdog.memorizers import baselines
 from jaxdog.report import strangers
 from jaxdog.training import checkpoint, writers
-from jaxdog.utils import archives, errors, files, plots, untrusted
-
-log = logging.getLogger("jaxdog")
+from jaxdog.utils import archives, errors, files, integers, plots, untrusted
 
 NAME = "report.html"
 MAX_GRIDS = 6  # maximum number of grids per series, including the first and the last
+MAX_SERIES = 20  # maximum number of series
 NUM_SUBMITTED = 100  # maximum number of images of images.zip to show
 MAX_SHOWN_PIXELS = 2048 * 2048  # of each
 MAX_SHEET_PIXELS = NUM_SUBMITTED * 1024 * 1024  # of all
@@ -92,7 +90,8 @@ def render(template: str, variables: Record) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = format_number
-    return environment.get_template(template).render(**variables)
+    page = environment.get_template(template).render(**variables)
+    return page.encode("utf-8", "backslashreplace").decode("utf-8")  # names need not be UTF-8
 
 
 def gather(workdir: pathlib.Path) -> Record:
@@ -103,66 +102,71 @@ def gather(workdir: pathlib.Path) -> Record:
     copies = [grid for grid in grids if grid.name == "copies"]
     final, series = select_grids([grid for grid in grids if grid not in copies])
     config = read_json(workdir, saved.NAME, saved.REMEDY)
+    lines = notes(metrics)
+    if len(series) > MAX_SERIES:
+        lines.append(f"Grids of {len(series):,} names were found; those of the first {MAX_SERIES} are shown.")
+    images = {
+        "copies": next(iter(readable(copies[-1:], file_uri, lines)), None),
+        "final": next(iter(readable([final] if final else [], file_uri, lines)), None),
+        "media": media(workdir, lines),
+        "series": [
+            {"name": name, "grids": found}
+            for name in [*series][:MAX_SERIES]
+            if (found := readable(series[name], jpeg_uri, lines))
+        ],
+    }
     return {
-        "title": workdir.resolve().name,
+        "title": listing.printable(workdir.resolve().name),
         "cards": score_cards(scores, metrics) + progress_cards(log, scores),
         "warning": warning(config),
-        "notes": notes(metrics),
+        "notes": lines,
         "no_log": None if log or config is None else NO_LOG,
         "scores": [score_row(record) for record in scores],
         "metrics": metrics,
         "submitted": submitted_scores(scores),
         "sweep": sampling_sweep(read_json(workdir, writers.SWEEP, SWEEP_REMEDY)),
-        "copies": png_uri(copies[-1].path) if copies else None,
         "figures": figures(log, scores),
-        "final": final and {"source": png_uri(final.path), "caption": final.caption},
-        "media": media(workdir),
-        "series": [
-            {
-                "name": name,
-                "grids": [{"source": jpeg_uri(g.path), "caption": g.caption} for g in grids_of_name],
-            }
-            for name, grids_of_name in series.items()
-        ],
-        "submission": submission(own_file(workdir, "images.zip")),
+        **images,
+        "submission": submission(files.own_file(workdir, "images.zip")),
         "config": None if config is None else json.dumps(config, indent=2),
     }
 
 
-def own_file(workdir: pathlib.Path, name: str) -> pathlib.Path | None:
-    """A file of a run; None if it is missing, or if a link leads out of the folder.
-
-    Reports are published, and the folder may be a stranger's: what its links lead to is not for the page.
-    """
-    path = workdir / name
-    if not path.is_file():
-        return None
-    if not path.resolve().is_relative_to(workdir.resolve()):
-        log.warning("%s is left out: it is a link to a file outside of %s", path, workdir)
-        return None
-    return path
+def readable(grids: Sequence[Grid], encode: Callable[[pathlib.Path], str], lines: list[str]) -> list[Record]:
+    """The grids with their sources; one that cannot be read is left out, and why is added to `lines`."""
+    shown = []
+    for grid in grids:
+        try:
+            shown.append({"source": encode(grid.path), "caption": grid.caption})
+        except strangers.BROKEN_IMAGE as error:
+            lines.append(f"{grid.path.name} is left out: {error}")
+    return shown
 
 
 def records(workdir: pathlib.Path, name: str) -> list[Record]:
     """The records of a JSON-lines file of a run; [] if there is none."""
-    path = own_file(workdir, name)
+    path = files.own_file(workdir, name)
     return [] if path is None else writers.read_jsonl(path)
 
 
 def read_json(workdir: pathlib.Path, name: str, remedy: str) -> Record | None:
     """The object in a JSON file of a run; None without one. UserError with the remedy if damaged."""
-    path = own_file(workdir, name)
+    path = files.own_file(workdir, name)
     return None if path is None else untrusted.read_json(path, remedy)
 
 
-def media(workdir: pathlib.Path) -> list[Record]:
-    """The images in media/ that have a section of the page; sheets become JPEGs, which are smaller."""
+def media(workdir: pathlib.Path, lines: list[str]) -> list[Record]:
+    """The images in media/ that have a section of the page; sheets become JPEGs, which are smaller.
+
+    Those that cannot be read are left out, and why is added to `lines`.
+    """
     sections = []
     for name, (title, caption) in MEDIA_SECTIONS.items():
-        path = own_file(workdir, f"{MEDIA}/{name}")
+        path = files.own_file(workdir, f"{MEDIA}/{name}")
         if path is not None:
-            source = gif_uri(path) if path.suffix == ".gif" else jpeg_uri(path)
-            sections.append({"title": title, "caption": caption, "source": source})
+            encode = file_uri if path.suffix == ".gif" else jpeg_uri
+            found = readable([Grid(name, 0, path, caption)], encode, lines)
+            sections += [{"title": title, **image} for image in found]
     return sections
 
 
@@ -318,7 +322,7 @@ def find_grids(workdir: pathlib.Path, lines: Sequence[Record]) -> list[Grid]:
     grids = []
     for path in sorted((workdir / writers.GRIDS).glob("*.png")):
         match = re.fullmatch(r"(.+)_(\d{1,18})", path.stem)
-        if match and own_file(workdir, f"{writers.GRIDS}/{path.name}"):
+        if match and files.own_file(workdir, f"{writers.GRIDS}/{path.name}"):
             name, step = match[1], int(match[2])
             caption = f"{name}, step {step:,}"
             if logged := [x for x in kimg if x <= step]:
@@ -337,8 +341,7 @@ def select_grids(grids: Sequence[Grid]) -> tuple[Grid | None, dict[str, list[Gri
         by_name.setdefault(grid.name, []).append(grid)
     series = {}
     for name, named in by_name.items():
-        positions = np.unique(np.linspace(0, len(named) - 1, MAX_GRIDS).round().astype(int))
-        series[name] = [named[i] for i in positions]
+        series[name] = [named[i] for i in integers.evenly_spaced(len(named), MAX_GRIDS)]
     return final, {name: selected for name, selected in series.items() if selected != [final]}
 
 
@@ -373,14 +376,10 @@ def submission(path: pathlib.Path | None) -> Record | None:
     }
 
 
-def png_uri(path: pathlib.Path) -> str:
-    """The bytes of a PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def gif_uri(path: pathlib.Path) -> str:
-    """The bytes of a GIF file as a data URI."""
-    return "data:image/gif;base64," + base64.b64encode(path.read_bytes()).decode()
+def file_uri(path: pathlib.Path) -> str:
+    """The bytes of a PNG or GIF file as a data URI."""
+    data = files.read_limited(path, files.MAX_IMAGE_BYTES)
+    return f"data:image/{path.suffix[1:]};base64,{base64.b64encode(data).decode()}"
 
 
 def jpeg_uri(image: pathlib.Path | np.ndarray) -> str:
@@ -390,7 +389,7 @@ def jpeg_uri(image: pathlib.Path | np.ndarray) -> str:
     """
     if not isinstance(image, np.ndarray):
         try:
-            image = photos.decode(image.read_bytes())
+            image = photos.decode(files.read_limited(image, files.MAX_IMAGE_BYTES))
         except photos.BrokenPhotoError as error:
             raise errors.UserError(f"{image} is damaged ({error}): delete it, or write it again") from error
     buffer = io.BytesIO()

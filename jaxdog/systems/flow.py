@@ -104,9 +104,8 @@ TIMES: dict[str, Callable[[Key, tuple[int, ...]], Array]] = {
 def _init(spec: FlowSpec, key: Key, batch: types.Batch) -> State:
     x = jnp.zeros((2, *spec.shape))
     variables: Any = spec.network.init(key, x, jnp.zeros(2), jnp.zeros(2, jnp.int32), train=False)
-    params = variables["params"]
-    g = types.PlayerState(params, {}, spec.optimizer.init(params))
-    emas = tuple(ema.init(params, {}) for _ in _ema_rules(spec))
+    g = optimizers.init_player(variables, spec.optimizer)
+    emas = tuple(ema.init(g.params, {}) for _ in _ema_rules(spec))
     return State(jnp.zeros((), jnp.int32), g, emas[0], emas[1:])
 
 

@@ -8,17 +8,15 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxdog import types
 from jaxdog.augment import transforms
 from jaxdog.losses import regularizers
-from jaxdog.optim import ema
+from jaxdog.optim import ema, optimizers
 from jaxdog.systems import gan_sampling, gan_spec, gan_steps
 
 Array = types.Array
 Key = types.Key
-PyTree = types.PyTree
 GANSpec = gan_spec.GANSpec
 State = gan_spec.State
 
@@ -58,6 +56,7 @@ def _step(spec: GANSpec, state: State, batch: types.Batch, key: Key) -> tuple[St
         generate = gan_steps.generator_pass(spec, g, real[i], d_keys, last_d_step=i == spec.num_d_steps - 1)
         d, d_scalars = gan_steps.d_step(spec, d, g, generate, real[i], d_keys, step, i)
 
+    # G reuses the last D step's generator pass, and its keys, if latents are reused.
     g_keys = gan_steps.g_step_keys(spec, g_key, d_keys)
     g, g_scalars = gan_steps.g_step(spec, g, d, generate, real[-1], g_keys, step)
 
@@ -71,10 +70,10 @@ def _ema_rules(spec: GANSpec) -> list[ema.EMARule]:
 
 
 def _init(spec: GANSpec, key: Key, batch: types.Batch) -> State:
-    g_key, d_key, augment_key = jax.random.split(key, 3)
+    g_key, d_key, augment_key, image_key = jax.random.split(key, 4)
     two = jax.tree.map(lambda x: x[:2], batch)
     image, label, *_ = transforms.apply_augments(spec.augment, augment_key, two)
-    z, keys = jnp.zeros((label.shape[0], spec.latent_dim)), jax.random.split(key, label.shape[0])
+    z, keys = jnp.zeros((label.shape[0], spec.latent_dim)), jax.random.split(image_key, label.shape[0])
     g_variables = spec.generator.init(g_key, z, label, train=False, key=keys)
     d_variables = spec.discriminator.init(d_key, image, label, train=False)
     g_state = {"regularizers": regularizers.init_state(spec.g_regularizers)}
@@ -82,15 +81,7 @@ def _init(spec: GANSpec, key: Key, batch: types.Batch) -> State:
         "regularizers": regularizers.init_state(spec.d_regularizers),
         "augment_p": spec.augment_p_controller.init_state,
     }
-    g = _player(g_variables, spec.g_optimizer, g_state)
-    d = _player(d_variables, spec.d_optimizer, d_state)
+    g = optimizers.init_player(g_variables, spec.g_optimizer, g_state)
+    d = optimizers.init_player(d_variables, spec.d_optimizer, d_state)
     emas = tuple(ema.init(g.params, g.model_state) for _ in _ema_rules(spec))
     return State(jnp.zeros((), jnp.int32), g, d, ema=emas[0], extra_emas=emas[1:])
-
-
-def _player(
-    variables: PyTree, optimizer: optax.GradientTransformation, regularizer_state: PyTree
-) -> types.PlayerState:
-    params = variables["params"]
-    model_state = {name: tree for name, tree in variables.items() if name != "params"}
-    return types.PlayerState(params, model_state, optimizer.init(params), regularizer_state)

@@ -19,7 +19,7 @@ Key = types.Key
 PyTree = types.PyTree
 GANSpec = gan_spec.GANSpec
 
-REAL, FAKE = 0, 1
+REAL, FAKE = regularizers.REAL, regularizers.FAKE
 
 
 def apply_network(

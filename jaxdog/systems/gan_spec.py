@@ -36,7 +36,8 @@ class GANSpec(NamedTuple):
     discriminator: nn.Module
     latent_dim: int
     classes: int
-    # `class_scale` of both networks rises from 0 to 1 between these fractions of training; (0, 0): always 1.
+    # `class_scale` of both networks and the class loss's weight rise from 0 between these fractions of
+    # training; (0, 0): they are constant.
     class_transition: tuple[float, float]
 
     # Losses.
@@ -97,6 +98,11 @@ def check(spec: GANSpec) -> None:
     for name in ("num_d_steps", "grad_accumulation_steps"):
         if getattr(spec, name) < 1:
             raise errors.UserError(f"system.{name} is {getattr(spec, name)}, and must be at least 1")
+    if spec.sample_batch_stats != "running" and isinstance(spec.generator, types.StyleBased):
+        raise errors.UserError(
+            f"sample.batch_stats is {spec.sample_batch_stats!r}; a style-based generator has no batch norm: "
+            "'running'"
+        )
     fresh = spec.g_fresh_reals and spec.loss.needs_real_logits
     if fresh and spec.reuse_latents and spec.fake_label_source == "real":
         raise errors.UserError(
@@ -112,6 +118,11 @@ def check(spec: GANSpec) -> None:
             f"system.class_transition is {transition}, and must be (0, 0) or two fractions that increase "
             "within [0, 1]"
         )
+    if getattr(spec.discriminator, "class_head", "none") == "multi_hinge":
+        raise errors.UserError(
+            f"system.class_transition is {transition}, but discriminator.class_head 'multi_hinge' judges "
+            "images by their class from the start; set class_transition to (0, 0), or class_head to another"
+        )
     for network in (spec.generator, spec.discriminator):
         if not isinstance(network, types.ClassScaled):
             name = f"{type(network).__module__}.{type(network).__name__}"
@@ -125,7 +136,7 @@ def num_real_microbatches(spec: GANSpec) -> int:
 
 
 def at_step(spec: GANSpec, step: Array) -> GANSpec:
-    """The spec with the `class_scale` of this step in both networks.
+    """The spec with the `class_scale` of this step in both networks, which also scales the class loss.
 
     Transitional training (Shahbazi et al. 2022): with few images per class, class-conditional GANs tend to
     collapse, which starting with unconditional training avoids.
@@ -134,7 +145,9 @@ def at_step(spec: GANSpec, step: Array) -> GANSpec:
     if end == 0.0:
         return spec
     scale = ramps.linear_ramp(begin, end, step / spec.num_steps)
+    loss = spec.class_loss
     return spec._replace(
+        class_loss=None if loss is None else loss._replace(weight=scale * loss.weight),
         generator=spec.generator.clone(class_scale=scale),
         discriminator=spec.discriminator.clone(class_scale=scale),
     )

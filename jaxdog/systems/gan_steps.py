@@ -3,6 +3,7 @@
 In order: batches and their random keys, the class loss, the discriminator, the generator.
 """
 
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -140,8 +141,9 @@ def d_loss(
     batch = transforms.apply_augments(spec.augment, keys.augment, batch)
     fakes = generate(g.params, keys.latent, batch.label, update_state=spec.reuse_latents)
     augment = partial(gan_forward.apply_diffaugment, spec, d, keys.diffaugment, step)
-    real = augment(gan_forward.REAL, batch.image), batch.label
-    fake = augment(gan_forward.FAKE, jax.lax.stop_gradient(fakes.image)), fakes.label
+    raw = batch.image, jax.lax.stop_gradient(fakes.image)
+    real = augment(gan_forward.REAL, raw[0]), batch.label
+    fake = augment(gan_forward.FAKE, raw[1]), fakes.label
     real_output, fake_output, model_state = gan_forward.discriminate(
         spec, params, d.model_state, real, fake, keys.dropout
     )
@@ -159,7 +161,7 @@ def d_loss(
         spec.d_regularizers,
         keys.regularizer,
         step * spec.num_d_steps + i,
-        regularizers.DRegularizerInputs(logit, real, fake, real_logit, fake_logit, params),
+        regularizers.DRegularizerInputs(logit, real, fake, real_logit, fake_logit, params, raw, augment),
         d.regularizer_state["regularizers"],
         step / spec.num_steps,
     )
@@ -176,9 +178,9 @@ def d_loss(
         "logit/fake": jnp.mean(fake_logit),
         **class_scalars,
         **regularizer.scalars,
+        "augment_r_t": jnp.mean(jnp.sign(jax.lax.stop_gradient(real_logit))),  # Karras et al. 2020, eq. 1
     }
-    r_t = jnp.mean(jnp.sign(jax.lax.stop_gradient(real_logit)))  # `d_step` updates augment_p by its mean
-    return loss, (model_state, {"regularizers": regularizer.state, "augment_p": r_t}, scalars)
+    return loss, (model_state, {**d.regularizer_state, "regularizers": regularizer.state}, scalars)
 
 
 def d_step(
@@ -195,12 +197,12 @@ def d_step(
     loss = partial(d_loss, spec, d, g, generate, step, i)
     updated, scalars = _update(spec, d, spec.d_optimizer, loss, batch, keys, "d")
     images = batch.label.size * (1 if spec.axis is None else jax.lax.psum(1, spec.axis))
-    state, controller = updated.regularizer_state, spec.augment_p_controller
-    augment_p = controller.update(d.regularizer_state["augment_p"], state["augment_p"], images)
+    controller, r_t = spec.augment_p_controller, scalars.pop("augment_r_t")
+    augment_p = controller.update(d.regularizer_state["augment_p"], r_t, images)
     if spec.diffaugment:
-        scalars["augment_p"] = controller.p(step, augment_p)
-    state = {**state, "augment_p": augment_p}
-    return types.PlayerState(updated.params, updated.model_state, updated.opt_state, state), scalars
+        scalars |= {"augment_p": controller.p(step, augment_p), "augment_r_t": r_t}
+    state = {**updated.regularizer_state, "augment_p": augment_p}
+    return dataclasses.replace(updated, regularizer_state=state), scalars
 
 
 # ------------------------------------------------------------------ the generator

@@ -4,6 +4,7 @@ The module is independent of how the players are trained: `make_system` makes th
 here are the values that change within a stage, the resizing of images, and the transition between stages.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -87,6 +88,11 @@ def stages(
                 f"config.{name} is {values!r}; it must have one value for each of "
                 f"config.system.resolutions = {resolutions}"
             )
+    ranges = {"system.fade": (fade, 1.0), "ema.decay": (ema_decay, math.nextafter(1.0, 0.0))}
+    for name, (values, most) in ranges.items():
+        if not all(0.0 <= value <= most for value in values):
+            end = "1]" if most == 1.0 else "1)"
+            raise errors.UserError(f"config.{name} is {values!r}; each value must lie in [0, {end}")
     if not resolutions or resolutions != tuple(resolutions[0] << i for i in range(len(resolutions))):
         raise errors.UserError(
             f"config.system.resolutions is {resolutions}; each must be twice the one before"

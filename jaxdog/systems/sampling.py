@@ -15,6 +15,7 @@ Array = jax.Array
 Key = jax.Array
 
 LABEL_POLICIES = ("uniform", "balanced", "skip_collapsed")
+MIN_RESAMPLED = 0.01  # truncation of rejection sampling: of a thousand draws, 8 are within
 
 # "skip_collapsed": a class has collapsed if the `diversity` of its images is too low, as in two competition
 # entries.
@@ -44,17 +45,28 @@ def latent(keys: Array, dim: int, truncation: float = 0.0, method: str = "resamp
       truncnorm  the same distribution by the inverse CDF: a single draw, fast for any truncation
 
     Raises:
-      UserError: an unknown method or a negative truncation.
+      UserError: an unknown method, or a truncation that `check_truncation` refuses.
     """
     if method not in TRUNCATION_METHODS:
         raise errors.UserError(
             f"truncation method {method!r} is unknown; choices: {', '.join(TRUNCATION_METHODS)}"
         )
-    if not truncation >= 0.0:
-        raise errors.UserError(f"truncation must be 0 (none) or positive, got {truncation}")
+    check_truncation(truncation, method)
     if truncation == 0.0:
         return jax.vmap(lambda key: jax.random.normal(key, (dim,)))(keys)
     return jax.vmap(lambda key: TRUNCATION_METHODS[method](key, dim, truncation))(keys)
+
+
+def check_truncation(truncation: float, method: str, name: str = "truncation") -> None:
+    """Raises UserError, which calls it `name`, for a truncation that is negative, or too small to draw."""
+    if not truncation >= 0.0:
+        raise errors.UserError(f"{name} must be 0 (none) or positive, got {truncation}")
+    if method == "resample" and 0.0 < truncation < MIN_RESAMPLED:
+        raise errors.UserError(
+            f"{name} is {truncation:g}, and must be 0 (none) or at least {MIN_RESAMPLED} with the method "
+            "resample, which redraws each number until it is inside; the method truncnorm has the same "
+            "distribution, and no such limit"
+        )
 
 
 def _threshold(key: Key, dim: int, truncation: float) -> Array:

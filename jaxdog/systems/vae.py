@@ -102,23 +102,17 @@ def kl_divergence(mean: Array, logvar: Array) -> Array:
 
 
 def _init(spec: VAESpec, key: Key, batch: types.Batch) -> State:
-    encoder_key, g_key, augment_key = jax.random.split(key, 3)
+    encoder_key, g_key, augment_key, image_key = jax.random.split(key, 4)
     example = transforms.apply_augments(spec.augment, augment_key, jax.tree.map(lambda x: x[:2], batch))
     b = example.label.shape[0]
-    z, keys = jnp.zeros((b, spec.latent_dim)), jax.random.split(key, b)
+    z, keys = jnp.zeros((b, spec.latent_dim)), jax.random.split(image_key, b)
     encoder = spec.encoder.init(encoder_key, example.image, train=False)
     g = spec.decoder.init(g_key, z, example.label, train=False, key=keys)
     return State(
         step=jnp.zeros((), jnp.int32),
-        encoder=_player(encoder, spec.encoder_optimizer),
-        g=_player(g, spec.g_optimizer),
+        encoder=optimizers.init_player(encoder, spec.encoder_optimizer),
+        g=optimizers.init_player(g, spec.g_optimizer),
     )
-
-
-def _player(variables: PyTree, optimizer: optax.GradientTransformation) -> types.PlayerState:
-    params = variables["params"]
-    model_state = {name: tree for name, tree in variables.items() if name != "params"}
-    return types.PlayerState(params=params, model_state=model_state, opt_state=optimizer.init(params))
 
 
 def _step(spec: VAESpec, state: State, batch: types.Batch, key: Key) -> tuple[State, types.Scalars]:

@@ -211,10 +211,10 @@ def _prior_init(spec: VQVAESpec, key: Key, batch: types.Batch) -> PriorState:
 
 def _with_new_prior(spec: VQVAESpec, key: Key, before: AutoencoderState) -> PriorState:
     code, label = jnp.zeros((1, sum(spec.prior.lengths)), jnp.int32), jnp.zeros(1, jnp.int32)
-    params = spec.prior.init(key, code, label, False)["params"]
+    prior = optimizers.init_player(spec.prior.init(key, code, label, False), spec.prior_optimizer)
     return PriorState(
         step=before.step,
-        prior=types.PlayerState(params=params, model_state={}, opt_state=spec.prior_optimizer.init(params)),
+        prior=prior,
         params=before.autoencoder.params,
         codebooks=before.autoencoder.model_state,
     )

@@ -8,8 +8,8 @@
              functions of the run's seed and the step.
     record   JSON: {"seconds": the training time of the run so far}, with digests of the state's arrays and
              of the record itself, which are checked when it is read
-    metrics  JSON: {metric: score} once this step was evaluated, with a digest; null: not finite. And how it
-             was computed: scores are compared with those that were computed like the newest one
+    metrics  JSON, once this step was evaluated: the score (null: not finite), its evaluation protocol, and a
+             digest. Only scores of one metric and protocol are compared, see `checkpoint_scores`
 
 A checkpoint is on the disk, not only in its cache, before its folder gets its name and others are deleted.
 
@@ -18,6 +18,8 @@ On the same devices, a resumed run is bit-identical to an uninterrupted one, exc
 """
 
 import contextlib
+import dataclasses
+import datetime
 import itertools
 import json
 import logging
@@ -25,7 +27,7 @@ import math
 import pathlib
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -33,15 +35,14 @@ from orbax.checkpoint import checkpoint_utils, type_handlers
 
 from jaxdog import sharding
 from jaxdog.evaluation import sampling_state
-from jaxdog.training import digests
+from jaxdog.training import checkpoint_scores, digests
 from jaxdog.utils import errors, files, lock, untrusted
 
 log = logging.getLogger("jaxdog")
 
-RECORD, METRICS = "record/metadata", "metrics/metrics"  # in the folder of a checkpoint
-ARRAYS = "arrays"  # the entry of a record with the digests of the arrays
-SECONDS = "seconds"  # and that with the training time
-BASIS = "basis"  # the entry of the metrics that says how they were computed
+RECORD, METRICS = "record/metadata", checkpoint_scores.METRICS  # in the folder of a checkpoint
+ARRAYS = "arrays"  # entry of a record: the digests of the arrays
+SECONDS = "seconds"  # entry of a record: the training time
 DAMAGED = ".damaged"  # at the end of the name of a folder that was set aside
 # Warnings of Orbax about what is done here on purpose: arrays of our own type.
 EXPECTED = "Type handler registry type"
@@ -57,27 +58,16 @@ def sort_key(score: float | None) -> float:
     return score if score is not None and math.isfinite(score) else math.inf
 
 
-class _Score(NamedTuple):
-    value: float
-    basis: str  # how it was computed; "": unknown
-
-
 class _Manager(ocp.CheckpointManager):
-    """Orbax's manager without its scores, one damaged file of which would hide all checkpoints."""
+    """Orbax's manager, which opens a folder without a look at its own files about each checkpoint.
 
-    def metrics(self, step: int) -> None:
-        return None
+    It needs nothing of them, and would end at one that is damaged.
+    """
 
-
-def _damaged_metadata(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Orbax's files about checkpoints that are not JSON objects; it survives some, and ends at others."""
-    found = []
-    for path in sorted(folder.glob("[0-9]*/_CHECKPOINT_METADATA")):
-        try:
-            untrusted.read_json(path, "")
-        except (errors.UserError, OSError):
-            found.append(path)
-    return found
+    def _load_checkpoint_infos(self, skip_metadata_read: bool = True) -> list[Any]:
+        del skip_metadata_read
+        infos = super()._load_checkpoint_infos(skip_metadata_read=True)
+        return [dataclasses.replace(info, time=datetime.datetime.now(datetime.UTC)) for info in infos]
 
 
 class Checkpoints:
@@ -86,11 +76,14 @@ class Checkpoints:
     Args:
       folder: where they are stored; created if missing.
       keep_last: number of newest checkpoints to keep, at least 1.
-      keep_best: number of checkpoints with the lowest finite `metric` to keep in addition.
+      keep_best: number of checkpoints with the lowest finite `metric` to keep in addition; also of scores of
+        other metrics, or by other protocols, see `checkpoint_scores`.
       metric: name of the score; lower is better.
       read_only: if True, nothing is written or deleted.
-      basis: how scores are computed: the weights of the feature network, the number of samples. Only scores
-        of the same basis are compared; "": any.
+      protocol: how scores are computed: the weights of the feature network, the number of samples. Only
+        scores of the same protocol are compared; "": any.
+
+    Raises UserError if a score cannot be read now, but may be sound.
     """
 
     def __init__(
@@ -100,10 +93,9 @@ class Checkpoints:
         keep_best: int,
         metric: str,
         read_only: bool = False,
-        basis: str = "",
+        protocol: str = "",
     ):
         self.folder = folder.absolute()
-        self.metric, self._basis = metric, basis
         # One process writes each replicated array. Sharing the work would compile one slice per array shape.
         handler = type_handlers.ArrayHandler(use_replica_parallel=False)
         type_handlers.register_type_handler(jax.Array, handler, override=True)
@@ -115,37 +107,20 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
             read_only=read_only,
         )
-        damaged = _damaged_metadata(self.folder)
-        for path in damaged if not read_only and jax.process_index() == 0 else ():
-            log.warning("%s is damaged, and made again; nothing depends on it", path)
-            files.write_text(path, "{}")
-        try:
-            self._manager = _Manager(self.folder, options=options)
-        except (ValueError, RecursionError) as error:
-            if not damaged:
-                raise
-            raise CheckpointError(f"{damaged[0]} is damaged. Delete it: nothing depends on it") from error
-        scores = {step: self._read_score(step) for step in self.steps()}
-        self._scores = {step: score for step, score in scores.items() if score is not None}
+        self._manager = _Manager(self.folder, options=options)
+        kind = checkpoint_scores.Kind(metric, protocol)
+        self._scores = checkpoint_scores.Scores(self.folder, kind, self.steps())
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Which checkpoints are kept, as Orbax asks for it: the newest and the best."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*steps[-self._keep_last :]}
-        for basis in {score.basis for score in self._scores.values()}:
-            kept |= {*self._ranked(basis)[: self._keep_best]}
+        kept = {*steps[-self._keep_last :]} | self._scores.kept(steps, self._keep_best)
         return [step in kept for step in steps]
 
     def ranked(self) -> list[int]:
-        """The steps of the checkpoints with a finite score of the same basis as the newest, best first."""
-        return self._ranked(self._scores[max(self._scores)].basis) if self._scores else []
-
-    def _ranked(self, basis: str) -> list[int]:
-        """Those with a score of this basis, or of an unknown one."""
-        same = {step: x.value for step, x in self._scores.items() if not basis or x.basis in ("", basis)}
-        scored = sorted((value, step) for step, value in same.items() if math.isfinite(value))
-        return [step for _, step in scored if step in self.steps()]
+        """The steps of the checkpoints with a finite score by the newest one's protocol, best first."""
+        return self._scores.ranked(self.steps())
 
     def _sync(self) -> None:
         """Flushes a checkpoint to the disk; Orbax calls this before it gives the folder its name."""
@@ -168,50 +143,26 @@ class Checkpoints:
     def best_score(self) -> float | None:
         """The lowest finite score of the checkpoints that are kept; None if none has one."""
         ranked = self.ranked()
-        return self._scores[ranked[0]].value if ranked else None
+        return self._scores.value(ranked[0]) if ranked else None
 
     def score(self, step: int) -> float | None:
-        """The score of a checkpoint, which may be NaN; None if it was not evaluated."""
-        score = self._scores.get(step)
-        return None if score is None else score.value
+        """The score of a checkpoint by the metric, which may be NaN; None if it has none."""
+        return self._scores.value(step)
 
     def set_score(self, step: int, score: float) -> None:
         """Adds the score of the checkpoint at `step`; waits until that is on disk. Raises CheckpointError."""
-        bases = {x.basis for x in self._scores.values()}
-        before = bases - {"", self._basis}
-        if before and self._basis not in bases:
-            log.warning(
-                "scores are now of %s; those before were of %s, and are not compared with them to find the "
-                "best checkpoint", self._basis, "; ".join(sorted(before)),
-            )  # fmt: skip
         problem: errors.UserError | None = None
         self.wait()
         try:
             lock.check()
             if jax.process_index() == 0:
-                value = float(score) if math.isfinite(score) else None
-                text = digests.seal({self.metric: value, BASIS: self._basis})
-                files.write_text(self.path(step) / METRICS, text)
+                self._scores.write(step, float(score))
         except OSError as error:
             problem = CheckpointError(self._not_written(step, str(error)))
         except errors.UserError as error:
             problem = error
         self._raise_together(step, problem)
-        self._scores[step] = _Score(float(score), self._basis)
-
-    def _read_score(self, step: int) -> _Score | None:
-        path = self.path(step) / METRICS
-        try:
-            values = digests.unseal(path.read_text(encoding="utf-8"))
-            if self.metric not in values:
-                return None
-            value, basis = values[self.metric], values.get(BASIS, "")
-            return _Score(math.nan if value is None else float(value), str(basis))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError) as error:
-            log.warning("%s is damaged (%s): the checkpoint of step %d has no score", path, error, step)
-            return None
+        self._scores.set(step, float(score))
 
     def save(self, step: int, state: Any, seconds: float) -> None:
         """Starts to write `state` at `step`, and the training time of the run so far, in seconds.
@@ -222,15 +173,17 @@ class Checkpoints:
         another process has taken the folder over.
         """
         problem: errors.UserError | None = None
+        needed = sum(x.nbytes for x in jax.tree.leaves(state))
         try:
             lock.check()  # the first process has it
+            free = shutil.disk_usage(self.folder).free
+            if free < 1.1 * needed:
+                space = f"it needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+                problem = CheckpointError(self._not_written(step, space))
         except errors.UserError as error:
             problem = error
-        needed = sum(x.nbytes for x in jax.tree.leaves(state))
-        free = shutil.disk_usage(self.folder).free
-        if problem is None and free < 1.1 * needed:
-            space = f"it needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
-            problem = CheckpointError(self._not_written(step, space))
+        except OSError as error:
+            problem = CheckpointError(self._not_written(step, errors.explain(error)))
         self._raise_together(step, problem)
         record: dict[str, Any] = {SECONDS: seconds}
         if jax.process_index() == 0:  # which writes the record
@@ -338,18 +291,25 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax and TensorStore raise many types of exceptions
-            if isinstance(error, MemoryError) or errors.out_of_memory(error):
+            if not self.path(step).is_dir():
+                raise errors.UserError(
+                    f"the checkpoint of step {step} in {self.folder} was deleted meanwhile, as a training "
+                    "keeps only the newest and the best. Run the command again, which uses another one"
+                ) from error
+            if isinstance(error, MemoryError):
                 raise
             if reason := errors.of_the_system(error):
                 raise errors.UserError(
                     f"the checkpoint of step {step} in {self.folder} cannot be read now: {reason}. It is not "
                     "damaged: run the command again when it can be read"
                 ) from error
+            if errors.out_of_memory(error):
+                raise
             raise CheckpointError(self._not_readable(step, error)) from error
 
     def _record(self, step: int) -> tuple[dict[str, str], float]:
         """The digests of the arrays at `step`, and the training time."""
-        record = digests.unseal((self.path(step) / RECORD).read_text(encoding="utf-8"))
+        record = digests.unseal(files.read_limited(self.path(step) / RECORD, untrusted.MAX_JSON))
         arrays, seconds = record.get(ARRAYS, {}), record.get(SECONDS)
         if not isinstance(arrays, dict) or not isinstance(seconds, int | float):
             raise digests.MismatchError(f"{RECORD} has values of other types than those of a checkpoint")
@@ -366,7 +326,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             path.rename(aside)
         sharding.all_processes_agree(True)  # waits until it is renamed
-        self._scores.pop(step, None)
+        self._scores.drop(step)
         self._manager.reload()
         return aside
 
@@ -376,8 +336,8 @@ class Checkpoints:
         self._manager.close()
 
     def _not_written(self, step: int | None, reason: str) -> str:
-        latest = self.latest()
-        kept = "there is no earlier one" if latest is None else f"the checkpoint of step {latest} is complete"
+        steps = [int(path.name) for path in self.folder.glob("*") if path.name.isdecimal()]
+        kept = f"the checkpoint of step {max(steps)} is complete" if steps else "there is no earlier one"
         name = "a checkpoint" if step is None else f"the checkpoint of step {step}"
         return (
             f"{name} could not be written to {self.folder}: {reason}. Nothing else is lost: {kept}. Free "

@@ -45,7 +45,7 @@ def seal(values: Mapping[str, Any]) -> str:
     return json.dumps({**values, SEAL: _json_digest(values)})
 
 
-def unseal(text: str) -> dict[str, Any]:
+def unseal(text: str | bytes) -> dict[str, Any]:
     """The values of a JSON object made by `seal`, or of one without a digest. Raises UserError."""
     values = untrusted.parse_json(text)
     if not isinstance(values, dict):

@@ -97,10 +97,26 @@ def check(setup: TrainSetup) -> None:
     """Raises UserError if settings contradict each other."""
     settings = setup.settings
     build.check_steps(settings, setup.phases, setup.checkpoint_every, setup.evaluate_every)
+    for phase in setup.phases:
+        train_step.check_batch(phase, setup.mesh)
+    check_step(setup, setup.checkpoints.latest() or 0)
+    if setup.streamed():
+        host_loader.load_grain()
     size = sum(x.nbytes for x in jax.tree.leaves(setup.data)) / 1e9
     if not setup.streamed() and 0.0 < settings.memory_gb < size:
         raise errors.UserError(
             f"the crops alone take {size:.2f} GB, more than train.memory_gb = {settings.memory_gb}"
+        )
+
+
+def check_step(setup: TrainSetup, step: int) -> None:
+    """Raises UserError if training cannot go on from `step` by train.steps_per_execution steps at a time."""
+    k, end = setup.settings.steps_per_execution, sum(phase.steps for phase in setup.phases)
+    if step < end and step % k:
+        raise errors.UserError(
+            f"training goes on from step {step}, which train.steps_per_execution = {k} does not divide: no "
+            "later step would be that of a checkpoint, a log line or an evaluation; set "
+            f"--config.train.steps_per_execution={math.gcd(step, k)}, or another number that divides {step}"
         )
 
 
@@ -205,6 +221,7 @@ class _Session:
 
     def _save(self) -> None:
         self.report_checkpoint(wait=True)
+        self.setup.writer.sync()
         self.setup.checkpoints.save(self.step, self.state, self.progress.seconds())
         self._unreported = self._saved = self.step
 
@@ -224,6 +241,7 @@ class _Session:
         """Scores the current state, whose checkpoint has been saved, and rolls back if it has collapsed."""
         assert self.setup.evaluate is not None
         score = self.setup.evaluate(phase, self.state, self.step)
+        self.setup.writer.sync()
         self.setup.checkpoints.set_score(self.step, score)
         self._roll_back_if_collapsed(phase, score)
 
@@ -314,6 +332,7 @@ def _resume(setup: TrainSetup) -> tuple[int, Any, float]:
         return 0, None, 0.0
     newest_first = reversed(setup.checkpoints.steps())
     step, (state, seconds) = fallback.restore_first(setup.checkpoints, newest_first, setup.restore)
+    check_step(setup, step)
     if step != latest:
         setup.writer.rewind(step, scored=step)
     return step, state, seconds

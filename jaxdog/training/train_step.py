@@ -4,6 +4,7 @@
 seed and the step number, so a resumed run is bit-identical (`checkpoint` lists the exceptions).
 """
 
+import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from concurrent import futures
 from typing import Any
@@ -19,7 +20,7 @@ from jaxdog.data import batches
 from jaxdog.evaluation import sampling_state
 from jaxdog.systems import sampling
 from jaxdog.training import checkpoint
-from jaxdog.utils import errors
+from jaxdog.utils import errors, untrusted
 
 # Compiler options for functions that run once. On CPUs they halve the compile time and slow the function.
 RUNS_ONCE = {"cpu": {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}}
@@ -30,6 +31,15 @@ INIT, DATA, STEP, EVALUATE, GRID, SUBMIT, LABELS, RECONSTRUCT = range(8)
 def key_for(seed: int, purpose: int) -> types.Key:
     """The key for one purpose (INIT, DATA, ...), derived from a run's seed."""
     return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
+def check_batch(phase: types.Phase, mesh: Mesh) -> None:
+    """Raises UserError if the devices of `mesh` cannot share the batches of a phase."""
+    if phase.batch_size % mesh.size:
+        raise errors.UserError(
+            f"a batch of {phase.batch_size} images cannot be split over {mesh.size} devices; "
+            f"make system.batch_size a multiple of {mesh.size}"
+        )
 
 
 class CompiledPhase:
@@ -57,11 +67,7 @@ class CompiledPhase:
         fsdp: bool = False,
         streamed: bool = False,
     ):
-        if phase.batch_size % mesh.size:
-            raise errors.UserError(
-                f"a batch of {phase.batch_size} images cannot be split over {mesh.size} devices; "
-                f"make system.batch_size a multiple of {mesh.size}"
-            )
+        check_batch(phase, mesh)
         self.phase, self.seed, self.steps_per_execution = phase, seed, steps_per_execution
         self.mesh, self.fsdp, self.streamed = mesh, fsdp, streamed
         self._replicated = sharding.replicated(mesh)
@@ -122,7 +128,7 @@ class CompiledPhase:
                 return x
             weights: Any = jax.lax.with_sharding_constraint((x.params, x.model_state), self._replicated)
             params, model_state = weights
-            return types.PlayerState(params, model_state, x.opt_state, x.regularizer_state)
+            return dataclasses.replace(x, params=params, model_state=model_state)
 
         return jax.tree.map(gather, state, is_leaf=lambda x: isinstance(x, types.PlayerState))
 
@@ -190,9 +196,18 @@ def restore_sampled(
 
     read: shapes of the state -> names of the arrays to read, see `sampling_state`.
     """
-    state = init_shapes(phases[phase_at(phases, step)], shape)
+    try:
+        state = init_shapes(phases[phase_at(phases, step)], shape)
+        names = read(state)
+    except (errors.UserError, MemoryError):
+        raise
+    except Exception as error:  # a config of impossible networks makes JAX raise almost anything
+        raise errors.UserError(
+            f"the config of the run with {checkpoints.folder} describes networks that cannot be built: "
+            f"{type(error).__name__}: {untrusted.one_line(error)}"
+        ) from error
     shardings = sharding.state_shardings(state, mesh, fsdp=False)
-    return sampling_state.fill(state, checkpoints.restore_arrays(step, state, shardings, read(state)))
+    return sampling_state.fill(state, checkpoints.restore_arrays(step, state, shardings, names))
 
 
 def images_at(phases: Sequence[types.Phase], step: int) -> int:

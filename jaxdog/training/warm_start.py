@@ -1,12 +1,14 @@
 """Initial weights from another run (config.init_from)."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxdog.config import build, saved
+from jaxdog.config import saved
 from jaxdog.training import checkpoint
 from jaxdog.utils import errors
 
@@ -21,24 +23,37 @@ class WarmStart(NamedTuple):
     report: list[str]  # one line per player, then one per array that was not transferred
 
 
+def check(folder: pathlib.Path) -> None:
+    """Raises the errors of `load`, except those for a checkpoint that is damaged."""
+    with _best(folder):
+        pass
+
+
 def load(folder: pathlib.Path) -> dict[str, Any]:
     """The best checkpoint of a work folder, as nested dicts of arrays.
 
     Raises:
       MissingFileError: `folder` holds no run, or no checkpoint.
     """
+    with _best(folder) as (checkpoints, step):
+        return checkpoints.load_arrays(step)
+
+
+@contextlib.contextmanager
+def _best(folder: pathlib.Path) -> Iterator[tuple[checkpoint.Checkpoints, int]]:
+    """The checkpoints of a work folder, and the step of the best one."""
     try:
-        config = build.check(saved.load(folder))
+        config = saved.check(saved.load(folder), folder)
     except errors.UserError as error:
         raise type(error)(f"config.init_from is {folder}, which cannot be used: {error}") from error
-    checkpoints = checkpoint.Checkpoints(folder / "checkpoints", 1, 1, config.eval.best, read_only=True)
-    step = checkpoints.best()
-    if step is None:
-        raise errors.MissingFileError(f"config.init_from is {folder}, and that run has no checkpoint")
-    try:
-        return checkpoints.load_arrays(step)
-    finally:
-        checkpoints.close()
+    path = folder / "checkpoints"
+    with contextlib.closing(
+        checkpoint.Checkpoints(path, 1, 1, config.eval.best, read_only=True)
+    ) as checkpoints:
+        step = checkpoints.best()
+        if step is None:
+            raise errors.MissingFileError(f"config.init_from is {folder}, and that run has no checkpoint")
+        yield checkpoints, step
 
 
 def transfer(state: Any, source: dict[str, Any]) -> WarmStart:

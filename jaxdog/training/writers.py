@@ -13,17 +13,17 @@ from typing import Any, TextIO
 
 import jax
 import numpy as np
-import PIL.Image
 
 from jaxdog.training import callbacks
-from jaxdog.utils import errors, files, lock, untrusted
+from jaxdog.utils import errors, files, lock, png, untrusted
 
 log = logging.getLogger("jaxdog")
 
 LOG = "log.jsonl"
 SCORES = "scores.jsonl"
 SWEEP = "sweep.json"  # scores of the sampling options, for the best checkpoint
-GRIDS = "grids"
+GRIDS, BOARD = "grids", "tensorboard"
+MAX_BYTES = 256 << 20  # of a JSON-lines file that is read
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -44,7 +44,10 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def _parse(path: pathlib.Path) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
     """The records of a JSON-lines file, and numbers and text of its damaged lines, but for the last one."""
     records, damaged = [], []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    try:
+        text = files.read_limited(path, MAX_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        text = ""
     for number, line in enumerate(text.rstrip().split("\n"), 1):
         try:
             record = untrusted.parse_json(line)
@@ -107,7 +110,7 @@ class Writer:
         workdir.mkdir(parents=True, exist_ok=True)
         purge = None if step is None else step + 1  # TensorBoard hides the lines that are removed
         self._files = _Files(workdir, step)
-        self._board = callbacks.TensorBoard(workdir / "tensorboard", purge)
+        self._board = callbacks.TensorBoard(workdir / BOARD, purge)
         self._listeners = [self._files, self._board]
         for listener in listeners:
             self._listeners.append(listener)
@@ -116,7 +119,7 @@ class Writer:
             self.close()
 
     def rewind(self, step: int, scored: int) -> None:
-        """Starts from `step` instead: removes lines of later steps, and scores of steps after `scored`."""
+        """Starts from `step` instead: removes later lines, and scores after `scored` that are not final."""
         if self._listeners:
             lock.check()
             self._files.reopen(step, scored)
@@ -150,6 +153,11 @@ class Writer:
     def checkpoint(self, step: int, path: pathlib.Path) -> None:
         """The checkpoint of `step` is complete in the folder `path`."""
         self._notify("on_checkpoint", step, path)
+
+    def sync(self) -> None:
+        """Flushes the lines to the disk, before a checkpoint that comes after them."""
+        if self._listeners:
+            self._call(self._files, "sync")
 
     def close(self) -> None:
         """Ends the session and raises `failure`; a second call does nothing."""
@@ -208,9 +216,10 @@ class _Files(callbacks.Callback):
         self._log, self._scores = _reopen(workdir / LOG, step), _reopen(workdir / SCORES, step)
 
     def reopen(self, step: int, scored: int) -> None:
-        """Removes log lines after `step` and scores after `scored`."""
+        """Removes lines after `step`, and scores after `scored` that are not final."""
         self.on_end()
-        self._log, self._scores = _reopen(self._workdir / LOG, step), _reopen(self._workdir / SCORES, scored)
+        self._log = _reopen(self._workdir / LOG, step)
+        self._scores = _reopen(self._workdir / SCORES, step, scored)
 
     def on_log(self, step: int, scalars: Mapping[str, Any]) -> None:
         _write_line(self._log, {"step": step, **scalars})
@@ -219,11 +228,10 @@ class _Files(callbacks.Callback):
         _write_line(self._scores, {"step": step, **scores})
 
     def on_image(self, name: str, step: int, image: np.ndarray) -> None:
-        with files.atomic_path(self._workdir / GRIDS / f"{name}_{step:08d}.png") as temporary:
-            PIL.Image.fromarray(image).save(temporary, format="PNG")
+        png.write(self._workdir / GRIDS / f"{name}_{step:08d}.png", image)
 
-    def on_checkpoint(self, step: int, path: pathlib.Path) -> None:
-        """The lines up to a checkpoint are on disk when the checkpoint is."""
+    def sync(self) -> None:
+        """Flushes the lines to the disk."""
         for file in (self._log, self._scores):
             os.fsync(file.fileno())
 
@@ -237,15 +245,26 @@ def _write_line(file: TextIO, record: Mapping[str, Any]) -> None:
     file.flush()
 
 
-def _reopen(path: pathlib.Path, step: int | None) -> TextIO:
-    """Opens a JSON-lines file for appending; removes damaged lines (logged) and lines after `step`."""
+def _reopen(path: pathlib.Path, step: int | None, scored: int | None = None) -> TextIO:
+    """Opens a JSON-lines file for appending; removes damaged lines (logged), and lines after `step`.
+
+    scored: lines after this step that are not final are removed, too; None: `step`.
+    """
     records, damaged = _parse(path)
     if damaged:
         log.warning(
             "%s: %d damaged lines are removed; the first, line %d: %r",
             path, len(damaged), damaged[0][0], damaged[0][1][:80],
         )  # fmt: skip
-    kept = [r for r in records if step is None or r.get("step", 0) <= step]
+    last = math.inf if step is None else step
+    others = last if scored is None else scored
+    kept = [r for r in records if r.get("step", 0) <= (last if r.get("final") else others)]
+    if step == 0 and len(kept) < len(records):
+        log.warning(
+            "%s: %d lines are removed, as there is no checkpoint to go on from",
+            path,
+            len(records) - len(kept),
+        )
     text = "".join(json.dumps(r) + "\n" for r in kept)
     if path.exists() and path.read_bytes() != text.encode():
         files.write_text(path, text)

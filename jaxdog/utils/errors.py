@@ -5,11 +5,15 @@ import errno
 import os
 from collections.abc import Iterable
 
-# What to do about errors of the operating system.
+NO_MEMORY = (
+    "This machine has too little memory: end other programs, give fewer or smaller images, or for training a "
+    "smaller config.system.batch_size"
+)
 _FULL = "Free some space, or use a folder on another disk, and run the command again"
 _LOCKED = "Use another folder, or make this one writable"
+_AGAIN = "The disk or the network connection was lost: see that it is there, and run the command again"
 _NO_FOLDER = "A file, or a symbolic link that leads nowhere, is where a folder is needed: use another path"
-ADVICE = {
+ADVICE = {  # what to do about errors of the operating system
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
     errno.EFBIG: "The file system or a limit of this process (ulimit -f) allows no files of this size",
@@ -21,14 +25,25 @@ ADVICE = {
     errno.ELOOP: _NO_FOLDER,
     errno.EISDIR: "It is a folder where a file is needed: use another path",
     errno.ENAMETOOLONG: "Use a shorter path",
+    errno.ENOTCONN: _AGAIN,
+    errno.ESTALE: _AGAIN,
+    errno.ETIMEDOUT: _AGAIN,
+    errno.ENODEV: _AGAIN,
+    errno.EMFILE: "Too many files are open at once: allow more (ulimit -n), and run the command again",
+    errno.ENFILE: "Too many files are open on this machine: end other programs, and run the command again",
+    errno.ENOMEM: NO_MEMORY,
     errno.EIO: "The disk failed: look at the system's log, and use a folder on another disk",
 }
+# Errors of the system that say nothing about the file itself.
+PASSING = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+PASSING += (errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.ENODEV)
 
 
 class UserError(ValueError):
     """An error that the user can fix: an invalid argument, config field or file.
 
-    The command line prints its message without a traceback; other exceptions keep their traceback.
+    The command line prints its message without a traceback, as it does for errors of the operating system and
+    a lack of memory; other exceptions keep their traceback.
     """
 
 
@@ -71,7 +86,7 @@ def of_the_system(error: BaseException | None) -> str:
     Libraries that are not Python name the error of the system in their text only.
     """
     while error is not None:
-        for code in (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE):
+        for code in PASSING:
             if getattr(error, "errno", None) == code or os.strerror(code) in str(error):
                 return f"{os.strerror(code)} ({' '.join(str(error).split())[:200]})"
         error = error.__cause__ or error.__context__

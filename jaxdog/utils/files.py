@@ -1,8 +1,9 @@
-"""Atomic and durable file writes, and exceptions raised for damaged archives."""
+"""Atomic and durable file writes, limited reads, and exceptions raised for damaged archives."""
 
 import contextlib
 import errno
 import functools
+import logging
 import os
 import pathlib
 import re
@@ -16,11 +17,14 @@ from collections.abc import Iterator
 
 from jaxdog.utils import errors
 
+log = logging.getLogger("jaxdog")
+
 # Raised by zipfile for files that are damaged, encrypted or use an unknown compression method.
 DAMAGED = (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, KeyError, EOFError, OSError, RuntimeError)
 # Of the disk, while a file is written; any other error has another cause.
 WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 TEMPORARY = re.compile(r"\..+\.jaxdog-[0-9a-f]{16}\.tmp")  # names of temporary files
+MAX_IMAGE_BYTES = 128 << 20  # of a file with an image of a run that is read
 STALE_SECONDS = 3600  # an older temporary file is from a process that was killed
 
 
@@ -55,7 +59,7 @@ def atomic_path(path: str | os.PathLike, durable: bool = True) -> Iterator[pathl
     Raises errors.WriteError, which says what to do, if the disk is full or the file cannot be written there.
     """
     path = pathlib.Path(path)
-    temporary = path.parent / f".{path.name[:40]}.jaxdog-{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / temporary_name(path.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path.parent)
@@ -85,6 +89,11 @@ def atomic_path(path: str | os.PathLike, durable: bool = True) -> Iterator[pathl
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def temporary_name(name: str) -> str:
+    """A new name for a temporary file that becomes `name`; if its process is killed, it is removed later."""
+    return f".{name[:40]}.jaxdog-{secrets.token_hex(8)}.tmp"
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:
@@ -122,6 +131,41 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a UTF-8 text file atomically, without converting line breaks."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def read_limited(path: str | os.PathLike, most: int) -> bytes:
+    """The bytes of a regular file, of which there are at most `most`.
+
+    Raises errors.UserError for a larger file, and for pipes and devices, which are not waited for; OSError if
+    the file cannot be read.
+    """
+    opener = lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # noqa: E731
+    with open(path, "rb", opener=opener) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise errors.UserError(f"{os.fspath(path)} is a pipe or a device, and must be a regular file")
+        data = b"" if status.st_size > most else file.read(min(status.st_size, most) + 1)
+        while data and status.st_size < len(data) <= most:  # some file systems give 0 as the size of any file
+            if not (more := file.read(1 << 20)):
+                break
+            data += more
+    if max(len(data), status.st_size) > most:
+        raise errors.UserError(f"{os.fspath(path)} is larger than {most:,} bytes, which is the limit")
+    return data
+
+
+def own_file(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+    """A file of a folder; None if it is missing, or if a link leads out of the folder.
+
+    Reports are published, and the folder may be a stranger's: what its links lead to is not for the page.
+    """
+    path = folder / name
+    if not path.is_file():
+        return None
+    if not path.resolve().is_relative_to(folder.resolve()):
+        log.warning("%s is left out: it is a link to a file outside of %s", path, folder)
+        return None
+    return path
 
 
 def link_or_copy(source: str | os.PathLike, path: str | os.PathLike) -> None:

@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jaxdog.utils import errors, untrusted
+from jaxdog.utils import errors, files, untrusted
 
 log = logging.getLogger("jaxdog")
 
@@ -29,6 +29,7 @@ RENEWAL = 10.0  # seconds from one renewal of a lock to the next
 PATIENCE = 60.0  # seconds without a renewal after which the lock of another machine is replaced
 POLL = 0.5  # seconds between two looks at such a lock
 MAX_TEXT = 100_000  # characters of a lock that are read
+UNKNOWN = "unknown"  # when a process started that runs
 
 _held: dict[pathlib.Path, str] = {}  # locks of this process, and their texts
 
@@ -158,7 +159,9 @@ def _is_held(path: pathlib.Path, found: tuple[str | None, float]) -> bool:
     """Whether the process of a lock, as `_read` has found it, still runs; waits if that cannot be seen."""
     holder = _holder(found[0])
     if holder is not None and holder.machine == _machine() and os.name == "posix":
-        return _started(holder.pid) == holder.started
+        started = _started(holder.pid)
+        if started != UNKNOWN or holder.started == UNKNOWN:
+            return started == holder.started
     log.info("%s Waiting %.0f s for a sign of life of that process.", _message(path, found[0]), PATIENCE)
     for _ in range(round(PATIENCE / POLL)):
         time.sleep(POLL)
@@ -170,7 +173,7 @@ def _is_held(path: pathlib.Path, found: tuple[str | None, float]) -> bool:
 
 def _remove(path: pathlib.Path, text: str) -> None:
     """Removes the lock with this text, and no other one that has just replaced it."""
-    aside = path.with_name(f".{NAME}.{uuid.uuid4().hex}")
+    aside = path.with_name(files.temporary_name(NAME))  # removed later if this process is killed
     with contextlib.suppress(FileNotFoundError):
         path.rename(aside)
         if _read(aside)[0] == text:
@@ -203,18 +206,17 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process of this machine started, as the system counts, or "unknown"; "" if it does not run."""
+    """When a process of this machine started, as the system counts, or UNKNOWN; "" if it does not run."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]
-    except OSError:
-        if pathlib.Path("/proc/self/stat").exists():
-            return ""
+    except OSError:  # there is no such file system, no such process, or another user's that is hidden
+        pass
     try:
         if os.name == "posix":
             os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return ""
     except PermissionError:
         pass
-    return "unknown"
+    return UNKNOWN

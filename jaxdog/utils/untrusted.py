@@ -136,10 +136,7 @@ def read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
 
     Raises UserError, with the `remedy` if the file is damaged, or OSError.
     """
-    with path.open("rb") as file:
-        data = file.read(MAX_JSON + 1)
-    if len(data) > MAX_JSON:
-        raise errors.UserError(f"{path} is larger than {MAX_JSON:,} bytes, which is the limit")
+    data = files.read_limited(path, MAX_JSON)
     try:
         value = parse_json(data)
     except errors.UserError as error:

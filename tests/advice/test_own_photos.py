@@ -84,7 +84,7 @@ def test_python_chooses_the_same(photos: pathlib.Path, monkeypatch: pytest.Monke
     assert "record_biggan at 32 px" in caplog.text and "note: the photos are gray" in caplog.text
     with pytest.raises(errors.UserError, match="Give a config, photos"):
         jaxdog.train()
-    with pytest.raises(errors.UserError, match=r"resolution is \(64, 96\), and must be a positive integer"):
+    with pytest.raises(errors.UserError, match=r"resolution .* is \(64, 96\), and must be an integer"):
         own_photos.choose(photos, (64, 96))  # type: ignore
 
 
@@ -102,7 +102,13 @@ def test_the_speed_of_products() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(30, "a minute"), (2_400, "40 minutes"), (11_000, "3.1 hours"), (200_000, "2.3 days")],
+    [
+        (30, "a minute"),
+        (2_400, "40 minutes"),
+        (11_000, "3.1 hours"),
+        (200_000, "2.3 days"),
+        (120 * 86_400, "120 days"),
+    ],
 )
 def test_durations_are_rough(seconds: float, text: str) -> None:
     assert own_photos.duration(seconds) == text

@@ -135,6 +135,34 @@ def test_the_blocklist_names_photos_or_crops(tmp_path, caplog):
     assert reasons(of, ALL._replace(blocklist=str(path))) == [""] * 5
 
 
+def test_names_on_the_blocklist_may_look_like_comments(tmp_path):
+    of = source([((0, 0, 9, 9),)] * 4)
+    names = ("#1.jpg", "#class/2.jpg", "a\u2028b.jpg", "3.jpg")
+    of = of._replace(photos=[x._replace(name=name) for x, name in zip(of.photos, names, strict=True)])
+    path = tmp_path / "blocklist.txt"
+    path.write_text("#3.jpg\n#1.jpg\n#class/2.jpg:0\na\u2028b.jpg\n# 2.jpg\n", "utf-8")
+    assert reasons(of, ALL._replace(blocklist=str(path))) == ["blocklist"] * 3 + [""]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (photos.BrokenPhotoError("torn"), "d/1.jpg, whose crops are known, cannot be read any more: torn"),
+        (PermissionError(13, "Permission denied"), "the photo d/1.jpg cannot be read: Permission denied"),
+    ],
+)
+def test_a_photo_that_broke_after_its_crops_were_made_is_named(error, message):
+    of = source([((0, 0, 9, 9),)] * 3)
+    crops = made(of)
+
+    def read() -> np.ndarray:
+        raise error
+
+    listed = [*of.photos[:1], of.photos[1]._replace(read=read), *of.photos[2:]]
+    with pytest.raises(errors.UserError, match=message):
+        filters.measure(of._replace(photos=listed), crops)
+
+
 def test_of_equal_crops_the_first_one_not_dropped_is_kept():
     of = source([((0, 0, 9, 9),), ((0, 0, 9, 9),), ((0, 0, 9, 9), (1, 1, 30, 30)), ((0, 0, 9, 9),)])
     same = of.photos[3]._replace(name="copy.jpg")

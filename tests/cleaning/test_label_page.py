@@ -96,6 +96,24 @@ def test_another_file_is_an_error_and_not_changed(tmp_path, text, message):
         labels.read(tmp_path / "none.csv")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("last", ["", "end"])
+def test_rows_of_other_programs_are_kept(tmp_path, end, last):
+    """Editors write other line ends, and leave out the last one."""
+    path, keys = tmp_path / "labels.csv", labels.crop_keys(crops())
+    log = labels.LabelLog(path)
+    for i in range(3):
+        log.append(keys[i], "near")
+    log.close()
+    text = path.read_text().rstrip("\n").replace("\n", end)
+    path.write_text(text + (end if last else ""), newline="")
+    assert labels.read(path).order == tuple(keys[:3])
+    log = labels.LabelLog(path)
+    log.append(keys[3], "far")
+    log.close()
+    assert labels.read(path).order == tuple(keys[:4])
+
+
 def test_a_full_disk_is_an_error_and_saves_no_label(tmp_path, monkeypatch):
     session = label_page.Session(crops(), tmp_path / "labels.csv", 0)
     first, write = session.question().crop, os.write
@@ -261,6 +279,22 @@ def test_a_giant_length_is_refused(served):
         request = f"POST /answer HTTP/1.1\r\nHost: {host}\r\nContent-Length: {'9' * 5000}\r\n\r\n"
         connection.sendall(request.encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError, ConnectionResetError])
+def test_a_browser_that_closes_the_connection_is_no_error(served, monkeypatch, caplog, capfd, error):
+    """The label is in the file, so nothing says that it could not be written."""
+    server, path = served
+
+    def gone(*_):
+        raise error("the browser has gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(label_page.Handler, "_send", gone)
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            ask(server, "POST", "/answer", '{"crop": 0, "label": "near"}')
+    assert lines(path) == [row(0, "near")] and not caplog.text and not capfd.readouterr().err
+    assert ask(server, "GET", "/question")[0] == 200
 
 
 def test_other_pages_may_not_show_it(served):

@@ -18,7 +18,7 @@ import PIL.Image
 import pytest
 
 from jaxdog import runs, sharding, types
-from jaxdog.cleaning import filters, labels, pipeline, segment
+from jaxdog.cleaning import clusters, filters, labels, pipeline, segment
 from jaxdog.config import build, library
 from jaxdog.data import crop_dataset, crop_recipes, cropping, tables, toy
 from jaxdog.utils import errors, optional, plots
@@ -104,6 +104,26 @@ def test_a_run_writes_the_table_the_sheets_and_the_summary(cache, tmp_path):
         assert row["mean_area_fraction"] == pytest.approx(rows.area_fraction[of].mean())
     kept = [row["kept"] for row in summary["clusters"]]
     assert kept == sorted(kept, reverse=True)
+
+
+def test_old_sheets_stay_until_the_new_ones_are_written_and_others_for_good(tmp_path, monkeypatch):
+    crops = planted()
+    n = len(crops.image)
+    cluster, keep = np.arange(n) % 2, np.ones(n, bool)
+    facts = np.zeros(n)
+    box, why = np.zeros((n, 4), int), ("",) * n
+    table = tables.Table(crops.names, crops.photo, crops.photo, box, facts, keep, cluster, why)
+    found = clusters.Clusters(cluster, facts, 0.0)
+    old, mine = {"cluster_17.png", "dropped.png"}, {"cluster_of_mine.png", "cluster_2.png"}
+    for name in old | mine:
+        (tmp_path / name).write_text("old")
+    with monkeypatch.context() as full:
+        full.setattr(pipeline.png, "write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pipeline._write_sheets(tmp_path, crops, table, found, 4)
+    assert {path.name for path in tmp_path.iterdir()} == old | mine
+    pipeline._write_sheets(tmp_path, crops, table, found, 4)
+    assert {path.name for path in tmp_path.iterdir()} == mine | {"cluster_00.png", "cluster_01.png"}
 
 
 @pytest.mark.oracle

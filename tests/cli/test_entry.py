@@ -1,6 +1,7 @@
 """Commands: help, examples and mistakes; both forms of the command line do the same."""
 
 import errno
+import io
 import pathlib
 import re
 import shlex
@@ -144,6 +145,17 @@ def test_mistakes_are_one_paragraph(
         ),
         (PermissionError(errno.EACCES, "Permission denied", "a"), 1, "denied .* make this one writable"),
         (errors.WriteError("a could not be written"), 1, "a could not be written"),
+        (
+            OSError(errno.ESTALE, "Stale file handle"),
+            1,
+            "Stale file handle. The disk or the network connection",
+        ),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), 1, r"No such file \(a/b\)\."),
+        (
+            MemoryError("Unable to allocate 20 GiB"),
+            1,
+            r"too little memory: .* \(Unable to allocate 20 GiB\)\.",
+        ),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -163,6 +175,24 @@ def test_errors_of_the_system_are_one_paragraph(
     shown = capsys.readouterr().err
     assert stop.value.code == code and len(shown.strip().splitlines()) == 1
     assert re.match(f"\njaxdog: .*{message}", shown)
+
+
+def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("of a library, not of the system")
+
+    monkeypatch.setattr(commands, "run_mode", fail)
+    with pytest.raises(OSError, match="of a library"):
+        entry.main(["report", "runs/x"])
+
+
+def test_what_the_output_cannot_show_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a terminal with Latin-1: results are not lost for the name of a file."""
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="latin-1"))
+    monkeypatch.setattr(commands, "run_mode", lambda *_: print("caf\udce9 \u2603 \u00e9", flush=True))
+    entry.main(["report", "runs/x"])
+    assert shown.getvalue() == b"caf\\udce9 \\u2603 \xe9\n"
 
 
 @pytest.fixture

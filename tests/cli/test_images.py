@@ -91,6 +91,26 @@ def test_sample_writes_files(asked: list[tuple]) -> None:
         assert len(archive.namelist()) == 12
 
 
+def test_a_folder_may_end_in_a_number(asked: list[tuple]) -> None:
+    entry.main("sample r -n 2 --out images_0.7".split())
+    assert len(list(pathlib.Path("images_0.7").iterdir())) == 2
+
+
+def test_a_class_whose_name_has_a_comma(asked: list[tuple], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stub, "classes", ("dog, black", "dog", "pug"))
+    entry.main(["sample", "r", "-n", "4", "--classes", "dog, black", "--classes", "dog,pug"])
+    assert asked[1][2]["classes"] == ["dog, black", "dog", "pug"]
+
+
+def test_a_photo_is_not_replaced_by_its_projection(asked: list[tuple], capsys: pytest.CaptureFixture) -> None:
+    PIL.Image.new("L", (30, 20), 100).save("photo.png")
+    before = pathlib.Path("photo.png").read_bytes()
+    with pytest.raises(SystemExit):
+        entry.main("project r photo.png --out photo.png".split())
+    assert "--out is 'photo.png', which would replace the photo" in capsys.readouterr().err
+    assert pathlib.Path("photo.png").read_bytes() == before and not asked
+
+
 def test_images_of_two_commands_are_not_mixed(
     asked: list[tuple], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +184,7 @@ def test_export(asked: list[tuple], capsys: pytest.CaptureFixture) -> None:
         ("sample r --out file", "which is a file, and must be a folder"),
         ("interpolate r --out file/x.gif", "file cannot be written to"),
         ("interpolate r --fps 60", "fps is 60, and at most 50 for a GIF"),
+        ("interpolate r --fps 0.001", "fps is 0.001, and must be at least 0.1"),
         ("project r file --out file/x.png", "file cannot be written to"),
         ("export r --out file", "which is a file, and must be a folder"),
         ("export r --out r", "r is the folder of a run, whose config.json must stay"),
@@ -181,11 +202,18 @@ def test_outputs_are_checked_before_the_work(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("sample young", "young is the folder of a run that has no checkpoint yet: wait for the first one"),
+        (
+            "sample r -n 2 --classes beagle,pug,pug,beagle",
+            "is 2, so that pug, beagle would have no image: give at least 4",
+        ),
         ("sample r --step=worst", "--step is 'worst'; choices: best, latest, or the step of a checkpoint"),
         ("sample dogs64 --step=latest", "--step is for the folder of a run, and dogs64 has no checkpoints"),
     ],
 )
 def test_mistakes(words: str, message: str, asked: list[tuple], capsys: pytest.CaptureFixture) -> None:
+    pathlib.Path("young").mkdir()
+    pathlib.Path("young", "dataset.json").write_text("{}")
     with pytest.raises(SystemExit):
         entry.main(words.split())
     assert message in capsys.readouterr().err

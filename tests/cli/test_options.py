@@ -10,10 +10,11 @@ from jaxdog.cli import options
 def test_overrides_are_split_from_other_words() -> None:
     words = ["train", "--config.a.b=1", "toy", "--config.c", "2", "--workdir", "x", "--config.d", "-1.5"]
     words += ["--noconfig.e", "-config.f=3", "--config.g", "--dry_run", "--config", "file.py"]
+    words += ["--noconfig.h", "dogs"]
     overrides, others = options.split_overrides(words)
     expected = ["--config.a.b=1", "--config.c=2", "--config.d=-1.5", "--noconfig.e", "-config.f=3"]
-    assert overrides == [*expected, "--config.g"]
-    assert others == ["train", "toy", "--workdir", "x", "--dry_run", "--config", "file.py"]
+    assert overrides == [*expected, "--config.g", "--noconfig.h"]
+    assert others == ["train", "toy", "--workdir", "x", "--dry_run", "--config", "file.py", "dogs"]
 
 
 def test_options_may_have_underscores() -> None:
@@ -45,6 +46,7 @@ def test_values(kind, text, value) -> None:
         (options.boolean, "maybe", "'maybe' is neither true nor false"),
         (options.seed, "18446744073709551616", "it must be from 0 to 18446744073709551615"),
         (options.seeds_of, "18446744073709551616", "it must be from 0 to 18446744073709551615"),
+        (options.seeds_of, "1,0-9999999999999999999", "is more than 100,000 seeds"),
         (options.seeds_of, "1,b", "'b' in '1,b' is neither an integer nor a range like 3-6"),
     ],
 )

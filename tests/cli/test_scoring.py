@@ -65,8 +65,39 @@ def test_results_are_printed_before_they_are_written(
         ({"save_real": "file/x.npz"}, "save_real is 'file/x.npz', and file cannot be written to"),
         ({"save_fake": "x.json"}, "save_fake is 'x.json'; it must end in .npz"),
         ({"pairs": "x.gif"}, "pairs is 'x.gif'; it must end in .png"),
+        (
+            {"save_real": "x.npz", "save_fake": "./x.npz"},
+            "save_fake is './x.npz', which would replace save_real",
+        ),
+        (
+            {"save_real": "real.npz"},
+            r"save_real is 'real.npz', which would replace the real images \(real.npz\)",
+        ),
+        ({"save_fake": "fake.npz"}, "save_fake is 'fake.npz', which would replace the generated images"),
     ],
 )
 def test_files_of_a_score_are_checked_before_images_are_read(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(errors.UserError, match=message):
-        score_files.score("nowhere", "nowhere", score_files.Options(**fields))
+        score_files.score("real.npz", "fake.npz", score_files.Options(**fields))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("score a.zip b --out a.zip", "--out is 'a.zip', which would replace the real images (a.zip)"),
+        ("score a file --out file", "--out is 'file', which would replace the generated images (file)"),
+        (
+            "score a b --save-fake x.npz --out x.npz",
+            "--out is 'x.npz', which would replace the file of save_fake",
+        ),
+        ("score a b --eps nan", "eps is nan, and must be a finite number of at least 0"),
+        ("score a b --eps=-1", "eps is -1.0, and must be a finite number of at least 0"),
+        ("score a b --eps inf", "eps is inf, and must be a finite number of at least 0"),
+    ],
+)
+def test_mistakes_are_found_before_the_work(
+    words: str, message: str, asked: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        entry.main(words.split())
+    assert message in capsys.readouterr().err and not asked

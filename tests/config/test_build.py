@@ -113,6 +113,28 @@ def test_every_config_says_what_it_is_and_refuses_unknown_variants(name: str) ->
         ("sample.labels", "all", "config.sample.labels is 'all'; choices: balanced, skip_collapsed, uniform"),
         ("eval.best", "isc", "config.eval.best is 'isc'; choices"),
         ("eval.resampler", "cubic", "config.eval.resampler is 'cubic'; choices"),
+        ("eval.every_kimg", math.inf, "config.eval.every_kimg is inf, and must be at most 2,147,483,647"),
+        ("eval.eps", math.inf, "config.eval.eps is inf, and must be at most"),
+        ("train.steps", 2**31, "config.train.steps is 2147483648, and must be at most 2,147,483,647"),
+        ("train.rollback_ratio", 0.5, r"rollback_ratio is 0.5, and must be 0 \(never\), or above 1"),
+        ("train.rollback_ratio", -2.0, "rollback_ratio is -2.0, and must be 0"),
+        ("train.rollback_ratio", math.nan, "rollback_ratio is nan, and must be 0"),
+        ("name", " ", "config.name is ' ', and must be a name for the experiment"),
+        (
+            "sample.batch_stats",
+            "batch",
+            "config.sample.batch_size is 0, and must be at least 1 with .*'batch'",
+        ),
+        ("sample.batch_stats", "standing", "config.sample.batch_size is 0, and must be at least 1"),
+        ("sample.truncation", 1e-9, "sample.truncation is 1e-09, and must be 0 .* or at least 0.01"),
+        (
+            "ema.extra_ema_decays",
+            ("abc",),
+            r"extra_ema_decays\[0\] is 'abc' \(str\), and must be of type float",
+        ),
+        ("generator.attention", (16, 8.0), r"generator.attention\[1\] is 8.0 .* must be of type int"),
+        ("data.select.drop", {"names": (7,)}, r"data.select.drop.names\[0\] is 7 .* must be of type str"),
+        ("system.class_transition", (0.0, True), r"class_transition\[1\] is True .* must be of type float"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_choices(path: str, value: Any, message: str) -> None:
@@ -129,6 +151,58 @@ def test_metrics_need_images() -> None:
         build.check(fields)
     fields.submit.images = 20
     build.check(fields)
+
+
+def test_standing_statistics_need_images() -> None:
+    config = changed("sample.batch_stats", "standing")
+    config.sample.batch_size = 4
+    with pytest.raises(
+        errors.ConfigError, match="config.sample.num_standing_images is 0, and must be at lea"
+    ):
+        build.check(config)
+    config.sample.num_standing_images = 8
+    build.check(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "sweep", "message"),
+    [
+        ("biggan", {"truncation": (0.5, -1.0)}, "sweep.truncation has -1.0: .*must be at least 0"),
+        ("biggan", {"truncation": (math.nan,)}, "sweep.truncation has nan: .*must be at least 0"),
+        (
+            "biggan",
+            {"batch_stats": ("running", "batch")},
+            "sweep has .*'batch'}: config.sample.batch_size is 0",
+        ),
+        ("biggan", {"batch_stats": ("standing",)}, "sweep has .*'standing'}: config.sample.batch_size is 0"),
+        ("biggan", {"ema_index": (0.0,)}, "sweep.ema_index has 0.0; 0 is the average"),
+        ("biggan", {"ema_index": (False,)}, "sweep.ema_index has False; 0 is the average"),
+        (
+            "biggan",
+            {"truncation": (0.001,), "method": ("truncnorm", "resample")},
+            "sweep has .*at least 0.01",
+        ),
+        ("vqvae2", {"truncation": (0.0, 0.5)}, "sweep.truncation has 0.5: .* an autoencoder .* has none"),
+        ("memorizer", {"truncation": (0.5,)}, "sweep.truncation has 0.5: .* a memorizer has none"),
+        (
+            "vae",
+            {"batch_stats": ("batch",)},
+            "sweep.batch_stats has 'batch': .*samples with running statistics",
+        ),
+        ("flow", {"batch_stats": ("standing",)}, "sweep.batch_stats has 'standing': .*running statistics"),
+    ],
+)
+def test_a_sweep_that_could_not_be_sampled_is_refused(name: str, sweep: dict, message: str) -> None:
+    """Otherwise its run would train to the end, and fail then."""
+    config = library.load(f"{name}:test", overrides={"sample.sweep": sweep})
+    with pytest.raises(errors.ConfigError, match=message):
+        build.check(config)
+
+
+def test_a_sweep_may_try_what_the_config_does_not_do() -> None:
+    sweep = {"truncation": (0.001, 2.0), "method": ("truncnorm",), "batch_stats": ("running", "standing")}
+    given = {"sample.sweep": sweep, "sample.batch_size": 4, "sample.num_standing_images": 8}
+    assert build.check(library.load("biggan:test", overrides=given)).sample.sweep == sweep
 
 
 @pytest.mark.parametrize("networks", [(), ("dinov2",), ("inception", "nasnet", "nasnet")])

@@ -1,5 +1,7 @@
 """Configs by name, and configs with overrides."""
 
+import copy
+import os
 import pathlib
 
 import numpy as np
@@ -93,6 +95,16 @@ def test_overrides_as_words_and_as_a_dictionary() -> None:
         ({"train": {"stepz": 3}}, "config.train.stepz"),
         ({"train.steps": "many"}, "config.train.steps is 'many'"),
         ("train.steps=3", "must be a list"),
+        (["--noconfig.parallel.fsdp=true"], "has a value, and --noconfig.parallel.fsdp alone means False"),
+        (
+            {"system.d_regularizers.r1": 1, "system.d_regularizers.r1.weight": 2},
+            "config.system.d_regularizers.r1.weight cannot be set, since r1 is set to 1",
+        ),
+        ({"sample.sweep": 5, "sample.sweep.truncation": (0.5,)}, "since sweep is set to 5"),
+        (
+            {"sample": {"truncation": 0.5}, "sample.sweep.truncation": (0.5, 1.0)},
+            r"config.sample.truncation would have no effect: config.sample.sweep tries \(0.5, 1.0\)",
+        ),
     ],
 )
 def test_wrong_overrides_name_the_fields(overrides, message: str) -> None:
@@ -114,6 +126,9 @@ def test_wrong_overrides_name_the_fields(overrides, message: str) -> None:
         (["sample.postprocess.quantize={}"], "sample.postprocess", None),
         (["augment.flip=None"], "augment", {}),
         (["augment={}"], "augment", {}),
+        (["augment={}", "augment.flip.p=0.3"], "augment", {"flip": {"p": 0.3}}),
+        (["augment.flip=None", "augment.flip.p=0.3"], "augment", {"flip": {"p": 0.3}}),
+        (["sample.sweep=None", "sample.sweep.truncation=(0.5,)"], "sample.sweep", {"truncation": (0.5,)}),
         (["system.loss.name=relativistic_average"], "system.loss", None),
         (["eval.final=mifid,isc"], "eval.final", ("mifid", "isc")),
         (["parallel.sync_batch_norm=false"], "parallel.sync_batch_norm", False),
@@ -142,6 +157,29 @@ def test_a_sweep_gets_and_loses_rows() -> None:
         "toy:test", overrides=["sample.sweep.truncation=(0.5,)", "sample.sweep.ema_index=None"]
     )
     assert config.sample.sweep.to_dict() == {"truncation": (0.5,)}
+
+
+def test_a_field_that_the_sweep_chooses_is_set_once_it_is_taken_out() -> None:
+    swept = library.load("toy:test", overrides={"sample.sweep.truncation": (0.5, 1.0)})
+    words = ["sample.truncation=0.7"]
+    with pytest.raises(errors.ConfigError, match="config.sample.truncation would have no effect"):
+        library.override(swept, words)
+    assert library.override(swept, [*words, "sample.sweep.truncation=None"]).sample.truncation == 0.7
+
+
+def test_overrides_are_left_unchanged() -> None:
+    given = {"train": {"steps": 500}, "train.log_every": 50, "optimizer": {"g": {}}, "optimizer.g.b1": 0.1}
+    kept = copy.deepcopy(given)
+    assert library.load("toy", overrides=given).optimizer.g.b1 == 0.1
+    assert given == kept
+
+
+def test_a_file_with_the_name_of_a_config_does_not_hide_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy").write_text("notes")
+    assert library.find("toy") == ROOT / "configs" / "toy.py"
 
 
 @pytest.mark.parametrize(
@@ -187,6 +225,22 @@ def test_a_file_without_get_config(tmp_path: pathlib.Path) -> None:
         library.load(tmp_path / "a.py")
 
 
+@pytest.mark.parametrize(
+    ("returned", "what"),
+    [("None", "a NoneType"), ("{}", "a dict"), ("ml_collections.ConfigDict()", "a config without a name")],
+)
+@pytest.mark.parametrize("variant", ["", ":small"])
+def test_what_get_config_returns_is_checked(
+    returned: str, what: str, variant: str, tmp_path: pathlib.Path
+) -> None:
+    text = f"import ml_collections\n\ndef get_config(variant='full'):\n    return {returned}\n"
+    (tmp_path / "a.py").write_text(text)
+    with pytest.raises(
+        errors.ConfigError, match=rf"get_config\(\) of .*a.py returned {what}, and must return"
+    ):
+        library.load(f"{tmp_path}/a.py{variant}")
+
+
 def test_an_error_in_a_config_keeps_its_traceback(tmp_path: pathlib.Path) -> None:
     (tmp_path / "a.py").write_text("def get_config():\n    return 1 / 0\n")
     with pytest.raises(ZeroDivisionError):
@@ -205,6 +259,12 @@ def test_a_folder_of_photos(tmp_path: pathlib.Path) -> None:
         library.load("biggan", data=tmp_path / "file")
 
 
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    assert library.load("biggan", data=folder).name == r"biggan_caf\udce9"
+
+
 def test_another_resolution() -> None:
     assert build.check(library.load("biggan", resolution=128)).data.stored_resolution == 128
     assert library.load("biggan", resolution=128).system.latent_dim == 102
@@ -217,7 +277,9 @@ def test_another_resolution() -> None:
         widths == (32, 64, 128, 256, 384, 512, 512)
         and widths[1:] == (library.load("r3gan", resolution=128).generator.widths[::-1])
     )
-    with pytest.raises(errors.ConfigError, match="resolution is 0, and must be"):
+    with pytest.raises(
+        errors.UserError, match="the resolution .* is 0, and must be an integer of at least 1"
+    ):
         library.load("biggan", resolution=0)
 
 
@@ -267,5 +329,5 @@ def test_progressive_systems_get_fewer_or_more_stages() -> None:
 def test_numbers_may_be_those_of_numpy() -> None:
     given = library.load("biggan", resolution=np.int64(128), overrides={"train.steps": np.int32(500)})  # type: ignore
     assert given == library.load("biggan", resolution=128, overrides={"train.steps": 500})
-    with pytest.raises(errors.ConfigError, match="the resolution is True, and must be a positive integer"):
+    with pytest.raises(errors.UserError, match="the resolution .* is True, and must be an integer"):
         library.load("biggan", resolution=True)

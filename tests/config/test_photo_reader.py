@@ -94,3 +94,15 @@ def test_the_training_set_is_checked_when_it_is_read(tmp_path, monkeypatch):
     config = config._replace(data=config.data._replace(toy_photos=15))
     with pytest.raises(errors.ConfigError, match="hold_out.every is 10, which holds out 1 of 15 photos"):
         photo_reader.PhotoReader(config, tmp_path).training_set()
+
+
+def test_the_photos_of_a_run_of_an_earlier_version_may_have_moved(tmp_path):
+    """Its dataset.json has no hash of the images: they are the same as far as their classes say."""
+    config = checked()
+    info = photo_reader.PhotoReader(config, tmp_path).describe()
+    early = info._replace(source="folder-elsewhere", content="", images=())
+    assert photo_reader.PhotoReader(config, tmp_path, early).source().key == info.source
+    other = early._replace(class_names=("cat", *info.class_names[1:]))
+    for expected in (other, early._replace(content="0" * 64)):
+        with pytest.raises(errors.UserError, match="the photos are not those that the run was trained on"):
+            photo_reader.PhotoReader(config, tmp_path, expected).source()

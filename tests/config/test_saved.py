@@ -69,10 +69,32 @@ def test_what_is_learned_may_not_change(word: str, message: str, tmp_path: pathl
         saved.check_same(tmp_path, config(word))
 
 
-def test_a_path_may_be_spelled_differently(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_source_of_the_first_weights_may_be_elsewhere_or_spelled_differently(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Where it lies is not what was learned; that there was one, is."""
     saved.write(tmp_path, config("init_from=other"))
-    saved.check_same(tmp_path, config(f"init_from={tmp_path / 'other' / '.'}"))
+    saved.check_same(tmp_path, config(f"init_from={tmp_path / 'moved'}"))
+    with pytest.raises(errors.ConfigError, match="init_from is '', was 'other'"):
+        saved.check_same(tmp_path, config())
+
+
+def test_absolute_paths_hold_from_any_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["data.path=photos", "data.archives=~/tars", "data.cache_dir=../cache", "init_from=/runs/other"]
+    words += ["eval.weights=random", "eval.nasnet_weights=nasnet.h5", "eval.dinov2_weights=published"]
+    fields = library.override(toy.get_config("test"), words)
+    step = {"path": "a.csv", "keep": True, "clusters": (), "labels": "class"}
+    given = build.check(library.override(fields, {"data.select": {"from_csv": step}}))
+    found = saved.absolute(given)
+    data = given.data._replace(
+        path=f"{tmp_path}/photos",
+        select=given.data.select | {"from_csv": step | {"path": f"{tmp_path}/a.csv"}},
+    )
+    assert found == given._replace(
+        data=data, eval=given.eval._replace(nasnet_weights=f"{tmp_path}/nasnet.h5")
+    )
+    assert saved.absolute(found) == found
 
 
 def test_a_table_of_crops_may_be_elsewhere(tmp_path: pathlib.Path) -> None:

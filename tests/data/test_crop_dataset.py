@@ -171,6 +171,17 @@ def test_a_photo_that_cannot_be_read_now_is_not_left_out_for_ever(tmp_path, code
     assert not crop_dataset.load(source, corner, "corner", tmp_path).broken
 
 
+def test_a_photo_of_which_no_crop_can_be_made_is_left_out_by_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(photos, "MAX_PIXELS", 1000)
+    source = listed(7)
+    source.photos[3] = source.photos[3]._replace(read=lambda: np.zeros((200, 1, 3), np.uint8))
+    recipe = functools.partial(crop_recipes.short_side_center, size=8)
+    made = crop_dataset.load(source, recipe, "center", tmp_path)
+    assert made.photo.tolist() == [0, 1, 2, 4, 5, 6]
+    (line,) = made.broken
+    assert line.startswith("3.jpg: its long side is 200 times its short side")
+
+
 def test_few_broken_photos_are_left_out_of_small_and_of_large_sets():
     counts = {1: 0, 2: 0, 3: 1, 10: 4, 11: 5, 38: 5, 500: 5, 600: 6, 20_580: 205, 38_000: 380}
     assert {n: crop_dataset.max_broken(n) for n in counts} == counts

@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxdog import types
 from jaxdog.augment import transforms
-from jaxdog.data import crop_recipes, cropping
+from jaxdog.data import crop_recipes, cropping, photos
 from tests.data.drawn_photos import coordinates, images, noise, xs, ys
 
 
@@ -330,3 +330,25 @@ def test_key_names_every_setting_and_defaults_as_if_given():
         crop_recipes.cache_key(functools.partial(crop_recipes.squash, size=64))
         == "squash-v1(resampler='lanczos',size=64)"
     )
+
+
+@pytest.mark.parametrize("shape", [(200, 1, 3), (1, 200, 3)], ids=["tall", "wide"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        functools.partial(crop_recipes.box_square, mode="pad", pad_mode="black", max_aspect=999),
+        functools.partial(crop_recipes.box_square, mode="grow", pad_mode="reflect", max_aspect=999),
+        functools.partial(crop_recipes.box_square, mode="center", max_aspect=999),
+        crop_recipes.short_side_center,
+        crop_recipes.squash,
+        functools.partial(crop_recipes.squash, resampler="area"),
+        crop_recipes.RECIPES["upper_middle_and_center"],
+    ],
+)
+def test_photos_so_long_that_their_crops_would_fill_the_memory_are_broken(shape, recipe, monkeypatch):
+    """60,000 x 1 pixels would become a square of 10 GB."""
+    monkeypatch.setattr(photos, "MAX_PIXELS", 1500)
+    with pytest.raises(photos.BrokenPhotoError, match="its long side is 200 times its short side"):
+        recipe(np.zeros(shape, np.uint8), [], size=8)
+    monkeypatch.setattr(photos, "MAX_PIXELS", 200 * 200)
+    assert recipe(np.zeros(shape, np.uint8), [], size=8)[0].image.shape == (8, 8, 3)

@@ -116,6 +116,16 @@ def test_the_shape_of_the_crops_counts() -> None:
         dataset_info.resumed(pathlib.Path("run"), old._replace(image_shape=(4, 4, 3)), old)
 
 
+def test_large_sets_are_identified_by_their_content_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dataset.json would exceed the limit of JSON, and could not be read again."""
+    monkeypatch.setattr(dataset_info, "MAX_LISTED", 4)
+    old, now = info_of(cat=CAT, dog=DOG), info_of(cat=CAT, dog=[4, 6])
+    assert old.images == now.images == () and info_of(cat=CAT, dog=[4]).images
+    dataset_info.resumed(pathlib.Path("run"), old, info_of(cat=CAT, dog=DOG))
+    with pytest.raises(errors.ConfigError, match="photos: images have changed\\. Its"):
+        dataset_info.resumed(pathlib.Path("run"), old, now)
+
+
 # ------------------------------------------------------------------ the file
 
 

@@ -1,5 +1,6 @@
 """Collections of images in all formats, including damaged and malicious ones."""
 
+import hashlib
 import io
 import pathlib
 import zipfile
@@ -93,6 +94,24 @@ def test_labels_are_content_within_limits():
             image_files.array("a", images, np.array(labels))
 
 
+def test_the_key_of_an_array_is_that_of_its_content(monkeypatch):
+    """Whatever the pieces: cached crops and features are found by it."""
+    monkeypatch.setattr(image_files, "PIECE", 2)
+    content = hashlib.sha256(IMAGES.tobytes()).hexdigest()
+    facts = repr([IMAGES.shape, content, 3, 0, 2, 1, 0])
+    label = np.array([3, 0, 2, 1, 0], np.uint8)
+    key = f"array-a-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+    assert image_files.array("a", IMAGES, label).key == key
+
+
+def test_arrays_have_a_limited_number_of_images(monkeypatch):
+    """A billion labels of one byte are a small file."""
+    monkeypatch.setattr(image_files, "MAX_IMAGES", 4)
+    with pytest.raises(errors.UserError, match="it has 5 images; the limit is 4"):
+        image_files.array("a", IMAGES, np.zeros(5, np.uint8))
+    assert len(image_files.array("a", IMAGES[:4], np.zeros(4, np.uint8)).photos) == 4
+
+
 def test_a_zip_that_would_fill_the_memory_is_not_extracted(tmp_path, monkeypatch):
     bomb = write_zip(tmp_path / "bomb.zip", {"a.png": bytes(2 << 20)}, zipfile.ZIP_DEFLATED)
     with pytest.raises(ValueError, match="would extract to 2,097,152 bytes, .* times its size; the limits"):
@@ -157,6 +176,10 @@ def test_mixed_sizes_are_an_error(tmp_path):
     [
         (np.zeros((3, 4)), r"has shape \(3, 4\), and must have shape \[n, h, w, 3\]"),
         (np.zeros((0, 8, 8, 3), np.uint8), r"has shape \(0, 8, 8, 3\)"),
+        *(
+            (np.zeros((8, 8, c), np.uint8), rf"has shape \(8, 8, {c}\), which is that of one image")
+            for c in (1, 2, 3, 4)
+        ),
         (np.full((2, 8, 8, 3), np.nan), "384 of its values are NaN or infinite"),
         (np.linspace(-1, 1, 384).reshape(2, 8, 8, 3), "float64 from -1 to 1; save them as uint8"),
         (np.ones((2, 8, 8, 3)), "float64 from 1 to 1; save them as uint8"),

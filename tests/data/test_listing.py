@@ -1,5 +1,6 @@
 """The rules about files, which are the same for folders and for zips."""
 
+import errno
 import inspect
 import os
 import pathlib
@@ -71,6 +72,13 @@ def test_photos_next_to_class_folders_are_refused(tmp_path, container):
 
 
 @BOTH
+def test_photos_next_to_what_may_be_class_folders_are_refused_in_the_only_folder_too(tmp_path, container):
+    path = make(tmp_path, container, ("photos/x.jpg", "photos/cats/a.jpg", "photos/dogs/b.jpg"))
+    with pytest.raises(errors.UserError, match=r"1 photos \(x.jpg\) next to 2 class folders \(cats, dogs\)"):
+        image_files.source(path)
+
+
+@BOTH
 def test_what_is_left_out_is_counted_and_named_by_kind(tmp_path, container):
     names = [f"IMG_{i}.HEIC" for i in range(7)]
     names += [f"{i}{ext}" for i, ext in enumerate(listing.EXTENSIONS)]
@@ -114,18 +122,69 @@ def test_odd_entries_of_folders_are_left_out_anywhere(tmp_path, place):
     )
 
 
-def test_folders_that_cannot_be_opened_are_left_out(tmp_path, monkeypatch):
-    root, scandir = make(tmp_path, "folder", ("pug/a.jpg", "locked/b.jpg")), os.scandir
+@pytest.mark.parametrize("function", ["scandir", "stat"])
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EMFILE, errno.ESTALE, errno.EIO])
+def test_what_cannot_be_opened_is_an_error_as_it_may_hold_photos(tmp_path, monkeypatch, function, code):
+    """A folder without the right to enter it can be listed, and nothing in it be looked at."""
+    root, original = make(tmp_path, "folder", ("pug/a.jpg", "locked/b.jpg")), getattr(os, function)
 
-    def scan(path):
+    def fail(path, **kwargs):
         if str(path).endswith("locked"):
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
+            raise OSError(code, os.strerror(code), path)
+        return original(path, **kwargs)
 
-    monkeypatch.setattr(os, "scandir", scan)
-    source = image_files.source(root)
-    assert classes(source) == {"pug/a.jpg": "pug"}
-    assert source.notes == ("left out as folders that cannot be opened: 1 (locked)",)
+    monkeypatch.setattr(os, function, fail)
+    message = f"locked cannot be read: {os.strerror(code)}. It may hold photos.* make it readable"
+    with pytest.raises(errors.UserError, match=message):
+        image_files.source(root)
+
+
+@BOTH
+def test_folders_of_systems_are_hidden(tmp_path, container):
+    """As on a disk of its own, where they cannot be opened."""
+    names = ("a.jpg", "lost+found/b.jpg", "$RECYCLE.BIN/c.jpg")
+    source = image_files.source(make(tmp_path, container, names))
+    assert classes(source) == {"a.jpg": "dogs"}
+    assert source.notes == ("left out as hidden files or folders: 2 ($RECYCLE.BIN, lost+found)",)
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        ("café/ü.jpg".encode(), "café/ü.jpg"),
+        ("日本/a.jpg".encode(), "日本/a.jpg"),
+        (b"caf\x82/b.jpg", "café/b.jpg"),  # of DOS
+        (b"caf\xe9/b.jpg", "cafΘ/b.jpg"),  # unknown
+    ],
+)
+def test_names_in_a_zip_are_utf8_also_without_the_flag(tmp_path, raw, name):
+    """As the Finder of macOS writes them."""
+    path = make(tmp_path, "zip", ["Q" * len(raw)])
+    path.write_bytes(path.read_bytes().replace(b"Q" * len(raw), raw))
+    (file,) = listing.of_zip(path).files
+    assert file.name == name and file.read() == b"x"
+
+
+def test_names_in_a_zip_that_are_equal_only_as_text_are_two(tmp_path):
+    names = ("pug/a\nb.jpg", r"pug/a\nb.jpg")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(name)
+            entry.create_system = 3
+            archive.writestr(entry, name.encode())
+    listed = listing.of_zip(tmp_path / "a.zip")
+    assert sorted(file.read().decode() for file in listed.files) == sorted(names)
+    assert not listing.notes(listed)
+
+
+def test_junk_does_not_count_as_bytes_of_photos(tmp_path, monkeypatch):
+    """More pixels would be allowed for it; a file with holes takes no space on the disk."""
+    root = make(tmp_path, "folder", ("a.jpg", "b.jpg"))
+    with (root / "junk.bin").open("wb") as junk, (root / "b.jpg").open("wb") as holes:
+        junk.truncate(1 << 32)
+        holes.truncate(1 << 32)
+    monkeypatch.setattr(archives, "MAX_FILE_BYTES", 1000)
+    assert listing.of_folder(root).num_bytes == 1001
 
 
 def test_zips_are_read_as_they_would_be_extracted(tmp_path):
@@ -133,9 +192,11 @@ def test_zips_are_read_as_they_would_be_extracted(tmp_path):
     link, windows = zipfile.ZipInfo("pug/link.jpg"), zipfile.ZipInfo("pug\\from_windows.jpg")
     link.external_attr, windows.create_system = (stat.S_IFLNK | 0o777) << 16, 0
     windows.filename = "pug\\from_windows.jpg"
+    folder = zipfile.ZipInfo("akita")
+    folder.filename, folder.create_system = "akita\\", 0
     with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # duplicate names are meant
-        for name in ("pug/twice.jpg", "../../pug/up.jpg", "/pug/root.jpg", link, windows):
+        for name in ("pug/twice.jpg", "../../pug/up.jpg", "/pug/root.jpg", link, windows, folder):
             archive.writestr(name, b"first")
         archive.writestr("pug/twice.jpg", b"last")
     listed = listing.of_zip(path)
@@ -144,6 +205,7 @@ def test_zips_are_read_as_they_would_be_extracted(tmp_path):
     ]
     assert listed.files[2].read() == b"last"
     assert listing.notes(listed) == (
+        "left out as files that a later one of the same name in the zip replaces: 1 (pug/twice.jpg)",
         "left out as devices, pipes, sockets or links in a zip: 1 (pug/link.jpg)",
     )
 
@@ -199,6 +261,10 @@ def test_links_that_multiply_and_deep_folders_end(tmp_path, monkeypatch):
         assert len(listing.of_folder(tmp_path / "deep").files) == 1
     finally:
         sys.setrecursionlimit(limit)
+
+
+def test_names_are_text_of_one_line():
+    assert listing.printable("a\u2028b\u2029c\x85d\n\udce9é") == r"a\u2028b\u2029c\x85d\n\udce9é"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from jaxdog.cleaning import filters
 from jaxdog.data import crop_dataset, crop_recipes, image_files, photos, tables
-from jaxdog.evaluation import score_files, score_inputs
+from jaxdog.evaluation import score_files, score_inputs, score_sides
 from jaxdog.utils import errors
 from tests.data import odd_files
 
@@ -99,7 +99,7 @@ def test_score_reads_the_same_from_both(mostly_good):
     folder, good, bad = mostly_good
     found = []
     for name in ("few", "few.zip"):
-        side = score_files._open(folder / name)
+        side = score_sides.open_side(folder / name)
         assert side.source is not None
         data = np.concatenate(list(score_files._images(side.source, 8, score_files.Options())))
         assert len(data) == len(good)

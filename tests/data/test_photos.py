@@ -10,6 +10,7 @@ from PIL import Image, TiffImagePlugin
 
 from jaxdog.data import photos
 from jaxdog.utils import errors
+from tests.data import odd_files
 from tests.data.drawn_photos import noise
 
 
@@ -205,6 +206,70 @@ def test_damaged_tags_cost_nothing(exif, file_format):
     image = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
     got = photos.decode(encode(image, file_format, exif=exif), upright=True)
     assert got.shape == ((30, 20, 3) if exif in (bad_exif(6), bad_exif(6)[:40]) else (20, 30, 3))
+
+
+PNG_DAMAGE = {
+    "a text of 2 MiB": odd_files.chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2 << 20))),
+    "XMP of 2 MiB": odd_files.chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes(2 << 20))),
+    "a profile of 2 MiB": odd_files.chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(2 << 20))),
+    "a compression of texts": odd_files.chunk(b"zTXt", b"a\0\7x"),
+    "a compression of profiles": odd_files.chunk(b"iCCP", b"a\0\7x"),
+    "a checksum": odd_files.chunk(b"tEXt", b"a\0b")[:-1] + b"!",
+    **{f"{name}": odd_files.chunk(name.encode(), b"") for name in ("pHYs", "gAMA", "cHRM", "sRGB")},
+}
+
+
+@pytest.mark.parametrize("damage", PNG_DAMAGE.values(), ids=PNG_DAMAGE)
+@pytest.mark.parametrize("before", [33, -12], ids=["first", "last"])
+def test_damaged_metadata_of_a_png_costs_nothing(damage, before):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = encode(Image.fromarray(pixels()), "PNG", exif=exif)
+    data = whole[:before] + damage + whole[before:]
+    np.testing.assert_array_equal(photos.decode(data), pixels())
+    np.testing.assert_array_equal(photos.decode(data, upright=True), np.rot90(pixels(), -1))
+    assert photos.image_size(data) == (20, 30)
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, 2 + len(content)) + content
+
+
+def exif_of(*tags: tuple[int, int, int, int]) -> bytes:
+    rows = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + rows + bytes(4)
+
+
+SIDEWAYS = (0x0112, 3, 1, 6)
+JPEG_DAMAGE = {
+    "a resolution of one byte": segment(0xE1, exif_of(SIDEWAYS, (0x011A, 1, 1, 7), (0x0128, 3, 1, 2))),
+    "Photoshop": segment(0xED, b"Photoshop 3.0\x008BIM\3\xed") + segment(0xE1, exif_of(SIDEWAYS)),
+    "a profile": segment(0xE2, b"ICC_PROFILE\0\1") + segment(0xE1, exif_of(SIDEWAYS)),
+    "JFIF": segment(0xE1, exif_of(SIDEWAYS)) + segment(0xE0, b"JFIF\0\1"),
+    "Adobe": b"\xff" + segment(0xEE, b"Adobe\0") + segment(0xFE, b"words") + segment(0xE1, exif_of(SIDEWAYS)),
+}
+
+
+@pytest.mark.parametrize("damage", JPEG_DAMAGE.values(), ids=JPEG_DAMAGE)
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_damaged_metadata_of_a_jpeg_costs_nothing(damage, mode):
+    whole = encode(Image.fromarray(pixels()).convert(mode), "JPEG")
+    data = whole[:2] + damage + whole[2:]
+    np.testing.assert_array_equal(photos.decode(data), photos.decode(whole))
+    np.testing.assert_array_equal(photos.decode(data, upright=True), np.rot90(photos.decode(whole), -1))
+    assert photos.image_size(data) == (20, 30)
+    for cut in (2, len(data) // 2):  # pixels are not metadata
+        with pytest.raises(photos.BrokenPhotoError):
+            photos.decode(data[:cut])
+
+
+def test_damaged_metadata_of_an_avif_costs_nothing():
+    whole = encode(Image.fromarray(pixels()), "AVIF", exif=exif_of(SIDEWAYS, (0x0128, 3, 1, 2)))
+    data = whole.replace(b"II*\0", b"????")
+    assert data != whole
+    upright = photos.decode(whole, upright=True)
+    assert upright.shape == (30, 20, 3)
+    np.testing.assert_array_equal(photos.decode(data, upright=True), upright)
 
 
 # ------------------------------------------------------------------ limits

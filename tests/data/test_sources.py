@@ -1,5 +1,6 @@
 """Every source, on layouts made here from drawn dogs; the real archives where the machine has them."""
 
+import errno
 import importlib.util
 import io
 import os
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import types
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -198,6 +200,48 @@ def test_tfds_explains_a_failed_preparation(tmp_path, monkeypatch, archives):
         sources.tfds(tmp_path / "tfds", archives=archives and tmp_path)
 
 
+class Torn(list):
+    """Records of which each is damaged."""
+
+    def __getitem__(self, i):
+        raise RuntimeError("DATA_LOSS: invalid record")
+
+
+def builder(folder: pathlib.Path, records: list) -> types.SimpleNamespace:
+    """What tensorflow_datasets gives for a prepared folder."""
+    info = types.SimpleNamespace(features={"label": types.SimpleNamespace(names=["pug\n"])}, splits={})
+    read = lambda split, decoders: records  # noqa: E731
+    return types.SimpleNamespace(data_path=folder, version="0.2.0", info=info, as_data_source=read)
+
+
+def test_a_damaged_tfds_record_costs_one_photo(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorflow_datasets, "builder", lambda *_, **__: builder(tmp_path, Torn([1, 2])))
+    source = sources.tfds(splits=("train",))
+    assert source.class_names == (r"pug\n",) and source.photos[1].name == "record 1"
+    with pytest.raises(photos.BrokenPhotoError, match="damaged in its file, RuntimeError: DATA_LOSS"):
+        source.photos[1].read()
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("odd"), KeyError("odd"), PermissionError(errno.EACCES, "odd")]
+)
+def test_damaged_tfds_files_end_in_one_paragraph(tmp_path, monkeypatch, error):
+    """Files that may not be read are not called damaged."""
+
+    def fail(*_, **__):
+        raise error
+
+    readable = isinstance(error, OSError)
+    advice = "Make its files readable, or" if readable else "Its files may be damaged: delete it, or"
+    message = rf"cannot be read \({type(error).__name__}: .*odd.*\). {advice}"
+    later = builder(tmp_path, [])
+    later.as_data_source = fail
+    for made in (fail, lambda *_, **__: later):
+        monkeypatch.setattr(tensorflow_datasets, "builder", made)
+        with pytest.raises(errors.UserError, match=message):
+            sources.tfds(tmp_path)
+
+
 @pytest.mark.oracle
 def test_tfds_in_a_format_for_tensorflow_is_not_read(prepared, tmp_path):
     shutil.copytree(prepared[0] / "stanford_dogs", tmp_path / "stanford_dogs")
@@ -285,6 +329,27 @@ def test_a_bad_annotation_costs_one_photo(competition, text):
         source.photos[0].read()
     made = crop_dataset.load(source, lambda p, b: crop_recipes.squash(p, b, size=8), "small", None)
     assert len(made.image) == 11 and made.broken[0].startswith("n02085620_10.jpg: annotation")
+
+
+def test_a_photo_whose_annotation_has_no_box_is_named(competition):
+    folder, drawn = competition
+    (folder / "Annotation" / "n02085620-Chihuahua" / "n02085620_10").write_text("<annotation/>")
+    source = sources.kaggle(folder)
+    assert source.photos[0].boxes == () and source.photos[1].boxes == drawn[3].boxes
+    made = crop_dataset.load(source, lambda p, b: crop_recipes.squash(p, b, size=8), "small", None)
+    assert made.notes == (f"n02085620_10.jpg: {sources.NO_BOX}",)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "comment", "message"),
+    [(1001, 0, "it has 1,001 boxes, the limit is 1,000"), (1, 1 << 20, "bytes, the limit is 1,048,576")],
+)
+def test_an_annotation_that_is_too_large_costs_one_photo(competition, boxes, comment, message):
+    folder, drawn = competition
+    note = folder / "Annotation" / "n02085620-Chihuahua" / "n02085620_10"
+    note.write_bytes(voc("n02085620_10", drawn[0].read(), [(1, 2, 5, 6)] * boxes) + b" " * comment)
+    with pytest.raises(photos.BrokenPhotoError, match=f"annotation n02085620-Chihuahua.*: .*{message}"):
+        sources.kaggle(folder).photos[0].read()
 
 
 def test_boxes_without_area_are_left_out_by_name(competition):

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh
 
 from jaxdog import sharding, types
-from jaxdog.evaluation import evaluate, feature_extractor, generation
+from jaxdog.evaluation import evaluate, feature_extractor, generation, metric_suite
 from jaxdog.metrics import features, fid
 from jaxdog.metrics.backbones import inception_weights
 
@@ -244,3 +244,20 @@ def test_scores_of_two_networks_are_one_line() -> None:
     assert features.other_distances(merged) == ("fd_dinov2_other",)
     assert evaluate.metrics_of("dinov2", ("mifid", "isc", "prdc")) == ("mifid", "prdc")
     assert evaluate.metrics_of("inception", ("mifid", "isc")) == ("mifid", "isc")
+
+
+def test_warnings_of_held_out_photos_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Suite:
+        def __init__(self, real: features.Features, *_: Any):
+            self.count = real.count
+
+        def scores(self, *_: Any) -> metric_suite.Result:
+            return metric_suite.Result({"mifid": 1.0}, {}, ("too similar", f"{self.count} real images"))
+
+    monkeypatch.setattr(metric_suite, "MetricSuite", Suite)
+    spec = features.FeatureSpec("inception", "random", "0", "8x8", "none", "noise")
+    side = features.Features({"pool_3": np.zeros((4, 2), np.float32)}, spec)
+    extractor: Any = None
+    held_out = np.array([True, False, True, False])
+    found = evaluate.Evaluator(extractor, side, sharding.make_mesh(), held_out=held_out).score(side)
+    assert found["warnings"] == ("too similar", "4 real images", "held-out photos: 2 real images")

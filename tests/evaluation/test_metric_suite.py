@@ -148,8 +148,11 @@ def test_random_weights_judge_no_distance():
     assert "says nothing about copies" in text and "too similar" not in text and "is below" not in text
 
 
-@pytest.mark.parametrize("size, real, fake, subsets", [(9, 9, 9, 1), (9, 30, 9, 100), (9, 9, 30, 100)])
-def test_kid_has_no_spread_where_subsets_hold_a_whole_side(size, real, fake, subsets, monkeypatch):
+@pytest.mark.parametrize(
+    "size, real, fake, subsets", [(9, 9, 9, 1), (9, 30, 9, 100), (9, 9, 30, 100), (20, 61, 39, 100)]
+)
+def test_kid_has_no_spread_where_subsets_share_most_of_a_side(size, real, fake, subsets, monkeypatch):
+    monkeypatch.setattr(kid, "SUBSET_SIZE", min(size + 1, 20))
     drawn = []
     draw = kid.draw
     monkeypatch.setattr(kid, "draw", lambda *args: drawn.append(draw(*args)) or drawn[-1])
@@ -170,7 +173,7 @@ def test_kid_has_a_spread_where_subsets_are_parts_of_both_sides(monkeypatch):
 def test_few_images_have_scores_and_warnings(suite, n):
     few = FAKE._replace(layers={name: x[:n] for name, x in FAKE.layers.items()}, label=FAKE.label[:n])
     found = suite.scores(few, ("mifid", "isc", "kid", "prdc", "per_class"))
-    assert found.scores.pop("kid_std") is None
+    assert found.scores.pop("kid_std") is found.scores.pop("inception_score_std") is None
     assert any(f"each subset of {n} images holds all of 61 real or {n} gen" in x for x in found.warnings)
     assert all(np.isfinite(x) for x in found.scores.values())
     assert found.warnings[0].endswith(f"there are {n} generated images and 61 real images")

@@ -51,6 +51,9 @@ def test_perfect_reconstructions_have_distance_zero() -> None:
         f"reconstruction_{x}" for x in ("random_fid768", "random_fid2048", "squared_error")
     }
     np.testing.assert_allclose(list(found.scores.values()), 0.0, atol=1e-3)
+    assert [text.partition(" for ")[0] for text in found.warnings] == [
+        "reconstructions: FID is biased upwards"
+    ]
     pairs = found.pairs.reshape(N, 2, SIZE, SIZE, 3)
     np.testing.assert_array_equal(pairs[:, 0], pairs[:, 1])
     order = [int(np.flatnonzero((IMAGES == x).all((1, 2, 3)))[0]) for x in pairs[:, 0]]

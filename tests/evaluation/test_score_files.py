@@ -13,7 +13,7 @@ import pytest
 
 from jaxdog.cli import options, scoring
 from jaxdog.data import cropping, image_files, photos
-from jaxdog.evaluation import score_files, score_options
+from jaxdog.evaluation import score_files, score_options, score_table
 from jaxdog.metrics import features, fid, metric_table
 from jaxdog.metrics.backbones import dinov2, dinov2_weights, networks
 from jaxdog.utils import errors
@@ -176,7 +176,7 @@ def test_metrics_of_images_need_no_network(place, monkeypatch):
     sizes = [found[f"batch {i}"] / 16 / 16 / 3 for i in range(3)]
     assert sizes == [4, 2, 4] and (found["real"], found["samples"]) == (6, 4)
     assert found["weights_kind"] == "unknown" and found["warnings"] == []
-    assert "pixels" not in score_files.table(found) and "batch 0" in score_files.table(found)
+    assert "pixels" not in score_table.table(found) and "batch 0" in score_table.table(found)
 
 
 def test_masks_and_bright_images_are_images():
@@ -190,8 +190,38 @@ def test_outputs_that_would_not_be_written_are_an_error(tmp_path, monkeypatch):
         score_files.score(FAKES, FAKES, options)
     monkeypatch.setenv("HOME", str(tmp_path))
     options = options._replace(pairs="~/p.png", metrics=("copies",), save_real="~/r.npz")
-    checked = score_files._with_outputs(options)
+    checked = score_options.with_outputs(options, FAKES, FAKES)
     assert (checked.pairs, checked.save_real) == (str(tmp_path / "p.png"), str(tmp_path / "r.npz"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"weights": None}, r"weights is None \(NoneType\), and must be text or a path; leave it out"),
+        ({"cache_dir": None}, "cache_dir is None"),
+        ({"save_real": 5}, r"save_real is 5 \(int\)"),
+        ({"metrics": 5}, "metrics is 5, and must be names of metrics; choices: fid, mifid"),
+        ({"metrics": ()}, r"metrics is \(\), and must be names of metrics"),
+        ({"metrics": ("kid", 7)}, "7 is not a metric"),
+        ({"metrics": ""}, "is not a metric"),
+        ({"eps": float("nan")}, "eps is nan, and must be a finite number of at least 0"),
+        ({"eps": float("inf")}, "eps is inf, and must be a finite number"),
+        ({"network": "vgg"}, "network is 'vgg'; choices: inception, inception_pytorch"),
+        ({"resampler": "cubic"}, "resampler is 'cubic'; choices: box, bilinear"),
+        ({"save_as": "torch"}, "save_as is 'torch'; choices: jaxdog, pytorch-fid"),
+    ],
+)
+def test_options_of_python_calls_are_checked(given, message):
+    with pytest.raises(errors.UserError, match=message):
+        score_options.from_keywords(given)
+
+
+def test_paths_and_metrics_may_have_several_types(tmp_path):
+    found = score_options.from_keywords(
+        {"cache_dir": tmp_path, "metrics": ["kid", "isc"], "eps": np.float32(0.5)}
+    )
+    assert found == score_options.Options(cache_dir=str(tmp_path), metrics=("kid", "isc"), eps=0.5)
+    assert score_options.from_keywords({"metrics": "kid, isc"}).metrics == ("kid", "isc")
 
 
 def test_one_image_is_not_many_gray_ones(place, tmp_path):

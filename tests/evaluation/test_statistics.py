@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import jaxdog
-from jaxdog.evaluation import score_files
+from jaxdog.evaluation import score_files, score_table
 from jaxdog.metrics import features, fid
 from jaxdog.metrics.backbones import inception_weights
+from jaxdog.utils import errors
 from tests.fuzz import samples
 
 GENERATOR = np.random.default_rng(0)
@@ -57,7 +58,7 @@ def test_fid_is_that_of_the_features(place):
     assert "mean and covariance give fid, isc, not mifid, kid, prdc, which need features" in notes
     small = jaxdog.score(place / "real_small.npz", place / "fake.npz", metrics="fid")
     np.testing.assert_allclose(small["fid768"], expected("mixed_7"), rtol=1e-4)
-    assert "fid2048" not in small and "unknown" in score_files.table(small)
+    assert "fid2048" not in small and "unknown" in score_table.table(small)
 
 
 def test_the_generated_side_or_both_may_be_statistics(place):
@@ -139,7 +140,7 @@ def test_mifid_says_where_it_would_have_stood(place):
     )
     text += "are 40"
     assert found["leaderboard"] == {"rank": None, "text": f"{text} others"}
-    assert f"\n\n{text} others" in score_files.table(found)
+    assert f"\n\n{text} others" in score_table.table(found)
     assert "leaderboard" not in jaxdog.score(place / "real_features.npz", place / "fake.npz", metrics="fid")
 
 
@@ -156,12 +157,15 @@ def test_the_network_must_match(place):
 
 
 def test_features_are_saved_as_pytorch_fid_saves_them(place):
-    jaxdog.score(
+    found = jaxdog.score(
         place / "real_features.npz",
         place / "fake.npz",
         metrics="fid",
         save_real=str(place / "mu_sigma.npz"),
         save_as="pytorch-fid",
+    )
+    assert any(
+        "are of the network inception, and those of pytorch-fid are of" in x for x in found["warnings"]
     )
     with np.load(place / "mu_sigma.npz") as ours, np.load(place / "real.npz") as theirs:
         assert set(ours) == set(theirs)
@@ -169,3 +173,65 @@ def test_features_are_saved_as_pytorch_fid_saves_them(place):
             np.testing.assert_allclose(ours[name], theirs[name], atol=1e-12)
     with pytest.raises(ValueError, match="save_as is 'torch'; choices: jaxdog, pytorch-fid"):
         jaxdog.score(place / "fake.npz", place / "fake.npz", save_as="torch")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"network": "nasnet"},
+            "network is nasnet, but the real side is .* features of network inception: leave",
+        ),
+        ({"size": 64}, "size is 64x64, but the real side is a file of features of size 32x32"),
+        ({"resampler": "box"}, "resampler is box, but the real side is a file of features of resampler none"),
+        (
+            {"weights": "random"},
+            "weights is random, but the real side is a file of features of weights published",
+        ),
+    ],
+)
+def test_options_that_saved_features_contradict_are_an_error(options, message, place, monkeypatch):
+    monkeypatch.setattr(score_files.networks, "load", lambda *_: pytest.fail("it goes on"))
+    for fake in (place / "fake.npz", np.zeros((4, 8, 8, 3), np.uint8)):
+        with pytest.raises(errors.UserError, match=message):
+            jaxdog.score(place / "real_features.npz", fake, **options)
+
+
+@pytest.mark.parametrize(
+    ("saved", "side", "sha256", "message"),
+    [
+        ("real", 32, "1" * 64, "sha256 is 0+ .real. and 1+ .generated."),
+        ("real", 8, "0" * 64, "size is 32x32 .real. and 8x8 .generated."),
+        ("fake", 8, "1" * 64, "sha256 is 1+ .real. and 0+ .generated."),
+    ],
+)
+def test_images_that_cannot_be_compared_are_found_before_their_features(
+    saved, side, sha256, message, place, monkeypatch
+):
+    weights = inception_weights.Weights({}, "published", sha256, "a test")
+    monkeypatch.setattr(score_files.networks, "load", lambda *_: weights)
+    extractor = score_files.feature_extractor.FeatureExtractor
+    monkeypatch.setattr(extractor, "extract_batches", lambda *_: pytest.fail("it goes on"))
+    sides = [place / "real_features.npz", GENERATOR.integers(0, 256, (4, side, side, 3), np.uint8)]
+    with pytest.raises(errors.UserError, match=f"cannot be compared: {message}"):
+        jaxdog.score(*(sides if saved == "real" else sides[::-1]), cache_dir=str(place))
+
+
+def test_too_few_images_for_a_metric_are_found_before_their_features(place, monkeypatch):
+    monkeypatch.setattr(score_files.networks, "load", lambda *_: pytest.fail("it goes on"))
+    images = np.zeros((19, 8, 8, 3), np.uint8)
+    with pytest.raises(errors.UserError, match="are 19 generated images, and fid_infinity needs at least 20"):
+        jaxdog.score(place / "real_features.npz", images, metrics="mifid,fid_infinity")
+
+
+def test_options_that_do_nothing_are_among_the_warnings(place):
+    sides = place / "real_features.npz", place / "fake.npz"
+    found = jaxdog.score(*sides, metrics="fid", eps=0.2)["warnings"]
+    assert "eps is 0.2, and has no effect without the metric mifid or per_class" in found
+    assert not any("eps" in text for text in jaxdog.score(*sides, metrics="fid")["warnings"])
+    spec = SPEC._replace(network="dinov2_small")
+    for name, n in (("a", 12), ("b", 10)):
+        features.save(place / f"{name}.npz", features.Features({"class_token": rows(n, 384)}, spec))
+    found = jaxdog.score(place / "a.npz", place / "b.npz", metrics="mifid")
+    assert "fd_dinov2_small" in found and "mifid" not in found
+    assert any("no MiFID: the network dinov2_small has no threshold" in text for text in found["warnings"])

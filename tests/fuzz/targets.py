@@ -133,7 +133,9 @@ def _read_run_file(path: pathlib.Path) -> None:
     """Reads the file as the run that has it would."""
     name, _, data = path.read_bytes().partition(b"\n")
     file, sweep = path.with_name(name.decode()), {"ema_index": (0, 1)}
-    config = types.SimpleNamespace(sample=types.SimpleNamespace(sweep=sweep))
+    config = types.SimpleNamespace(
+        sample=types.SimpleNamespace(sweep=sweep), eval=types.SimpleNamespace(best="fid768")
+    )
     kept = types.SimpleNamespace(path=lambda step: path.parent / "none")
     sound = json.loads(samples.run_files()[dataset_info.NAME])
     known = untrusted.record(dataset_info.DatasetInfo, sound)
@@ -141,7 +143,7 @@ def _read_run_file(path: pathlib.Path) -> None:
         dataset_info.NAME: lambda: dataset_info.resumed(path.parent, dataset_info.read(path.parent), known),
         lock.NAME: lambda: lock._message(file, lock._read(file)[0]),
         writers.SWEEP: lambda: sampling_sweep.load_best(
-            types.SimpleNamespace(folder=path.parent, config=config, basis="", checkpoints=kept), 8
+            types.SimpleNamespace(folder=path.parent, config=config, protocol="", checkpoints=kept), 8
         ),
         writers.SCORES: lambda: copies.earlier(writers.read_jsonl(file), {"step": 8}),
         "metadata": lambda: digests.unseal(data.decode(errors="replace")),

@@ -145,6 +145,24 @@ def test_systems_without_latents_sample_only() -> None:
         g.sample(1, truncation=0.5)
 
 
+def test_a_truncation_may_be_of_any_numeric_type(g: generator.Generator) -> None:
+    expected = g.latents(2, truncation=0.5)
+    for truncation in (np.array(0.5), np.float32(0.5), jnp.float32(0.5)):
+        np.testing.assert_array_equal(g.latents(2, truncation=truncation), expected)  # pyright: ignore
+    for truncation in ("0.5", [0.5], np.array([0.5]), True, object()):
+        with pytest.raises(errors.UserError, match="truncation is .*, and must be a number of at least 0"):
+            g.latents(1, truncation=truncation)  # pyright: ignore
+    with pytest.raises(errors.UserError, match="truncation is 1e-09, and must be 0 .* or at least 0.01"):
+        g.sample(1, truncation=1e-9)
+
+
+def test_counts_are_integers(g: generator.Generator) -> None:
+    with pytest.raises(errors.UserError, match="frames is 60.0, and must be an integer of at least 1"):
+        g.interpolate([0, 1], frames=60.0)  # pyright: ignore
+    with pytest.raises(errors.UserError, match="steps is 5.0, and must be an integer of at least 1"):
+        g.project(np.zeros((32, 32, 3), np.uint8), steps=5.0, classes=0)  # pyright: ignore
+
+
 def test_interpolations_go_through_the_samples(g: generator.Generator) -> None:
     frames = g.interpolate([5, 2**40], classes="beagle", frames=4)
     assert frames.shape == (4, 32, 32, 3) and frames.dtype == np.uint8
@@ -208,6 +226,10 @@ def test_scores_take_options(g: generator.Generator, monkeypatch: pytest.MonkeyP
     assert seen[1][2].metrics == ("prdc", "kid")
     with pytest.raises(errors.UserError, match="weight is not an option of score; did you mean weights"):
         g.score(np.zeros((4, 32, 32, 3), np.uint8), n=3, weight="random")
+    monkeypatch.setattr(g, "sample", lambda *_, **__: pytest.fail("images are sampled"))
+    for options in ({"save_real": "x.txt"}, {"pairs": "x.png"}, {"save_as": "pytorch-fid"}, {"metrics": ()}):
+        with pytest.raises(errors.UserError, match=f"{next(iter(options))} is "):
+            g.score("photos", **options)
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -306,6 +307,29 @@ def test_an_export_may_be_made_again(g: generator.Generator, copy: pathlib.Path)
         (copy / missing).unlink()
         g.save_pretrained(copy)
         assert (copy / "config.json").read_bytes() == before
+
+
+def test_an_export_that_fails_leaves_the_earlier_one(
+    g: generator.Generator, copy: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that is killed while it writes: no file gets its name before all are written."""
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    model = pretrained.Pretrained(g.config, g.class_names, 8, 0, {}, (), {}, {"x": np.ones(3, np.float32)})
+    image, renamed, replace = np.zeros((8, 8, 3), np.uint8), [], os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: renamed.append(pathlib.Path(b).name) or replace(a, b))
+    with pytest.raises(UnicodeEncodeError):  # any error after the first file
+        pretrained.save(copy, model, "float32", "\udce9", image)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before and not renamed
+    pretrained.save(copy, model, "float32", "a card", image)
+    assert renamed == ["model.safetensors", "config.json", "README.md", "samples.png"]
+    assert {path.name for path in copy.iterdir()} == set(renamed)
+    assert (copy / "README.md").read_text() == "a card"
+
+
+def test_a_folder_that_cannot_be_named_is_refused(g: generator.Generator, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(errors.UserError, match="has bytes that are not UTF-8"):
+        g.save_pretrained(tmp_path / os.fsdecode(b"dogs\xff"))
+    assert not any(tmp_path.iterdir())
 
 
 def test_memorizers_are_not_exported(tmp_path: pathlib.Path) -> None:

@@ -22,7 +22,9 @@ def d_inputs(
 ) -> regularizers.DRegularizerInputs:  # noqa: ANN001
     labels = jnp.full(real.shape[0], label)
     pair = [(jnp.asarray(x, jnp.float32), labels) for x in (real, fake)]
-    return regularizers.DRegularizerInputs(logit, *pair, logit(*pair[0]), logit(*pair[1]), {})
+    raw = pair[0][0], pair[1][0]
+    unchanged = lambda kind, image: image  # noqa: E731
+    return regularizers.DRegularizerInputs(logit, *pair, logit(*pair[0]), logit(*pair[1]), {}, raw, unchanged)
 
 
 def value(
@@ -41,6 +43,18 @@ def test_r1_and_r2_are_half_the_squared_gradient_norm() -> None:
     inputs = d_inputs(real, fake, label=3)
     for regularizer, at in ((regularizers.r1(1.0, 1), real), (regularizers.r2(1.0, 1), fake)):
         expected = 0.5 * np.mean(np.sum((3 * at) ** 2, (1, 2, 3)))
+        np.testing.assert_allclose(value(regularizer, inputs), expected, rtol=1e-5)
+
+
+def test_r1_and_r2_are_of_images_before_diffaugment() -> None:
+    """With T(x) = c x, the gradient of |T(x)|^2 / 2 is c^2 x."""
+    real, fake, factors = images(0), images(1), (2.0, 3.0)
+    inputs = d_inputs(real, fake)._replace(augment=lambda kind, image: factors[kind] * image)
+    for regularizer, at, c in (
+        (regularizers.r1(1.0, 1), real, 2.0),
+        (regularizers.r2(1.0, 1), fake, 3.0),
+    ):
+        expected = 0.5 * np.mean(np.sum((c**2 * at) ** 2, (1, 2, 3)))
         np.testing.assert_allclose(value(regularizer, inputs), expected, rtol=1e-5)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from jaxdog.data import crop_recipes, photos, select, toy
 from jaxdog.memorizers import baselines
+from jaxdog.utils import errors
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,15 @@ def test_broken_photos_are_left_out(source, caplog):
     assert "toy_00005.png: torn" in caplog.text
     with pytest.raises(ValueError, match="none of the 1 photos drawn from toy"):
         baselines.memorizer(source._replace(photos=listed[5:6]), "corner", 1)
+
+
+def test_a_photo_that_the_system_does_not_let_be_read_is_an_error(source):
+    def closed() -> np.ndarray:
+        raise PermissionError(13, "Permission denied")
+
+    listed = [p._replace(read=closed) if i == 5 else p for i, p in enumerate(source.photos)]
+    with pytest.raises(errors.UserError, match="the photo toy_00005.png cannot be read: Permission denied"):
+        baselines.memorizer(source._replace(photos=listed), "corner", 12, size=16)
 
 
 def test_invalid_arguments_are_errors(source):

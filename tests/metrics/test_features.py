@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxdog.metrics import copy_test, features
+from jaxdog.metrics import copy_test, features, statistics_files
 from jaxdog.metrics.backbones import inception, inception_weights, networks
 
 
@@ -142,6 +142,31 @@ def test_damaged_file_logs_a_warning_and_is_not_used(tmp_path, damage, caplog, m
     with caplog.at_level(logging.WARNING):
         assert features.load_cached(path) is None
     assert "damaged" in caplog.text and "recomputed" in caplog.text
+
+
+def test_the_size_of_the_images_is_known(tmp_path):
+    """It is not of statistics alone, whose features could never be compared with those of images."""
+    path = tmp_path / "dogs.npz"
+    for size in ("unknown", "64", "64x0", "64x-1", "9" * 5000 + "x1"):
+        with pytest.raises(ValueError, match="the size of its images is .*, not height x width"):
+            features.save(path, made(spec=SPEC._replace(size=size)))
+    features.save(path, made())
+    with np.load(path) as arrays:
+        changed = dict(arrays)
+    changed["metadata"] = np.array(str(changed["metadata"]).replace("64x64", "unknown"))
+    np.savez(path, **changed)
+    with pytest.raises(ValueError, match="dogs.npz is not a complete file .* images is 'unknown'"):
+        features.load(path)
+
+
+def test_files_are_known_by_their_suffix_in_any_case(tmp_path):
+    features.save(tmp_path / "DOGS.NPZ", made())
+    assert features.is_features_file(tmp_path / "DOGS.NPZ")
+    np.savez(tmp_path / "stats.npz", mu=np.zeros(3), sigma=np.eye(3))
+    (tmp_path / "stats.npz").rename(tmp_path / "STATS.NPZ")
+    assert statistics_files.is_statistics_file(tmp_path / "STATS.NPZ")
+    assert statistics_files.read(tmp_path / "STATS.NPZ").width == 3
+    assert not features.is_features_file(tmp_path / "STATS.NPZ")
 
 
 def test_missing_file(tmp_path):

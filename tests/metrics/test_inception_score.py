@@ -12,12 +12,12 @@ from jaxdog.metrics import features, inception_score
 from tests import oracles
 
 
-def compared(label: np.ndarray | None, logits: np.ndarray) -> Any:
+def compared(label: np.ndarray | None, logits: np.ndarray, warn: Any = pytest.fail) -> Any:
     """What `scores` uses of a comparison."""
     spec = features.FeatureSpec("inception", "published", "0", "64x64", "none", "test")
     fake = features.Features({features.LOGITS: logits}, spec, label, ())
-    devices = SimpleNamespace(run=lambda function, count: lambda x, n: function(jnp.asarray(x), n))
-    return SimpleNamespace(fake=fake, devices=devices, warn=pytest.fail, metric_name=lambda name: name)
+    devices = SimpleNamespace(jitted=lambda function, count: lambda x, n: function(jnp.asarray(x), n))
+    return SimpleNamespace(fake=fake, devices=devices, warn=warn, metric_name=lambda name: name)
 
 
 LOGITS = np.random.default_rng(0).normal(size=(203, 50)).astype(np.float32) * 4
@@ -57,15 +57,35 @@ def test_equals_torch_fidelity():
 
 def test_images_sorted_by_class_are_shuffled():
     """In one folder per class, each of ten splits would have one of ten classes, and the score 1."""
-    label = np.repeat(np.arange(10), 50).astype(np.int32)
+    label = np.repeat(np.arange(10), 100).astype(np.int32)
     logits = 20.0 * np.eye(10, dtype=np.float32)[label]
     score = lambda label, rows: inception_score.scores(compared(label, rows))["inception_score"]  # noqa: E731
     assert score(label, logits) > 9.0
-    order = np.random.default_rng(0).permutation(500)
+    order = np.random.default_rng(0).permutation(1000)
     for mixed in (label[order], None):  # the order of the images counts, as the splits are consecutive
         plain = inception_score.inception_score(jnp.asarray(logits[order])).mean
         assert score(mixed, logits[order]) == pytest.approx(float(plain))
-    assert score(np.zeros(500, np.int32), logits) == pytest.approx(1.0, abs=1e-3)
+    assert score(np.zeros(1000, np.int32), logits) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("count", [20, 29, 990, 1000])
+def test_few_images_bound_the_score(count: int) -> None:
+    """Sure predictions, of a class for each image: the score of a split is its number of images."""
+    warnings: list[str] = []
+    logits = 60.0 * np.eye(count, 1008, dtype=np.float32)
+    found = inception_score.scores(compared(None, logits, warnings.append))
+    assert found["inception_score"] == pytest.approx(count / 10, rel=1e-5)
+    assert found["inception_score_std"] is not None
+    assert [f"it is at most {count / 10:g}, the" in text for text in warnings] == [True] * (count < 1000)
+
+
+@pytest.mark.parametrize("count", [3, 10, 15, 19])
+def test_splits_of_one_image_have_no_spread(count: int) -> None:
+    warnings: list[str] = []
+    found = inception_score.scores(compared(None, np.zeros((count, 1008), np.float32), warnings.append))
+    assert (
+        found == {"inception_score": pytest.approx(1.0), "inception_score_std": None} and len(warnings) == 1
+    )
 
 
 def test_more_splits_than_images_is_an_error():

@@ -1,11 +1,61 @@
 """Adam against torch; transformations against closed forms."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import struct
 
 from jaxdog.optim import optimizers, schedules
+
+
+@struct.dataclass
+class Training:
+    """A state that can be rolled back."""
+
+    step: int
+    opt: Any
+
+
+@pytest.mark.parametrize("make", [optimizers.adam, optimizers.adam_per_leaf])
+def test_a_rollback_sets_back_the_moments_and_no_schedule(make: Callable[..., Any]) -> None:
+    """With gradients of 1, then 2, the second moment is 1, then b2 + 4 (1 - b2)."""
+    optimizer = make(schedules.constant(0, 0.1), 0.0, (0.0, 0.8), steps=10)
+    params = {"x": jnp.ones(1)}
+    opt, states = optimizer.init(params), []
+    for i in range(9):
+        states.append(Training(i, opt))
+        _, opt = optimizer.update({"x": jnp.ones(1)}, opt, params)
+    rolled = optimizers.rollback_state(states[2], states[8], 0.5)
+    updates, after = optimizer.update({"x": jnp.full(1, 2.0)}, rolled.opt, params)
+    kinds = (optax.ScaleByAdamState, schedules.LearningRateState)
+    leaves = jax.tree.leaves(after, is_leaf=lambda x: isinstance(x, kinds))
+    adam, rate = (next(x for x in leaves if isinstance(x, kind)) for kind in kinds)
+    b2 = 0.8 - 0.8 * 0.5 * (1 + np.cos(np.pi * 0.8))
+    assert rolled.step == 8 and int(rate.count) == 9 and int(adam.count) == 3
+    second = b2 + 4 * (1 - b2)
+    np.testing.assert_allclose(jax.tree.leaves(adam.nu)[0], second, rtol=1e-5)
+    corrected = second / (1 - b2**3)
+    np.testing.assert_allclose(updates["x"], -0.5 * 0.1 * 2 / np.sqrt(corrected), rtol=1e-5)
+
+
+def test_b2_of_an_array_added_later_is_that_of_the_others() -> None:
+    optimizer = optimizers.adam_per_leaf(schedules.constant(0, 0.1), 0.0, (0.0, 0.8), steps=10)
+    old, both = {"old": jnp.ones(1)}, {"old": jnp.ones(1), "new": jnp.ones(1)}
+    opt = optimizer.init(old)
+    for _ in range(10):
+        _, opt = optimizer.update(old, opt, old)
+    grown = [
+        {**leaf, "new": optimizer.init(both)[i]["new"]} if isinstance(leaf, dict) else leaf
+        for i, leaf in enumerate(opt)
+    ]
+    _, after = optimizer.update(both, tuple(grown), both)
+    moments = next(leaf for leaf in after if isinstance(leaf, dict))
+    np.testing.assert_allclose(moments["new"].nu, 1 - 0.8, rtol=1e-5)
 
 
 def test_adam_passes_the_hours_to_its_schedule() -> None:

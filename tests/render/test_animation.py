@@ -89,7 +89,7 @@ def test_an_mp4_has_all_frames(tmp_path):
 def test_a_failure_of_ffmpeg_is_shown(tmp_path, monkeypatch):
     pytest.importorskip("imageio_ffmpeg")
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", shutil.which("false"))
-    with pytest.raises(RuntimeError, match="ffmpeg ended with code"):
+    with pytest.raises(errors.UserError, match=r"ffmpeg could not write the MP4 file \(code 1\)"):
         animation.write(tmp_path / "a.mp4", smooth(2))
     assert not list(tmp_path.iterdir())
 
@@ -112,6 +112,8 @@ def test_without_the_extra_it_is_named(tmp_path, monkeypatch):
         ("a.gif", smooth(2)[0], {}, r"\[n, h, w, 3\]"),
         ("a.gif", smooth(2)[:0], {}, "n at least 1"),
         ("a.gif", smooth(2), {"fps": 0}, "fps is 0"),
+        ("a.gif", smooth(2), {"fps": 0.001}, "fps is 0.001, and must be at least 0.1"),
+        ("a.webp", smooth(2), {"fps": 1e-5}, "fps is 1e-05, and must be at least 0.1"),
         ("a.gif", smooth(2), {"fps": 60}, "fps is 60, and at most 50 for a GIF"),
         ("a.gif", smooth(2), {"upscale": 0}, "upscale is 0"),
         ("a.gif", smooth(2), {"upscale": 2, "resample": "box"}, "'box'; choices: 'nearest', 'lanczos'"),

@@ -48,8 +48,3 @@ def test_the_state_is_prepared(tmp_path):
     media.write(tmp_path, bright, {}, NAMES[:1], jax.random.key(0))
     with PIL.Image.open(tmp_path / report.MEDIA / report.CLASSES) as image:
         assert np.asarray(image)[0, -1].tolist() == [191] * 3
-
-
-def test_values_are_evenly_spaced():
-    assert media.evenly_spaced(range(120), 4) == [0, 40, 79, 119]
-    assert media.evenly_spaced([5, 7], 4) == [5, 7]

@@ -124,3 +124,19 @@ def test_a_timelapse_has_the_grids_in_order(tmp_path, caplog):
     (tmp_path / "grid_1000.png").write_bytes(b"\x89PNG")
     assert sheets.timelapse(tmp_path)[:, 0, 0, 0].tolist() == [1, 3, 4]
     assert "grid_1000.png is left out of the timelapse: UnidentifiedImageError" in caplog.text
+
+
+def test_a_timelapse_has_no_grids_of_other_folders_and_no_giant_ones(tmp_path, monkeypatch, caplog):
+    """The report of a stranger's run shows it."""
+    grids = tmp_path / "run" / "grids"
+    grids.mkdir(parents=True)
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+    for step in (1, 2, 3):
+        PIL.Image.fromarray(image if step == 3 else np.zeros_like(image)).save(grids / f"grid_{step}.png")
+    PIL.Image.fromarray(image).save(tmp_path / "mine.png")
+    (grids / "grid_4.png").symlink_to(tmp_path / "mine.png")
+    frames = sheets.timelapse(grids)
+    assert frames is not None and len(frames) == 3 and "is a link to a file outside of" in caplog.text
+    monkeypatch.setattr(sheets, "MAX_BYTES", 1000)
+    frames = sheets.timelapse(grids)
+    assert frames is not None and len(frames) == 2 and "is larger than 1,000 bytes" in caplog.text

@@ -3,6 +3,7 @@
 import html.parser
 import io
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -13,7 +14,7 @@ from jaxdog.evaluation import submission
 from jaxdog.render import animation
 from jaxdog.report import compare, report
 from jaxdog.training import writers
-from jaxdog.utils import errors, plots
+from jaxdog.utils import errors, files, plots
 
 HASH = "c8e26eaa68bcf65070283f380d6fc212d21803860f4eaea0e15ad23b89287e70"
 SCORE = {
@@ -193,7 +194,7 @@ def test_curves_grids_zip_and_config_are_there(page, workdir):
 
 
 def test_the_final_grid_is_the_file_as_it_is(page, workdir):
-    assert report.png_uri(workdir / "grids" / "final_00000040.png") == page.all("img")[0]["src"]
+    assert report.file_uri(workdir / "grids" / "final_00000040.png") == page.all("img")[0]["src"]
 
 
 def test_a_random_network_has_a_note(tmp_path):
@@ -260,9 +261,51 @@ def test_images_of_the_run_have_sections(tmp_path):
     sources = [image["src"] for image in page.all("img")]
     assert sources == [
         report.jpeg_uri(folder / report.CLASSES),
-        report.gif_uri(folder / report.INTERPOLATION),
+        report.file_uri(folder / report.INTERPOLATION),
     ]
     assert sources[1].startswith("data:image/gif;base64,")
+
+
+def test_images_that_cannot_be_read_are_left_out_with_a_note(tmp_path, monkeypatch):
+    """Cut off, or larger than any image of a run."""
+    (tmp_path / report.MEDIA).mkdir()
+    with writers.Writer(tmp_path) as writer:
+        for step in (1, 2, 3):
+            writer.image("grid", step, np.full((64, 64, 3), step, np.uint8))
+        writer.image("final", 3, np.zeros((64, 64, 3), np.uint8))
+    grids = tmp_path / writers.GRIDS
+    (grids / "grid_00000002.png").write_bytes(b"\x89PNG")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    PIL.Image.fromarray(noise).save(grids / "final_00000003.png")
+    (tmp_path / report.MEDIA / report.INTERPOLATION).write_bytes(bytes(5001))
+    (tmp_path / report.MEDIA / report.CLASSES).write_bytes(b"torn")
+    monkeypatch.setattr(files, "MAX_IMAGE_BYTES", 5000)
+    page = Page(report.write(tmp_path))
+    assert page.headings == ["Over time: grid"] and len(page.all("img")) == 2
+    for name in ("grid_00000002.png", "final_00000003.png", report.INTERPOLATION, report.CLASSES):
+        assert f"{name} is left out: " in page.text
+    assert "is larger than 5,000 bytes" in page.text and "is damaged (UnidentifiedImageError" in page.text
+
+
+def test_the_number_of_series_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "MAX_SERIES", 2)
+    with writers.Writer(tmp_path) as writer:
+        for step in (1, 2):
+            for name in "abc":
+                writer.image(name, step, np.zeros((8, 8, 3), np.uint8))
+    page = Page(report.write(tmp_path))
+    assert page.headings == ["Final grid", "Over time: a", "Over time: b"]
+    assert "Grids of 3 names were found; those of the first 2 are shown." in page.text
+
+
+@pytest.mark.skipif(os.name == "nt" or os.uname().sysname == "Darwin", reason="names must be UTF-8 there")
+def test_names_of_runs_need_not_be_utf8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "scores.jsonl").write_text(json.dumps({"step": 1, **SCORE, "final": True}) + "\n")
+    for path in (report.write(folder), compare.write([folder], tmp_path / "c.html")):
+        assert r"caf\udce9" in Page(path).text
+    assert r"caf\udce9" in compare.table([folder])
 
 
 def test_a_damaged_zip_is_reported_not_fatal(tmp_path):

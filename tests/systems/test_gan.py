@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from jaxdog import types
 from jaxdog.augment import diffaugment
-from jaxdog.losses import adversarial, class_loss
+from jaxdog.losses import adversarial, class_loss, regularizers
 from jaxdog.models import layers, norms, spectral_norm
 from jaxdog.optim import ema, optimizers
 from jaxdog.systems import gan, gan_forward, gan_spec, gan_steps, sampling
@@ -48,6 +48,16 @@ class Discriminator(nn.Module):
         h = dense(8, name="first")(h, train)
         h = norms.BatchNorm(name="norm")(h, train) if self.norm else h
         return types.DiscriminatorOutput(dense(1, name="last")(nn.relu(h), train)[:, 0])
+
+
+class StyledGenerator(Generator):
+    """A generator with the methods of `types.StyleBased`."""
+
+    def map_latents(self, z: jax.Array, label: jax.Array, train: bool, key: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+    def synthesize(self, w: jax.Array, train: bool, key: jax.Array) -> jax.Array:
+        raise NotImplementedError
 
 
 class LinearDiscriminator(nn.Module):
@@ -171,6 +181,21 @@ def test_running_statistics_come_from_the_generator_step_alone(plain: types.Syst
     assert not np.array_equal(before, now)
 
 
+@pytest.mark.parametrize("name", ["r1", "r2"])
+def test_penalties_pass_through_diffaugment(name: str) -> None:
+    """The logit is the mean of 48 values, and T(x) = 3 x: every derivative is 3 / 48."""
+    penalty = regularizers.D_REGULARIZERS[name](1.0, 1)
+    triple = lambda key, image, p: 3.0 * image  # noqa: E731
+    changes = {
+        "discriminator": LinearDiscriminator(),
+        "diffaugment": (triple,),
+        "d_regularizers": {name: penalty},
+    }
+    *_, scalars = one_step(changes)
+    np.testing.assert_allclose(scalars[f"regularizer/{name}/d"], 0.5 * 48 * (3 / 48) ** 2, rtol=1e-5)
+    assert -1.0 <= float(scalars["augment_r_t"]) <= 1.0
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("steps", [1, 4])
 def test_ada_counts_all_images_of_an_update(steps: int) -> None:
@@ -268,6 +293,14 @@ def test_batch_statistics_at_sampling_depend_on_the_batch() -> None:
         ),
         ({"num_d_steps": 0}, "system.num_d_steps is 0, and must be at least 1"),
         ({"grad_accumulation_steps": 0}, "system.grad_accumulation_steps is 0, and must be at least 1"),
+        (
+            {"generator": StyledGenerator(), "sample_batch_stats": "batch"},
+            "sample.batch_stats is 'batch'; a style-based generator has no batch norm: 'running'",
+        ),
+        (
+            {"generator": StyledGenerator(), "sample_batch_stats": "standing"},
+            "sample.batch_stats is 'standing'; a style-based generator",
+        ),
     ],
 )
 def test_invalid_values_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -602,6 +635,12 @@ class ScaledDiscriminator(Discriminator):
     class_scale: Any = 1.0
 
 
+class MultiHingeDiscriminator(ScaledDiscriminator):
+    """A discriminator whose field says what its head is."""
+
+    class_head: str = "multi_hinge"
+
+
 def test_class_scale_rises_between_the_fractions_of_class_transition() -> None:
     system = gan.gan(
         spec(
@@ -625,6 +664,26 @@ def test_class_scale_rises_between_the_fractions_of_class_transition() -> None:
 def test_a_class_transition_must_rise_within_training(ramp: Any) -> None:
     with pytest.raises(ValueError, match=r"class_transition is .* must be \(0, 0\) or"):
         gan.gan(spec(class_transition=ramp))
+
+
+def test_the_class_loss_rises_with_the_class_scale() -> None:
+    changes = {
+        "generator": ScaledGenerator(),
+        "discriminator": ScaledDiscriminator(),
+        "class_transition": (0.2, 0.4),
+        "num_steps": 10,
+        "class_loss": class_loss.cross_entropy(2.0),
+    }
+    for step, weight in ((0, 0.0), (3, 1.0), (4, 2.0), (9, 2.0)):
+        loss = gan_spec.at_step(spec(**changes), jnp.int32(step)).class_loss
+        assert loss is not None
+        np.testing.assert_allclose(loss.weight, weight, rtol=1e-6)
+
+
+def test_a_multi_hinge_head_cannot_be_unconditional_at_first() -> None:
+    head = MultiHingeDiscriminator()
+    with pytest.raises(ValueError, match="class_transition is .* discriminator.class_head 'multi_hinge'"):
+        gan.gan(spec(generator=ScaledGenerator(), discriminator=head, class_transition=(0.1, 0.2)))
 
 
 def test_a_class_transition_needs_networks_with_a_class_scale() -> None:

@@ -69,6 +69,15 @@ def test_a_truncation_below_zero_is_refused(truncation):
         draw(1, 2, truncation, "resample")
 
 
+def test_rejection_does_not_go_on_for_hours():
+    with pytest.raises(
+        ValueError, match="truncation is 1e-09, and must be 0 .none. or at least 0.01 .* truncnorm"
+    ):
+        draw(1, 2, 1e-9, "resample")
+    assert np.abs(draw(4, 8, 1e-3, "truncnorm")).max() <= 1e-3
+    assert np.abs(draw(2, 8, 0.01, "resample")).max() <= 0.01
+
+
 def test_an_unknown_method_names_the_choices():
     with pytest.raises(ValueError, match="'clip' is unknown; choices: threshold, resample, truncnorm"):
         draw(1, 2, 1.0, "clip")

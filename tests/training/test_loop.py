@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,7 @@ from jaxdog.data import batches
 from jaxdog.evaluation import batching
 from jaxdog.optim import schedules
 from jaxdog.training import checkpoint, loop, progress, rollback, train_step, writers
+from jaxdog.utils import errors
 
 
 @struct.dataclass
@@ -307,6 +309,99 @@ def test_batch_that_devices_do_not_divide_is_refused() -> None:
     odd = types.Phase("count", counter(), 4, batch_size=6)
     with pytest.raises(ValueError, match="6 images cannot be split over 4 devices; .* multiple of 4"):
         train_step.CompiledPhase(odd, 0, 1, sharding.make_mesh())
+
+
+def test_another_number_of_steps_per_execution_must_divide_the_step_to_go_on_from(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Also that of an older checkpoint, if the newest is damaged."""
+    first = make(tmp_path, [phase(4)], checkpoint_every=2)
+    loop.train(first)
+    first.writer.close()
+    threes = LOOP._replace(steps_per_execution=3, log_every=12, grid_every=12)
+    message = "from step 4, .* = 3 does not divide.*--config.train.steps_per_execution=1, or another number"
+    for run in (loop.check, loop.train):
+        with pytest.raises(errors.UserError, match=message):
+            run(make(tmp_path, settings=threes, checkpoint_every=12))
+    loop.check(make(tmp_path, [phase(3)], settings=threes, checkpoint_every=12))  # is over
+    last = make(tmp_path, settings=LOOP._replace(steps_per_execution=4, grid_every=12))
+    loop.check(last)
+    for path in (tmp_path / "checkpoints" / "4" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(errors.UserError, match="from step 2, .* = 4 does not divide.*per_execution=2, or"):
+        loop.train(last)
+
+
+def test_what_cannot_be_trained_is_found_by_the_check(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = types.Phase("count", counter(), 4, batch_size=6)
+    with pytest.raises(errors.UserError, match="6 images cannot be split over 4 devices"):
+        loop.check(make(tmp_path, [phase(), odd]))
+    setup = make(tmp_path)
+    streamed = setup._replace(data=jax.tree.map(np.asarray, setup.data))
+    monkeypatch.setitem(sys.modules, "grain", None)
+    with pytest.raises(errors.UserError, match="stay on the host needs grain"):
+        loop.check(streamed)
+    loop.check(setup)
+
+
+def test_lines_are_on_the_disk_before_the_checkpoint_and_the_score(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut between them would leave a checkpoint whose lines are never written again."""
+    flushed: list[int] = []
+
+    def fsync(handle: int) -> None:
+        if os.readlink(f"/proc/self/fd/{handle}").endswith((writers.LOG, writers.SCORES)):
+            flushed.append(os.fstat(handle).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    setup = make(tmp_path)
+    setup = setup._replace(
+        evaluate=lambda phase, state, step: setup.writer.scores(step, {}) or 1.0, evaluate_every=4
+    )
+
+    def checked(name: str) -> Any:
+        whole = getattr(setup.checkpoints, name)
+
+        def call(*given: Any) -> None:
+            assert flushed[-2:] == [
+                (tmp_path / file).stat().st_size for file in (writers.LOG, writers.SCORES)
+            ]
+            whole(*given)
+
+        return call
+
+    for name in ("save", "set_score"):
+        monkeypatch.setattr(setup.checkpoints, name, checked(name))
+    loop.train(setup)
+
+
+def test_an_evaluation_that_is_made_up_for_keeps_the_final_scores(tmp_path: pathlib.Path) -> None:
+    first = make(tmp_path)
+    loop.train(first)
+    first.writer.scores(12, {"final": True})
+    first.writer.close()
+    second = make(tmp_path, evaluate=lambda *_: 1.0, evaluate_every=4)
+    loop.train(second)
+    assert second.checkpoints.best_score() == 1.0
+    assert writers.read_jsonl(tmp_path / writers.SCORES) == [{"step": 12, "final": True}]
+
+
+def test_networks_that_cannot_be_built_are_an_error_of_one_paragraph(tmp_path: pathlib.Path) -> None:
+    """Whatever their config makes JAX raise: it may be a stranger's."""
+
+    def init(*_: Any) -> Any:
+        raise TypeError("shapes must be\nnumbers")
+
+    phases = [types.Phase("count", counter()._replace(init=init), 12, batch_size=4)]
+    setup = make(tmp_path)
+    with pytest.raises(
+        errors.UserError, match="networks that cannot be built: TypeError: shapes must be numbers"
+    ):
+        train_step.restore_sampled(setup.checkpoints, phases, 4, (8, 8, 3), setup.mesh, lambda _: ())
 
 
 # Rollback ---------------------------------------------------------------------------------------------------

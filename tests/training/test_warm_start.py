@@ -84,6 +84,7 @@ def test_an_unusable_run_is_an_error(folder: pathlib.Path, tmp_path: pathlib.Pat
         errors.ConfigError, match="no array of the run in config.init_from fits; its players: net"
     ):
         warm_start.transfer(fresh, {"net": {"params": {"a": np.zeros(3)}}})
+    warm_start.check(folder)
     with pytest.raises(FileNotFoundError, match="init_from is .*config.json does not exist"):
         warm_start.load(tmp_path)
     for text in ("[]", "{}", '{"eval": 3}'):

@@ -127,13 +127,42 @@ def test_an_older_start_removes_lines_and_scores(tmp_path):
     assert [event.step for event in events(tmp_path) if event.HasField("session_log")][-1] == 21
 
 
-def test_lines_are_flushed_to_the_disk_with_a_checkpoint(tmp_path, monkeypatch):
+def test_final_scores_of_a_step_outlive_its_evaluation(tmp_path):
+    with writers.Writer(tmp_path) as writer:
+        for step, final in ((10, False), (10, True), (20, False), (20, True), (30, True)):
+            writer.scores(step, {"final": final})
+    with writers.Writer(tmp_path, step=20) as writer:
+        writer.rewind(20, scored=19)
+    records = [(r["step"], r["final"]) for r in writers.read_jsonl(tmp_path / "scores.jsonl")]
+    assert records == [(10, False), (10, True), (20, True)]
+
+
+def test_lines_without_a_checkpoint_are_removed_with_a_warning(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
+    for step in (0, 10):
+        with writers.Writer(tmp_path, step=step) as writer:
+            writer.log(10, {"x": 1})
+            writer.log(20, {"x": 2})
+    assert "lines are removed" not in caplog.text
+    with writers.Writer(tmp_path, step=0):
+        pass
+    assert "log.jsonl: 3 lines are removed, as there is no checkpoint" in caplog.text
+
+
+def test_no_more_of_a_log_is_read_than_it_can_have(tmp_path, monkeypatch):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n')
+    monkeypatch.setattr(writers, "MAX_BYTES", 5, raising=False)
+    with pytest.raises(errors.UserError, match="log.jsonl is larger than 5 bytes"):
+        writers.read_jsonl(tmp_path / "log.jsonl")
+
+
+def test_lines_are_flushed_to_the_disk(tmp_path, monkeypatch):
     flushed = []
     monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_size))
     with writers.Writer(tmp_path) as writer:
         writer.log(1, {})
         writer.scores(1, {"a": 1})
-        writer.checkpoint(1, tmp_path)
+        writer.sync()
     sizes = [(tmp_path / name).stat().st_size for name in ("log.jsonl", "scores.jsonl")]
     assert flushed[:2] == sizes  # then those of TensorBoard
 

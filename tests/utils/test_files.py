@@ -191,3 +191,24 @@ def test_errors_of_others_pass_unchanged(tmp_path):
         with pytest.raises(type(error)) as raised, files.atomic_path(tmp_path / "x"):
             raise error
         assert raised.value is error
+
+
+def test_no_more_of_a_file_is_read_than_the_limit(tmp_path):
+    path = tmp_path / "x"
+    for size in (0, 99, 100):
+        path.write_bytes(b"x" * size)
+        assert files.read_limited(path, 100) == b"x" * size
+    with path.open("wb") as file:
+        file.truncate(1 << 32)
+    with pytest.raises(errors.UserError, match="x is larger than 100 bytes, which is the limit"):
+        files.read_limited(path, 100)
+    with pytest.raises(FileNotFoundError):
+        files.read_limited(tmp_path / "none", 100)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_pipes_and_devices_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", pathlib.Path("/dev/zero")):
+        with pytest.raises(errors.UserError, match=f"{path} is a pipe or a device, and must be"):
+            files.read_limited(path, 100)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jaxdog.utils import errors, lock
+from jaxdog.utils import errors, files, lock
 
 HOLD = """
 import pathlib, sys, time
@@ -199,3 +199,51 @@ def test_only_its_own_lock_is_renewed(tmp_path: pathlib.Path) -> None:
         os.utime(path, (0, 0))
         time.sleep(0.5)
         assert path.stat().st_mtime == 0
+
+
+@pytest.mark.usefixtures("fast")
+def test_the_process_of_another_user_may_be_hidden(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By /proc with hidepid: it runs, and its start cannot be seen. It keeps its lock while it renews it."""
+    pid, whole = os.getpid(), pathlib.Path.read_text
+
+    def hidden(path: pathlib.Path, *given: Any, **options: Any) -> str:
+        if path == pathlib.Path(f"/proc/{pid}/stat"):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return whole(path, *given, **options)
+
+    def refuse(process: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with lock.hold(tmp_path, "train"):
+        text = (tmp_path / lock.NAME).read_text()
+        with monkeypatch.context() as patched:
+            patched.setattr(pathlib.Path, "read_text", hidden)
+            patched.setattr(os, "kill", refuse)
+            assert lock._started(pid) == lock.UNKNOWN
+            with (
+                pytest.raises(errors.UserError, match="in use by jaxdog train"),
+                lock.hold(tmp_path, "train"),
+            ):
+                pass
+    assert lock._started(10**30) == lock._started(2**22 + 1) == ""
+    (tmp_path / lock.NAME).write_text(text)  # not renewed: its process is another one
+    with monkeypatch.context() as patched:
+        patched.setattr(lock, "_started", lambda _: lock.UNKNOWN)
+        patched.setattr(lock, "PATIENCE", 0.2)
+        with lock.hold(tmp_path, "train"):
+            assert (tmp_path / lock.NAME).read_text() != text
+
+
+def test_what_a_kill_leaves_of_a_stale_lock_is_removed_later(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / lock.NAME).write_text("stale")
+    with monkeypatch.context() as patched:
+        patched.setattr(pathlib.Path, "unlink", lambda _: None)
+        lock._remove(tmp_path / lock.NAME, "stale")
+    (left,) = tmp_path.iterdir()
+    os.utime(left, (0, 0))
+    files.write_text(tmp_path / "log", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]

@@ -54,3 +54,32 @@ def test_a_folder_without_permission(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(errors.UserError, match="folder cannot be written to: Permission denied"):
         outputs.check("folder/x.png", "--out")
+
+
+@pytest.mark.parametrize(
+    ("path", "used"),
+    [
+        ("file.png", "file.png"),
+        ("folder/../file.png", "file.png"),
+        ("link.png", "file.png"),  # symbolic
+        ("file.png", "link.png"),
+        ("hard.png", "file.png"),
+        ("folder/photo.png", "folder"),  # an image among others
+        ("new.png", "./new.png"),  # of two outputs
+    ],
+)
+def test_an_output_replaces_no_input_and_no_other_output(path: str, used: str) -> None:
+    pathlib.Path("link.png").symlink_to("file.png")
+    pathlib.Path("hard.png").hardlink_to("file.png")
+    pathlib.Path("folder/photo.png").touch()
+    with pytest.raises(
+        errors.UserError, match=f"--out is {path!r}, which would replace the photos .{used}.: na"
+    ):
+        outputs.check(path, "--out", apart={"the scores": None, "the photos": used})
+
+
+@pytest.mark.parametrize("path", ["new.png", "folder/new.png", "folder/scores.json"])
+def test_an_output_may_be_beside_the_inputs(path: str) -> None:
+    pathlib.Path("folder/scores.json").touch()  # of an earlier command
+    used = {"the photos": "folder", "others": "file.png", "an array": b"", "nothing": ""}
+    assert outputs.check(path, "--out", apart=used) == pathlib.Path(path)

@@ -7,9 +7,7 @@ import pathlib
 import urllib.request
 from typing import Any, NamedTuple
 
-import tqdm
-
-from jaxdog.utils import errors, files
+from jaxdog.utils import errors, files, progress
 
 CHUNK = 1 << 20  # bytes
 
@@ -95,9 +93,7 @@ def _append(remote: Remote, file: Any, digest: Any) -> Any:
         declared = response.headers.get("Content-Length")
         if declared is not None and start + int(declared) != remote.size:
             raise _WrongFileError(f"it has {start + int(declared):,} bytes, so it is not the published file")
-        with tqdm.tqdm(
-            total=remote.size, initial=start, desc=remote.name, unit="B", unit_scale=True, disable=None
-        ) as bar:
+        with progress.bar(remote.size, remote.name, "B", initial=start, unit_scale=True) as bar:
             while file.tell() <= remote.size and (chunk := response.read(CHUNK)):
                 digest.update(chunk)
                 file.write(chunk)

@@ -63,8 +63,9 @@ def load(network: str, name: str, cache_dir: pathlib.Path) -> inception_weights.
         return source.load(pathlib.Path(name).expanduser())
     if source.published is None:
         raise errors.UserError(
-            f"the published weights of {network} are not downloaded: name their file (--weights FILE), or "
-            f"'random'. {source.accepted}"
+            f"the published weights of {network} are not downloaded: name their file (jaxdog score: "
+            f"--weights FILE; a run: config.eval.{network.partition('_')[0]}_weights), or 'random'. "
+            f"{source.accepted}"
         )
     try:
         return source.load(downloads.download(cache_dir / "weights", source.published))
