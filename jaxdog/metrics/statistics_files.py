@@ -214,7 +214,7 @@ def note(statistics: Statistics, network: str) -> str:
     return (
         f"{statistics.path.name} does not say how its features were made: it is taken for a file of "
         f"{statistics.program}, and for features of the same weights and of images resized as by the network "
-        f"{network}. Otherwise choose another one ({others})"
+        f"{network}. Otherwise choose another one with --network ({others})"
     )
 
 
