@@ -13,7 +13,7 @@ from jaxdog.evaluation import copies
 from jaxdog.metrics import copy_search
 from jaxdog.render import decoding, sheets
 from jaxdog.systems import sampling
-from jaxdog.utils import errors, plots
+from jaxdog.utils import errors, files, plots
 from tests.render import fakes
 
 KEY = jax.random.key(9)
@@ -137,6 +137,6 @@ def test_a_timelapse_has_no_grids_of_other_folders_and_no_giant_ones(tmp_path, m
     (grids / "grid_4.png").symlink_to(tmp_path / "mine.png")
     frames = sheets.timelapse(grids)
     assert frames is not None and len(frames) == 3 and "is a link to a file outside of" in caplog.text
-    monkeypatch.setattr(sheets, "MAX_BYTES", 1000)
+    monkeypatch.setattr(files, "MAX_IMAGE_BYTES", 1000)
     frames = sheets.timelapse(grids)
     assert frames is not None and len(frames) == 2 and "is larger than 1,000 bytes" in caplog.text
