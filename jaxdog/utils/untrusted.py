@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import struct
+import sys
 import typing
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -128,6 +129,9 @@ def read_npy(entry: EntryFile) -> np.ndarray:
     data = np.empty(left, np.uint8)
     for i in range(0, left, CHUNK):
         data[i : i + CHUNK] = np.frombuffer(entry.read(min(CHUNK, left - i)), np.uint8)
+    if dtype.kind == "U" and left:  # numpy makes texts of any numbers, on which Python's decoders fail
+        if data.view(np.dtype(np.uint32).newbyteorder(dtype.byteorder)).max() > sys.maxunicode:
+            raise errors.UserError(f"{entry.name!r} has a text with characters that there are not")
     return data.view(dtype).reshape(shape, order="F" if header[2] == b"True" else "C")
 
 

@@ -65,6 +65,7 @@ def work(name: str, first: int, count: int, keep: pathlib.Path | None, at: pathl
                 text = str(error)[:100]
                 print(f"{name} {i}: {type(error).__name__}: {text} ({place.filename}:{place.lineno})")
                 if keep is not None:
+                    keep.mkdir(parents=True, exist_ok=True)
                     (keep / f"{name}_{i}").write_bytes(path.read_bytes())
             finally:
                 signal.setitimer(signal.ITIMER_VIRTUAL, 0)

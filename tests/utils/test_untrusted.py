@@ -49,6 +49,19 @@ def test_arrays_that_cannot_be_are_refused(tmp_path, dtype, shape):
         untrusted.read_npz(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_texts_have_characters_that_there_are(order, tmp_path):
+    path = tmp_path / "a.npz"
+    for code, valid in ((0x10FFFF, True), (0x110000, False), (0xFFFFFFFF, False)):
+        text = np.array([ord("a"), code], f"{order}u4").view(f"{order}U2")
+        np.savez(path, text=text)
+        if valid:
+            assert untrusted.read_npz(path)["text"].tolist() == text.tolist()
+        else:
+            with pytest.raises(errors.UserError, match="'text.npy' has a text with characters"):
+                untrusted.read_npz(path)
+
+
 def test_files_that_are_no_archives(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"hello")
     with pytest.raises(errors.UserError, match="is not a complete zip file"):
