@@ -22,7 +22,7 @@ from jaxdog.metrics import leaderboard
 from jaxdog.render import decoding, media, sheets
 from jaxdog.report import report
 from jaxdog.training import callbacks, loop, train_step, warm_start, writers
-from jaxdog.utils import errors, lock, outputs, plots, png, untrusted
+from jaxdog.utils import errors, lock, logs, outputs, plots, png, untrusted
 
 log = logging.getLogger("jaxdog")
 
@@ -81,7 +81,7 @@ def run_mode(
       settings: the filters of clean.
       port: of label's page; 0: any free port.
     """
-    _set_up_logging()
+    logs.show()
     folder = pathlib.Path(workdir or f"runs/{config.name if config is not None else ''}").expanduser()
     listing.check_path(folder)
     if mode in ("report", "clean", "label", "sample"):  # other modes lock the folder first
@@ -160,15 +160,6 @@ def _locked(folder: pathlib.Path, command: str) -> Iterator[None]:
         if not sharding.all_processes_agree(failure is None):
             raise failure or errors.UserError(f"process 0 cannot write to {folder}, and says why")
         yield
-
-
-def _set_up_logging() -> None:
-    """Prints log lines unchanged to the terminal; Orbax only logs errors."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    if not log.handlers:
-        log.addHandler(logging.StreamHandler())
-        log.setLevel(logging.INFO)
-        log.propagate = False
 
 
 # ------------------------------------------------------------------ modes

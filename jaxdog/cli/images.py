@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from jaxdog.cli import options
-from jaxdog.utils import errors, files, outputs
+from jaxdog.utils import errors, files, logs, outputs
 
 DTYPES = ("float32", "float16")
 SUFFIXES = (".gif", ".webp", ".mp4")
@@ -18,7 +18,7 @@ def _open(args: argparse.Namespace) -> Any:
     from jaxdog.data import dataset_info  # not at the top: they import JAX
     from jaxdog.generators import generator
 
-    options.show_log()
+    logs.show()
     folder = pathlib.Path(args.run).expanduser()
     step = args.step if args.step in ("best", "latest") else _step(args.step)
     if (folder / "checkpoints").is_dir():

@@ -5,7 +5,6 @@ Nothing in `cli` imports JAX before a command runs, so that `--help` is fast.
 
 import argparse
 import difflib
-import logging
 import os
 import re
 import sys
@@ -216,16 +215,7 @@ def add_hosts(group: Any) -> None:
     group.add_argument("--process-id", metavar="I", type=integer(0), help="several hosts: this one, from 0")
 
 
-# ------------------------------------------------------------------ JAX and logs
-
-
-def show_log() -> None:
-    """Shows the log lines of jaxdog on stderr, and of absl only errors."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    log = logging.getLogger("jaxdog")
-    if not log.handlers:
-        log.addHandler(logging.StreamHandler())
-    log.setLevel(logging.INFO)
+# ------------------------------------------------------------------ JAX
 
 
 def set_environment(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from jaxdog.cli import options
 from jaxdog.evaluation import score_options
 from jaxdog.metrics import metric_table
-from jaxdog.utils import errors, files, outputs
+from jaxdog.utils import errors, files, logs, outputs
 
 DEFAULTS = score_options.Options()
 
@@ -101,7 +101,7 @@ def _run(args: argparse.Namespace) -> None:
     from jaxdog.evaluation import score_files, score_table  # not at the top: they import JAX
     from jaxdog.training import writers
 
-    options.show_log()
+    logs.show()
     try:
         scores = score_files.score(real, fake, given)
         print(score_table.table(scores), flush=True)

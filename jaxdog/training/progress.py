@@ -17,11 +17,9 @@ import tqdm
 from jaxdog import sharding, types
 from jaxdog.config import schema
 from jaxdog.training import train_step, writers
-from jaxdog.utils import errors, memory
+from jaxdog.utils import errors, memory, progress
 
 log = logging.getLogger("jaxdog")
-
-SECONDS = 60.0  # between lines where there is no progress bar, as in notebooks and files
 
 
 class TrainingError(errors.UserError):
@@ -69,7 +67,7 @@ class Progress:
             dynamic_ncols=True,
             smoothing=0.1,
         )
-        self._first_step, self._next_line = step, self._session_start + SECONDS
+        self._first_step, self._next_line = step, self._session_start + progress.SECONDS
 
     def seconds(self) -> float:
         """Wall-clock time of all sessions, evaluations included."""
@@ -115,7 +113,7 @@ class Progress:
             left = min(left, max(3600.0 * self._settings.max_hours - self.seconds(), 0.0))
         size, unit = (3600.0, "hours") if left > 5_400.0 else (60.0, "minutes")
         log.info("step %s of %s, about %.3g %s left", f"{step:,}", f"{total:,}", left / size, unit)
-        self._next_line = now + SECONDS
+        self._next_line = now + progress.SECONDS
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

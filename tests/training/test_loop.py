@@ -582,7 +582,7 @@ def test_a_damaged_best_checkpoint_is_replaced_by_the_next_best(tmp_path: pathli
 def test_lines_replace_the_progress_bar_without_a_terminal(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    monkeypatch.setattr(progress.progress, "SECONDS", 0.0)
     monkeypatch.setattr(logging.getLogger("jaxdog"), "propagate", True)
     with caplog.at_level(logging.INFO, "jaxdog"):
         loop.train(make(tmp_path))
